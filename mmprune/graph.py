@@ -1,0 +1,239 @@
+"""From a trace to channel units: which channels live and die together, and which must stay.
+
+Ids that are tied form a *class*: channels that can only be removed together. Classes with the same members, the same
+number of indices in each, form a *unit*. Both steps work on whole arrays.
+"""
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+from torch import nn
+
+from .tracing import Axis, LayerCall, Trace, trace
+
+NO_CONSUMER = 'no conv or linear layer reads it'
+NO_PRODUCER = 'no conv or linear layer produces it'
+
+
+@dataclass(frozen=True)
+class Member:
+    """The part of a unit that lies on one axis of one tensor.
+
+    Attributes:
+        axis (Axis): The axis of a parameter or buffer.
+        index (ndarray[classes, k]): The indices of each class on that axis.
+    """
+
+    axis: Axis
+    index: np.ndarray
+
+
+@dataclass
+class CoupledChannels:
+    """Channels that live and die together, over all tensors of the model.
+
+    Attributes:
+        name (str): ``{first producer}_({start}, {end})_{channels}``.
+        members (list[Member]): In the order of the forward pass.
+        frozen (str or None): Why the channels must stay; None if they may be pruned.
+    """
+
+    name: str
+    members: List[Member]
+    frozen: Optional[str] = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of tied channels."""
+        return len(self.members[0].index)
+
+    @property
+    def producers(self) -> List[Member]:
+        """Members whose output channels belong to the unit, depthwise convolutions included."""
+        return [member for member in self.members if member.axis.role in ('out', 'depthwise')]
+
+    @property
+    def consumers(self) -> List[Member]:
+        """Members whose input channels belong to the unit, depthwise convolutions included."""
+        return [member for member in self.members if member.axis.role in ('in', 'depthwise')]
+
+    @property
+    def width(self) -> int:
+        """Channels of the first producer (or of the only consumer)."""
+        return int(_first(self).index.size)
+
+
+@dataclass
+class ChannelGraph:
+    """All channels of a model, in units that may be pruned and groups that may not.
+
+    Attributes:
+        units (list[CoupledChannels]): May be pruned, in the order of the forward pass.
+        frozen (list[CoupledChannels]): Must stay, each with its reason.
+        calls (list[LayerCall]): Layer calls with their traced shapes.
+        axes (list[Axis]): All axes indexed by channels, frozen ones included.
+        kinds (dict[str, str]): Layer name -> ``conv`` or ``linear``.
+    """
+
+    units: List[CoupledChannels]
+    frozen: List[CoupledChannels]
+    calls: List[LayerCall]
+    axes: List[Axis]
+    kinds: Dict[str, str] = field(default_factory=dict)
+
+
+def build_graph(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ChannelGraph:
+    """Trace a model once and return its channel units.
+
+    Args:
+        model (nn.Module): The dense model.
+        forward (Callable): Called with the model; runs it on a demo input and returns its outputs.
+
+    Returns:
+        ChannelGraph: Every channel of every called conv and linear layer, in a unit or frozen with a reason.
+    """
+    return group_channels(trace(model, forward))
+
+
+def group_channels(traced: Trace) -> ChannelGraph:
+    """Group the ids of a trace into classes and units."""
+    root = connected_components(traced.num_ids, *traced.ties)
+    axes, reasons = list(traced.axes), _frozen_roots(traced, root)
+    for name, ids in traced.loose.items():
+        axis, reason = _cut_axis(name, root[ids], axes)
+        if axis is not None:
+            axes.append(Axis(name, axis, 'affine', 1, np.take(np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1),
+                                                              0, axis=1)))
+        elif reason:
+            reasons.update({int(r): reason for r in np.unique(root[ids]) if int(r) not in reasons})
+    components = [root[axis.ids] for axis in axes]
+    kinds = {call.layer: call.kind for call in traced.calls}
+    units, frozen = [], []
+    for group in _signature_groups(axes, components, reasons, traced.num_ids):
+        reason = group.frozen
+        if reason is None and not group.consumers:
+            reason = NO_CONSUMER
+        if reason is None and not group.producers:
+            reason = NO_PRODUCER
+        group.frozen = reason
+        if group.producers or group.consumers:
+            (units if reason is None else frozen).append(group)
+    _name(units)
+    _name(frozen)
+    return ChannelGraph(units, frozen, traced.calls, axes, kinds)
+
+
+def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the smallest id of each id's component, ``ndarray[count]``; edges are ``left[i] - right[i]``."""
+    parent = np.arange(count)
+    while True:
+        low, high = np.minimum(parent[left], parent[right]), np.maximum(parent[left], parent[right])
+        apart = low != high
+        if not apart.any():
+            return parent
+        left, right = left[apart], right[apart]
+        np.minimum.at(parent, high[apart], low[apart])
+        while True:
+            grand = parent[parent]
+            if np.array_equal(grand, parent):
+                break
+            parent = grand
+
+
+def _frozen_roots(traced: Trace, root: np.ndarray) -> Dict[int, str]:
+    """Return component -> reason; the first reason given wins."""
+    reasons: Dict[int, str] = {}
+    for ids, reason in traced.frozen:
+        for component in np.unique(root[ids]).tolist():
+            reasons.setdefault(component, reason)
+    return reasons
+
+
+def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optional[int], Optional[str]]:
+    """Find the axis along which a parameter used element by element varies with the channels.
+
+    Returns:
+        tuple: The axis, or None; the reason to freeze its channels, or None.
+    """
+    if any(axis.tensor == name for axis in axes):
+        return None, f'parameter {name!r} is used both as a layer weight and element by element'
+    for axis in range(classes.ndim):
+        line = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
+        if classes.shape[axis] > 1 and (line == line[:, :1]).all():
+            return axis, None
+    if classes.size == 1:
+        return 0 if classes.ndim else None, None
+    return None, f'parameter {name!r} ties it along more than one axis'
+
+
+def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Dict[int, str],
+                      count: int) -> List[CoupledChannels]:
+    """Group components that have equally many indices on the same axes, and the same reason to be frozen."""
+    texts = sorted(set(reasons.values()))
+    signature = np.zeros(count, dtype=np.int64)
+    for component, reason in reasons.items():
+        signature[component] = texts.index(reason) + 1
+    fresh = len(texts) + 1
+    for component in components:
+        present, times = np.unique(component, return_counts=True)
+        _, inverse = np.unique(np.stack([signature[present], times]), axis=1, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        signature[present] = fresh + inverse
+        fresh += int(inverse.max()) + 1
+
+    groups: Dict[int, CoupledChannels] = {}
+    rank = np.zeros(count, dtype=np.int64)
+    order = _producers_first(axes)
+    for position in order:  # the first producer gives each class its rank
+        component = components[position]
+        marks = signature[component]
+        for mark in np.unique(marks).tolist():
+            here = np.flatnonzero(marks == mark)
+            if mark not in groups:
+                reason = reasons.get(int(component[here[0]]))
+                groups[mark] = CoupledChannels('', [], reason)
+                present, first = np.unique(component[here], return_index=True)
+                rank[present[np.argsort(first)]] = np.arange(len(present))
+            ranks = rank[component[here]]
+            index = here[np.argsort(ranks, kind='stable')].reshape(int(ranks.max()) + 1, -1)
+            groups[mark].members.append(Member(axes[position], index))
+    place = {id(axis): number for number, axis in enumerate(axes)}
+    for group in groups.values():
+        group.members.sort(key=lambda member: place[id(member.axis)])
+    return sorted(groups.values(), key=lambda group: (place[id(_first(group).axis)], int(_first(group).index.min())))
+
+
+def _producers_first(axes: List[Axis]) -> List[int]:
+    """Positions of the axes: rows of layers in forward order, then depthwise, columns, and what follows."""
+    roles = ('out', 'depthwise', 'in', 'affine')
+    return sorted(range(len(axes)), key=lambda position: (roles.index(axes[position].role), position))
+
+
+def _first(group: CoupledChannels) -> Member:
+    """Return the member that names a group: its first producer, else its first consumer."""
+    roles = ('out', 'depthwise', 'in', 'affine')
+    return min(group.members, key=lambda member: roles.index(member.axis.role))
+
+
+def _name(groups: List[CoupledChannels]) -> None:
+    """Name groups in mmrazor's published format; groups that interleave on a producer get one range and ``#2``..."""
+    spans: Dict[Tuple[str, int], List[List[int]]] = {}
+    for group in groups:
+        member = _first(group)
+        key = (member.axis.tensor, member.axis.dim)
+        spans.setdefault(key, []).append([int(member.index.min()), int(member.index.max()) + 1])
+    for bounds in spans.values():  # merge overlapping spans; they arrive sorted by start
+        for before, span in zip(bounds, bounds[1:]):
+            if span[0] < before[1]:
+                span[0], before[1] = before[0], max(before[1], span[1])
+                span[1] = before[1]
+        for span, after in zip(bounds[-2::-1], bounds[:0:-1]):
+            if span[0] == after[0]:
+                span[1] = after[1]
+    taken: Dict[str, int] = {}
+    for group in groups:
+        member = _first(group)
+        start, end = spans[(member.axis.tensor, member.axis.dim)].pop(0)
+        name = f'{member.axis.layer}_({start}, {end})_{member.index.size}'
+        taken[name] = taken.get(name, 0) + 1
+        group.name = name if taken[name] == 1 else f'{name}#{taken[name]}'

@@ -1,0 +1,135 @@
+"""What layers with channel-indexed weights do to labels: convolutions, linear layers, norms, PReLU.
+
+These are seen as public functions (``F.conv2d``, ``F.batch_norm``...) rather than as aten operations, so that the
+parameters are still themselves: parameter identity names the layer, whoever called the function.
+A rule is called after the function ran, as ``rule(tracer, name, args, kwargs, out)``.
+"""
+from typing import Any, Callable, Dict, Sequence
+
+import torch
+from torch import Tensor
+
+from .label import to_axis
+from .op_rule import labelled, unknown
+
+Rule = Callable[..., None]
+#: public function name -> rule
+LAYER_RULES: Dict[str, Rule] = {}
+
+
+def register_layer(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for public functions by name, for example ``@register_layer('conv2d')``."""
+
+    def add(rule: Rule) -> Rule:
+        for name in names:
+            LAYER_RULES[name] = rule
+        return rule
+
+    return add
+
+
+def _argument(args: Sequence[Any], kwargs: Dict[str, Any], position: int, name: str, default: Any = None) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def _freeze_functional(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
+    for labels in labelled(tracer, args, kwargs):
+        tracer.freeze(labels, f'{name} is called with a computed weight, which cannot be cut')
+
+
+@register_layer('conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
+def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Convolution: columns read channels, rows issue them; groups tie position k of every group."""
+    x, weight = args[0], _argument(args, kwargs, 1, 'weight')
+    bias = _argument(args, kwargs, 2, 'bias')
+    transposed = 'transpose' in name
+    groups = _argument(args, kwargs, 6 if transposed else 6, 'groups', 1)
+    if not tracer.is_tensor_of_model(weight):
+        _freeze_functional(tracer, name, args, kwargs)
+        return
+    axis = x.dim() - weight.dim() + 1
+    ids = tracer.channels_of(x, axis)
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    channels, out_channels = x.size(axis), out.size(axis)
+    depthwise = groups > 1 and groups == channels
+    if depthwise and not transposed:
+        rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
+        tracer.tie_or_freeze(rows, ids.repeat_interleave(out_channels // groups))
+        out_ids = rows
+    elif depthwise:
+        rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
+        tracer.tie_or_freeze(rows, ids)
+        out_ids = rows
+        if out_channels != groups:
+            out_ids = rows.repeat_interleave(out_channels // groups)
+    else:
+        out_ids = _tied_axis(tracer, weight, out_axis, 'out', out_channels, groups)
+        in_ids = _tied_axis(tracer, weight, in_axis, 'in', channels, groups)
+        tracer.tie_or_freeze(in_ids, ids)
+    if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
+        tracer.tie(tracer.axis(bias, 0, 'affine'), out_ids)
+    positions = x.numel() // channels if transposed else out.numel() // out_channels
+    tracer.record_call(weight, 'conv', positions, out, axis)
+    shape = [1] * out.dim()
+    shape[axis] = out_channels
+    tracer.set_labels(out, out_ids.view(shape).expand(out.shape))
+
+
+def _tied_axis(tracer: Any, weight: Tensor, axis: int, role: str, channels: int, groups: int) -> Tensor:
+    """Return one id a channel for an axis of a weight; in a grouped conv position k of every group is tied."""
+    ids = tracer.axis(weight, axis, role, groups=groups)
+    if weight.size(axis) == channels:  # the axis that runs over all groups
+        if groups > 1:
+            blocks = ids.view(groups, -1)
+            tracer.tie(blocks[1:], blocks[:1].expand_as(blocks[1:]))
+        return ids
+    return ids.repeat(groups)  # the axis that is shared by all groups
+
+
+@register_layer('linear')
+def linear(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Linear layer on the last axis, whatever stands before it."""
+    x, weight = args[0], _argument(args, kwargs, 1, 'weight')
+    bias = _argument(args, kwargs, 2, 'bias')
+    if not tracer.is_tensor_of_model(weight):
+        _freeze_functional(tracer, name, args, kwargs)
+        return
+    rows = tracer.axis(weight, 0, 'out')
+    tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1))
+    if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
+        tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
+    tracer.record_call(weight, 'linear', out.numel() // out.size(-1), out, out.dim() - 1)
+    tracer.set_labels(out, rows.expand(out.shape))
+
+
+@register_layer('batch_norm', 'instance_norm', 'prelu')
+def channelwise(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Layers with one parameter a channel: their parameters are tied to the channels of axis 1."""
+    x = args[0]
+    if tracer.labels_of(x) is None:
+        return
+    ids = tracer.channels_of(x, 1)
+    for tensor in [*args[1:], *kwargs.values()]:
+        if isinstance(tensor, Tensor) and tracer.is_tensor_of_model(tensor) and tensor.numel() > 1:
+            tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids)
+    shape = [1] * out.dim()
+    shape[1] = out.size(1)
+    tracer.set_labels(out, ids.view(shape).expand(out.shape))
+
+
+@register_layer('layer_norm', 'group_norm', 'local_response_norm', 'normalize')
+def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Layers that normalise across channels freeze them."""
+    labels = tracer.labels_of(args[0])
+    if labels is not None:
+        tracer.freeze(labels, f'{name} normalises across channels')
+        tracer.set_labels(out, labels)
+
+
+@register_layer('scaled_dot_product_attention', 'multi_head_attention_forward', 'embedding', 'embedding_bag')
+def opaque(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+    """Functions whose channel structure is not followed."""
+    unknown(tracer, name, args, kwargs, out)
+
+
+__all__ = ['LAYER_RULES', 'register_layer', 'to_axis', 'torch']

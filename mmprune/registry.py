@@ -1,0 +1,26 @@
+"""Child registries of mmengine's under the scope ``mmprune``.
+
+``type='mmprune.X'`` in any OpenMMLab config finds them without an import: mmengine imports
+``mmprune.registry`` for the scope, and each registry imports its own modules on first use.
+"""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import Registry
+
+SCOPE = 'mmprune'
+
+#: Algorithms, mutators, units, sub-models and distillation losses.
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
+    'mmprune.unit', 'mmprune.mutator', 'mmprune.algorithm', 'mmprune.sub_model', 'mmprune.distill'])
+#: Wrappers for distributed training.
+MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
+                          locations=['mmprune.distributed'])
+#: Runner hooks.
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmprune.hooks'])
+#: Demo inputs, one per model family.
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
+#: Small data sets that ship with a dependency.
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmprune.datasets'])
