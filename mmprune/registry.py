@@ -3,6 +3,8 @@
 ``type='mmprune.X'`` in any OpenMMLab config finds them without an import: mmengine imports
 ``mmprune.registry`` for the scope, and each registry imports its own modules on first use.
 """
+from typing import Any, Dict
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
@@ -24,3 +26,8 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmprune
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
 #: Small data sets that ship with a dependency.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmprune.datasets'])
+
+
+def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
+    """Build one of our own types: it needs no ``mmprune.`` prefix, whatever the default scope of the run is."""
+    return registry.build({'_scope_': SCOPE, **cfg})

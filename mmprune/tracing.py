@@ -58,6 +58,7 @@ class LayerCall:
         positions (int): How often each weight element is multiplied; MACs are ``positions * weight elements``.
         out_positions (int): Elements of one output channel.
         out_channels (int): Output channels.
+        by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
     """
 
     weight: str
@@ -65,6 +66,7 @@ class LayerCall:
     positions: int
     out_positions: int
     out_channels: int
+    by_module: bool = True
 
     @property
     def layer(self) -> str:
@@ -206,8 +208,9 @@ class Tracer:
 
     def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
         """Write down a call of a conv or linear layer."""
-        channels = out.size(axis)
-        self.calls.append(LayerCall(self.names[id(weight)], kind, positions, out.numel() // channels, channels))
+        channels, name = out.size(axis), self.names[id(weight)]
+        by_module = bool(self.module_stack) and self.module_stack[-1] == name.rpartition('.')[0]
+        self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module))
 
     def where(self) -> str:
         """Name the module that is running."""

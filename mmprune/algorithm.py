@@ -1,0 +1,193 @@
+"""Group Fisher pruning: train, record, accumulate, and every ``interval`` iterations remove the least channel."""
+from contextlib import nullcontext
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, Union
+
+import torch
+from mmengine import dist
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
+
+from .checkpoint import CheckpointError, load_weights, read_state_dict
+from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
+from .registry import MODELS, build
+
+ITERATIONS = 'iterations'
+
+
+@MODELS.register_module()
+class GroupFisherAlgorithm(BaseModel):
+    """Prune a model by group Fisher information while it trains (Liu et al., ICML 2021).
+
+    Args:
+        architecture (dict or nn.Module): The dense model. A ready module keeps its weights; a config is initialised,
+            from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` where it has one.
+        mutator (dict): Defaults to ``dict(type='GroupFisherChannelMutator')``.
+        interval (int): Iterations between two prune events; the first comes after ``interval`` iterations.
+        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads a pruned checkpoint.
+
+    Attributes:
+        iterations (int): Training iterations so far.
+        last_pruned (PrunedClass or None): What the latest prune event removed.
+        followers (list[GroupFisherAlgorithm]): Copies that are cut along, for example an EMA of this model.
+    """
+
+    def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise ValueError(f'interval is {interval!r}; it is the number of iterations between two prune events, '
+                             'so it must be 1 or more')
+        architecture, self_initialised = _build_architecture(architecture, data_preprocessor)
+        super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
+        self.architecture = architecture
+        self.interval = interval
+        self.iterations = 0
+        self.last_pruned: Optional[PrunedClass] = None
+        self.followers: List['GroupFisherAlgorithm'] = []
+        self._weights_are_ready = not self_initialised
+        self.mutator: GroupFisherChannelMutator = build(MODELS, mutator or dict(type='GroupFisherChannelMutator'))
+        self.mutator.prepare(architecture)
+
+    def init_weights(self) -> None:
+        """Load the pruned checkpoint of ``init_cfg``, or initialise the dense architecture.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, unreadable, of another model or, for ``init_cfg``, not pruned.
+        """
+        if self._weights_are_ready:
+            return
+        pretrained = getattr(self.architecture, 'init_cfg', None)
+        if _is_pretrained(self.init_cfg):
+            self.load_pruned(self.init_cfg['checkpoint'])
+        elif _is_pretrained(pretrained):
+            load_weights(self.architecture, pretrained['checkpoint'], 'pretrained_path')
+        elif hasattr(self.architecture, 'init_weights'):
+            self.architecture.init_weights()
+        self._weights_are_ready = True
+
+    def load_pruned(self, path: str) -> None:
+        """Cut to the structure of a pruned checkpoint and load its weights.
+
+        Raises:
+            CheckpointError: It is missing, unreadable, dense, or belongs to another model.
+            StructureError: Its units are not those of this model.
+        """
+        state = read_state_dict(path, 'pruned_path')
+        if any(key.startswith('mutator.units.') for key in state):
+            raise CheckpointError(f'pruned_path: {path!r} was written by mmrazor; convert it with '
+                                  'tools/model_converters/from_mmrazor.py')
+        masks = self.mutator.masks_from(state, 'mutator.')
+        if masks is None:
+            raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
+                                  'prune run, such as flops_0.50.pth')
+        self.mutator.cut(masks)
+        load_weights(self, path, 'pruned_path')
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the architecture."""
+        return self.architecture(*args, **kwargs)
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """Train one iteration and prune when it is due; see :meth:`train_and_prune`."""
+        return self.train_and_prune(super().train_step, data, optim_wrapper)
+
+    def train_and_prune(self, step: Callable[[Any, Any], Dict[str, torch.Tensor]], data: Any,
+                        optim_wrapper: Union[OptimWrapper, OptimWrapperDict],
+                        released: Optional[Callable[[], ContextManager[None]]] = None) -> Dict[str, torch.Tensor]:
+        """Train one iteration with the taps on, accumulate, and prune every ``interval`` iterations.
+
+        Args:
+            step (Callable): Plain training step, ``step(data, optim_wrapper) -> log_vars``.
+            data (Any): A batch of the data loader.
+            optim_wrapper (OptimWrapper): mmengine's optimizer wrapper.
+            released (Callable, optional): Context in which nothing but the model holds its parameters.
+
+        Returns:
+            dict: The step's log variables, detached: nothing may hold the graph while the model is cut.
+        """
+        wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+        scale, scaled = _loss_scale(wrappers[0])
+        self.mutator.record(True)
+        try:
+            log_vars = step(data, optim_wrapper)
+        finally:
+            accumulated = self.mutator.take_recorded()
+            self.mutator.record(False)
+        log_vars = {key: value.detach() if isinstance(value, torch.Tensor) else value
+                    for key, value in log_vars.items()}
+        self.mutator.accumulate(accumulated, scale, drop_overflow=scaled)
+        self.iterations += 1
+        if self.iterations % self.interval == 0:
+            with (released or nullcontext)():
+                self.prune([wrapper.optimizer for wrapper in wrappers])
+        return log_vars
+
+    def prune(self, optimizers: List[torch.optim.Optimizer]) -> Optional[PrunedClass]:
+        """Sum the scores over ranks and remove the least channel from model, optimizers and followers.
+
+        Returns:
+            PrunedClass or None: What was removed; None if a score is NaN or every unit is at its floor.
+        """
+        dist.all_reduce(self.mutator.fisher, 'sum')
+        try:
+            pruned = self.mutator.least()
+        except NotFiniteError as error:
+            print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
+                      logger='current', level=30)
+            pruned = None
+        if pruned is not None:
+            self.mutator.drop(pruned, optimizers)
+            for follower in self.followers:
+                follower.mutator.drop(pruned)
+            self.last_pruned = pruned
+            print_log(f'iteration {self.iterations}: pruned channel {pruned.channel} of {pruned.unit}, '
+                      f'score {pruned.score:.4g}', logger='current')
+        self.mutator.fisher.zero_()
+        return pruned
+
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + ITERATIONS] = torch.tensor(self.iterations)
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
+        if masks is not None:  # cut first, so that the tensors fit
+            self.mutator.cut(masks)
+        self.iterations = int(state_dict.get(prefix + ITERATIONS, self.iterations))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        unexpected = args[3] if len(args) > 3 else []
+        if prefix + ITERATIONS in unexpected:
+            unexpected.remove(prefix + ITERATIONS)
+
+
+def _build_architecture(architecture: Union[dict, nn.Module],
+                        data_preprocessor: Optional[Union[dict, nn.Module]]) -> Tuple[nn.Module, bool]:
+    """Return the module, and whether its weights are still to be initialised."""
+    if isinstance(architecture, nn.Module):
+        if data_preprocessor is not None:
+            architecture.data_preprocessor = (MODELS.build(data_preprocessor)
+                                              if isinstance(data_preprocessor, dict) else data_preprocessor)
+        return architecture, False
+    if not isinstance(architecture, dict):
+        raise TypeError(f'architecture must be a config dict or an nn.Module, not {type(architecture).__name__}')
+    architecture = dict(architecture)
+    if data_preprocessor:
+        architecture.setdefault('data_preprocessor', data_preprocessor)
+    return MODELS.build(architecture), True
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+
+
+def _loss_scale(wrapper: OptimWrapper) -> Tuple[Any, bool]:
+    """Return the scale that this iteration's loss is multiplied by (before it is updated), and whether there is one."""
+    scaler = getattr(wrapper, 'loss_scaler', None)
+    if scaler is None:
+        return 1.0, False
+    current = scaler._get_scale_async() if hasattr(scaler, '_get_scale_async') else None
+    # a tensor that the scaler updates in place: no host synchronisation here
+    return (scaler.get_scale() if current is None else current.clone()), True

@@ -1,0 +1,88 @@
+"""Reading checkpoints with errors that say what is wrong, and writing them whole or not at all."""
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List, Mapping
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from .structure import nearest
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, unreadable or belongs to another model."""
+
+
+def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
+    """Return the state dict of a checkpoint file or URL, without a ``module.`` prefix.
+
+    Args:
+        path (str): File, or a URL that mmengine can download.
+        role (str): What the checkpoint is for, for the error message (``pretrained_path``...).
+
+    Raises:
+        CheckpointError: There is no such file, or it is no PyTorch checkpoint.
+    """
+    if '://' in str(path):
+        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    else:
+        checkpoint = _load_file(Path(path), role)
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f'{role}: {str(path)!r} holds no state dict')
+    return {key[len('module.'):] if key.startswith('module.') else key: value for key, value in state.items()}
+
+
+def _load_file(path: Path, role: str) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f'{role}: there is no file {str(path)!r}')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
+        if not isinstance(error, pickle.UnpicklingError) or 'weights' not in str(error).lower():
+            raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
+                                  f'({_first_line(error)}); is the file complete?') from None
+    try:  # training checkpoints hold the message hub and other objects besides tensors
+        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, AttributeError, ImportError) as error:
+        raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
+                              f'({_first_line(error)}); is the file complete?') from None
+    print_log(f'{path} holds more than tensors; it was loaded with pickle, which can run code: use files you trust',
+              logger='current')
+    return checkpoint
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None:
+    """Load a checkpoint into a module; everything must fit.
+
+    Raises:
+        CheckpointError: Keys are missing or shapes differ; the message lists them.
+    """
+    state = read_state_dict(path, role)
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
+    wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
+             for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or wrong:
+        raise CheckpointError(f'{role}: {str(path)!r} is not a checkpoint of this {type(module).__name__}'
+                              + _problems(missing, wrong, list(state)))
+    unexpected = [key for key in state if key not in own]
+    if unexpected:
+        print_log(f'{path}: {len(unexpected)} keys are not used by the model: {unexpected[:5]}', logger='current')
+    module.load_state_dict(state, strict=False)
+
+
+def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
+    text = ''
+    if missing:
+        text += f'; {len(missing)} keys are missing, first {missing[0]!r}{nearest(missing[0], there)}'
+    if wrong:
+        text += f'; {len(wrong)} shapes differ, first {wrong[0]}'
+    return text

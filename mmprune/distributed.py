@@ -1,0 +1,82 @@
+"""Model wrappers for distributed training: one that also runs without CUDA, one that can follow a shrinking model."""
+import inspect
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
+
+import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .registry import MODEL_WRAPPERS
+
+
+@MODEL_WRAPPERS.register_module()
+class PortableDDP(MMDistributedDataParallel):
+    """mmengine's DDP, on CUDA devices and on CPUs.
+
+    Args:
+        module (nn.Module): The model.
+        device_ids (list[int], optional): Ignored without CUDA, where the Runner passes them too.
+        broadcast_buffers (bool): Broadcast buffers of rank 0 before each forward.
+        find_unused_parameters (bool): Allow branches that an iteration does not reach.
+        detect_anomalous_params (bool): Log parameters outside the graph; for debugging.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None, broadcast_buffers: bool = False,
+                 find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
+        super().__init__(
+            module=module, detect_anomalous_params=detect_anomalous_params,
+            device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
+            find_unused_parameters=find_unused_parameters)
+
+
+@MODEL_WRAPPERS.register_module()
+class GroupFisherDDP(PortableDDP):
+    """DDP around a :class:`~mmprune.algorithm.GroupFisherAlgorithm`: gradients are synchronised, shapes may shrink.
+
+    The reducer keeps gradient accumulators of the shapes it was built for. It is dropped before a cut and built anew
+    after it; and before the first step if a checkpoint was loaded since, which cuts too.
+
+    Args:
+        module (GroupFisherAlgorithm): The algorithm.
+        device_ids (list[int], optional): Ignored without CUDA.
+        broadcast_buffers (bool): Broadcast buffers of rank 0 before each forward.
+        find_unused_parameters (bool): Allow branches that an iteration does not reach.
+        detect_anomalous_params (bool): Log parameters outside the graph; for debugging.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None, broadcast_buffers: bool = False,
+                 find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
+        super().__init__(module, device_ids, broadcast_buffers, find_unused_parameters, detect_anomalous_params)
+        self._options: Dict[str, Any] = dict(
+            device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
+            find_unused_parameters=find_unused_parameters)
+        self._shapes = self._parameter_shapes()
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """Train one iteration through ``DDP.forward`` and prune when it is due."""
+        if self._parameter_shapes() != self._shapes:
+            with self.released():
+                pass
+        return self.module.train_and_prune(super().train_step, data, optim_wrapper, self.released)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Hold no parameter inside the context; wrap the module again when it ends."""
+        self.reducer = None
+        self.logger = None
+        yield
+        module, options, shapes_anomalous = self.module, self._options, self.detect_anomalous_params
+        training = self.training
+        if 'init_sync' in inspect.signature(DistributedDataParallel.__init__).parameters:
+            options = dict(options, init_sync=False)  # the ranks have just made the same cut
+        DistributedDataParallel.__init__(self, module, **options)
+        self.detect_anomalous_params = shapes_anomalous
+        self._options = {key: value for key, value in options.items() if key != 'init_sync'}
+        self._shapes = self._parameter_shapes()
+        self.training = training
+
+    def _parameter_shapes(self) -> List[torch.Size]:
+        return [parameter.shape for parameter in self.module.parameters()]

@@ -1,0 +1,192 @@
+"""Runner hooks: show the structure, follow the costs, save at the target and end the run there."""
+import os
+import time
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from mmengine import dist
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from .algorithm import GroupFisherAlgorithm
+from .registry import HOOKS
+from .structure import format_structure, write_structure
+from .sub_model import structure_of
+
+FIX_SUBNET_JSON = 'fix_subnet.json'
+RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
+
+
+def unwrapped(runner: Runner) -> nn.Module:
+    """Return the runner's model without its distributed wrapper."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+@HOOKS.register_module()
+class PruningStructureHook(Hook):
+    """Log the structure; while finetuning write ``fix_subnet.json`` beside the checkpoints.
+
+    Args:
+        by_epoch (bool): Count the interval in epochs, else in iterations.
+        interval (int): How often the structure is logged.
+    """
+
+    def __init__(self, by_epoch: bool = True, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f'PruningStructureHook: interval is {interval}; it must be 1 or more')
+        self.by_epoch, self.interval = by_epoch, interval
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the structure at the start; write it where the model is already pruned."""
+        structure = structure_of(unwrapped(runner))
+        if structure is not None and dist.is_main_process():
+            path = os.path.join(runner.work_dir, FIX_SUBNET_JSON)
+            write_structure(structure, path)
+            runner.logger.info(f'the structure of the pruned model is in {path}')
+        self._show(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Log the structure every ``interval`` epochs."""
+        if self.by_epoch and self.every_n_epochs(runner, self.interval):
+            self._show(runner)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Log the structure every ``interval`` iterations."""
+        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            self._show(runner)
+
+    def _show(self, runner: Runner) -> None:
+        model = unwrapped(runner)
+        if isinstance(model, GroupFisherAlgorithm):
+            widths = {unit.name: unit.width for unit in model.mutator.units}
+            runner.logger.info(format_structure(model.mutator.structure, widths, 'channels that stay:'))
+
+
+class _Stoppable:
+    """A data loader whose epoch ends when the hook says so."""
+
+    def __init__(self, loader: Any, hook: 'ResourceInfoHook') -> None:
+        self.loader, self.hook = loader, hook
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            if self.hook.finished:
+                return
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+@HOOKS.register_module()
+class ResourceInfoHook(Hook):
+    """Follow the cost of the structure, save checkpoints at ratios of the dense cost, stop at the last of them.
+
+    The ratio is arithmetic over traced shapes; no forward pass runs. It goes to the log and to the visualizer, with the
+    latest score and the time to the target.
+
+    Args:
+        interval (int): Iterations between two log lines.
+        resource_type (str): ``flops`` (multiply-adds), ``params`` or ``acts``.
+        save_ckpt_thr (list[float]): Ratios at which ``{resource_type}_{ratio}.pth`` and ``fix_subnet.json`` are
+            written to the work dir.
+        early_stop (bool): End the run at the least ratio.
+    """
+
+    priority = 'LOW'  # after hooks that change the model, before the logger
+
+    def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
+                 early_stop: bool = True) -> None:
+        if interval < 1:
+            raise ValueError(f'ResourceInfoHook: interval is {interval}; it must be 1 or more')
+        if resource_type not in RESOURCES:
+            raise ValueError(f'ResourceInfoHook: resource_type is {resource_type!r}; it must be one of '
+                             f'{", ".join(map(repr, RESOURCES))}')
+        for ratio in save_ckpt_thr:
+            if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
+                raise ValueError(f'the target ratio is {ratio!r}; it is what stays of the dense {resource_type}, so it '
+                                 'must lie between 0 and 1')
+        self.interval, self.resource_type, self.early_stop = interval, resource_type, early_stop
+        self.targets: List[float] = sorted(save_ckpt_thr, reverse=True)
+        self.finished = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the algorithm, remember the dense cost, let an EMA copy follow the cuts."""
+        model = unwrapped(runner)
+        if not isinstance(model, GroupFisherAlgorithm):
+            raise TypeError(f'ResourceInfoHook needs a GroupFisherAlgorithm, the model is {type(model).__name__}')
+        self.algorithm = model
+        self.dense = model.mutator.complexity.cost({})[RESOURCES[self.resource_type]]
+        ratio = self.ratio()
+        met = [target for target in self.targets if ratio <= target]
+        if met and len(met) == len(self.targets):
+            raise ValueError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
+                             f'the target is {self.targets[-1]}')
+        self.pending = [target for target in self.targets if ratio > target]
+        self.finished = False
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                model.followers = [hook.ema_model.module]
+        self._began, self._first_ratio = time.monotonic(), ratio
+        self._loader = runner.train_loop.dataloader
+        runner.train_loop.dataloader = _Stoppable(self._loader, self)
+
+    def ratio(self) -> float:
+        """Return the present cost over the dense cost."""
+        return self.algorithm.mutator.cost[RESOURCES[self.resource_type]] / self.dense
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Report the ratio; at a target save, and at the last one stop."""
+        due = self.every_n_train_iters(runner, self.interval)
+        if self.algorithm.iterations % self.algorithm.interval and not due:
+            return  # nothing was pruned in this iteration
+        ratio = self.ratio()
+        scalars: Dict[str, float] = {f'{self.resource_type}_ratio': ratio}
+        if self.algorithm.last_pruned is not None:
+            scalars['pruned_score'] = self.algorithm.last_pruned.score
+        for name, value in scalars.items():
+            runner.message_hub.update_scalar(f'train/{name}', value)
+        if due:
+            last = self.algorithm.last_pruned
+            pruned = f', last pruned {last.unit} (score {last.score:.4g})' if last else ''
+            runner.logger.info(f'{self.resource_type}: {ratio:.4f} of dense, target {self.targets[-1]}'
+                               f'{self._eta(ratio)}{pruned}')
+        while self.pending and ratio <= self.pending[0]:
+            self._save(runner, self.pending.pop(0), ratio)
+        if self.early_stop and not self.pending:
+            self.finished = True
+            runner.train_loop.stop_training = True
+
+    def after_train(self, runner: Runner) -> None:
+        """Warn if a target was not reached."""
+        runner.train_loop.dataloader = self._loader
+        if self.pending:
+            runner.logger.warning(
+                f'the run ended at {self.ratio():.4f} of the dense {self.resource_type}, above the target '
+                f'{self.pending[-1]}: no checkpoint was written for it. Train longer or lower the prune interval '
+                f'(now {self.algorithm.interval})')
+
+    def _eta(self, ratio: float) -> str:
+        done = self._first_ratio - ratio
+        if done <= 0:
+            return ''
+        seconds = int((time.monotonic() - self._began) * max(0.0, ratio - self.targets[-1]) / done)
+        return f', eta {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
+
+    def _save(self, runner: Runner, target: float, ratio: float) -> None:
+        name = f'{self.resource_type}_{target:.2f}.pth'
+        temporary = f'.{name}.tmp'
+        runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
+        if dist.is_main_process():
+            os.replace(os.path.join(runner.work_dir, temporary), os.path.join(runner.work_dir, name))
+            write_structure(self.algorithm.mutator.structure, os.path.join(runner.work_dir, FIX_SUBNET_JSON))
+            print_log(f'{self.resource_type} are at {ratio:.4f} of the dense model: wrote {name} and '
+                      f'{FIX_SUBNET_JSON} to {runner.work_dir}', logger='current')
+        dist.barrier()

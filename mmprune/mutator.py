@@ -1,0 +1,429 @@
+"""The channel mutator: all units of a model, their present structure, and the surgery that makes it real."""
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .complexity import Complexity
+from .graph import ChannelGraph, CoupledChannels, build_graph
+from .registry import MODELS, TASK_UTILS, build
+from .structure import Structure, check_structure
+from .unit import ChannelUnit, by_name
+
+KEPT = 'kept.'
+
+
+class NoPrunableUnitError(ValueError):
+    """Every channel of the model is frozen."""
+
+
+@MODELS.register_module()
+class ChannelMutator(nn.Module):
+    """Units of a model, choices of kept channels, and structure input and output.
+
+    Args:
+        channel_unit_cfg (dict): Type and arguments of the units.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+
+    Attributes:
+        units (list[ChannelUnit]): May be pruned, in the order of the forward pass.
+        frozen (list[CoupledChannels]): Must stay, each with its reason.
+        complexity (Complexity): Costs of structures.
+    """
+
+    units: List[Any]
+    frozen: List[CoupledChannels]
+    complexity: Complexity
+    model: nn.Module
+
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None) -> None:
+        super().__init__()
+        self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
+        self.demo_input = build(TASK_UTILS, demo_input or dict(type='DemoInput'))
+
+    def prepare(self, model: nn.Module) -> None:
+        """Trace the dense model and build its units.
+
+        Args:
+            model (nn.Module): The dense architecture; it is changed in place by everything that follows.
+
+        Raises:
+            NoPrunableUnitError: No channel of the model may be pruned; the message says why.
+        """
+        # not a child module: the architecture belongs to the algorithm
+        object.__setattr__(self, 'model', model)
+        graph = build_graph(model, self.demo_input)
+        self.complexity = Complexity.of(model, graph)
+        self.units, self.frozen = [], list(graph.frozen)
+        for channels in graph.units:
+            unit = build(MODELS, dict(self.channel_unit_cfg, channels=channels))
+            reason = unit.reason_to_freeze(graph.kinds) or self._reason_to_freeze(channels, graph)
+            if reason is None:
+                self.units.append(unit)
+            else:
+                channels.frozen = reason
+                self.frozen.append(channels)
+        if not self.units:
+            lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
+            raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
+                                      + '\n  '.join(lines or ['it calls no conv or linear layer']))
+        self._members: Dict[str, List[Tuple[ChannelUnit, Any]]] = {}
+        for unit in self.units:
+            for member in unit.channels.members:
+                self._members.setdefault(member.axis.tensor, []).append((unit, member))
+
+    def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
+        """Return why this mutator cannot prune the channels, or None."""
+        return None
+
+    # structure
+
+    @property
+    def structure(self) -> Structure:
+        """Unit name -> channels of the first producer at present."""
+        return {unit.name: unit.current_width for unit in self.units}
+
+    @property
+    def widths(self) -> Dict[Tuple[str, int], int]:
+        """(tensor, axis) -> present size, for every axis that a unit touches."""
+        sizes: Dict[Tuple[str, int], int] = {}
+        for members in self._members.values():
+            for unit, member in members:
+                axis = member.axis
+                dropped = (len(member.index) - unit.num_classes) * member.index.shape[1]
+                key = (axis.tensor, axis.dim)
+                sizes[key] = sizes.get(key, len(axis.ids)) - dropped
+        return sizes
+
+    @property
+    def cost(self) -> Dict[str, int]:
+        """``{'macs', 'params', 'acts'}`` of the present structure."""
+        return self.complexity.cost(self.widths)
+
+    @property
+    def kept(self) -> Dict[str, np.ndarray]:
+        """Unit name -> 0/1 vector of the first producer's original width."""
+        vectors = {}
+        for unit in self.units:
+            first = unit.channels.producers[0].index
+            vector = np.zeros(unit.width, dtype=np.uint8)
+            order = np.argsort(np.argsort(first.reshape(-1)))
+            vector[order.reshape(first.shape)[unit.kept].reshape(-1)] = 1
+            vectors[unit.name] = vector
+        return vectors
+
+    def apply_structure(self, structure: Mapping[str, int],
+                        optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+        """Cut the model to the counts of a structure; the first channels of each unit stay.
+
+        Raises:
+            StructureError: The structure does not fit the model.
+        """
+        check_structure(structure, self.units)
+        masks = {}
+        for unit in self.units:
+            mask = np.zeros(len(unit.kept), dtype=bool)
+            mask[:structure[unit.name] // unit.multiplicity] = True
+            masks[unit.name] = mask
+        self.cut(masks, optimizers)
+
+    def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
+            padding: Optional[Mapping[str, int]] = None) -> None:
+        """Make the model really have the given classes: parameters, buffers, gradients and optimizer state.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall be there. Classes that were
+                dropped before come back as zeros.
+            optimizers (iterable[Optimizer]): Optimizers whose state follows.
+            padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
+        """
+        units = by_name(self.units)
+        changed = [name for name, mask in masks.items() if not np.array_equal(mask, units[name].kept)]
+        changed += [name for name, count in (padding or {}).items() if count != units[name].padding]
+        tensors = {member.axis.tensor for name in changed for member in units[name].channels.members}
+        before = {tensor: self.layout(tensor) for tensor in tensors}
+        for name, mask in masks.items():
+            units[name].kept = np.array(mask, dtype=bool)
+        for name, count in (padding or {}).items():
+            units[name].padding = count
+        optimizers = list(optimizers)
+        owners = _owners(self.model, tensors)
+        for name in tensors:
+            tensor, modules = owners[name]
+            axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
+            axes = [(dim, source) for dim, source in axes if source is not None]
+            ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+        for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
+            ops.refresh_attributes(module)
+
+    def layout(self, tensor: str) -> Dict[int, np.ndarray]:
+        """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""
+        layout: Dict[int, np.ndarray] = {}
+        for unit, member in self._members[tensor]:
+            axis = member.axis
+            keys = layout.get(axis.dim)
+            if keys is None:
+                keys = np.arange(len(axis.ids), dtype=float)
+            keys = np.setdiff1d(keys, member.index[~unit.kept].reshape(-1), assume_unique=True)
+            if unit.padding:  # behind the last channel of the unit, in each block of the axis
+                for columns in padding_blocks(member.index) or []:
+                    count = unit.padding * columns.shape[1]
+                    steps = np.arange(1, count + 1) / (count + 1)
+                    keys = np.concatenate([keys, columns.max() + steps])
+            layout[axis.dim] = np.sort(keys)
+        return layout
+
+    # checkpoints: the kept vectors travel with the weights
+
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, vector in self.kept.items():
+            destination[f'{prefix}{KEPT}{name}'] = torch.from_numpy(vector)
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        unexpected = args[3] if len(args) > 3 else []
+        for key in [key for key in unexpected if key.startswith(prefix + KEPT)]:
+            unexpected.remove(key)
+
+    def masks_from(self, state_dict: Mapping[str, Any], prefix: str) -> Optional[Dict[str, np.ndarray]]:
+        """Read the kept vectors of a checkpoint.
+
+        Args:
+            state_dict (dict): A state dict of an algorithm.
+            prefix (str): Where the mutator's keys start.
+
+        Returns:
+            dict or None: Unit name -> which classes are kept; None where the state dict holds no structure.
+        """
+        start = prefix + KEPT
+        vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}
+        if not vectors:
+            return None
+        check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units)
+        masks = {}
+        for unit in self.units:
+            first = unit.channels.producers[0].index
+            order = np.argsort(np.argsort(first.reshape(-1))).reshape(first.shape)
+            vector = np.asarray(vectors[unit.name].cpu(), dtype=bool)
+            if vector.shape != (unit.width,):
+                raise ValueError(f'kept vector of {unit.name!r} has {vector.size} entries, the unit {unit.width}')
+            masks[unit.name] = vector[order].all(axis=1)
+        return masks
+
+
+class PrunedClass(NamedTuple):
+    """What one prune event removed."""
+
+    unit: str
+    channel: int
+    score: float
+
+
+def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:
+    """Return for each key in ``after`` its position in ``before`` or -1; None where nothing changes."""
+    if np.array_equal(before, after):
+        return None
+    place = np.searchsorted(before, after)
+    place[place == len(before)] = 0
+    return torch.from_numpy(np.where(before[place] == after, place, -1))
+
+
+def padding_blocks(index: np.ndarray) -> Optional[List[np.ndarray]]:
+    """Split the indices ``ndarray[classes, k]`` of a member into blocks behind which channels can be appended.
+
+    Returns:
+        list[ndarray[classes, w]] or None: Column blocks in which the classes follow one another without a gap, ``w``
+        indices each (one for a plain layer, H*W behind a flatten); None where other channels lie in between.
+    """
+    breaks = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1
+    blocks = np.split(index, breaks, axis=1)
+    for block in blocks:
+        if (np.diff(block[:, 0]) != block.shape[1]).any():
+            return None
+    return blocks
+
+
+def _owners(model: nn.Module, tensors: Iterable[str]) -> Dict[str, Tuple[Tensor, List[nn.Module]]]:
+    """Return name -> (tensor, all modules that hold it)."""
+    found: Dict[str, Tuple[Tensor, List[nn.Module]]] = {}
+    wanted = {}
+    for name in tensors:
+        layer, _, attribute = name.rpartition('.')
+        tensor = getattr(model.get_submodule(layer), attribute)
+        wanted[id(tensor)] = name
+        found[name] = (tensor, [])
+    for module in model.modules():
+        for tensor in [*module._parameters.values(), *module._buffers.values()]:
+            if id(tensor) in wanted:
+                found[wanted[id(tensor)]][1].append(module)
+    return found
+
+
+@MODELS.register_module()
+class GroupFisherChannelMutator(ChannelMutator):
+    """Records group Fisher information of all units and prunes the least class.
+
+    Args:
+        channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+
+    Attributes:
+        fisher (Tensor[total classes]): One accumulator for all units, so that one all_reduce serves an event.
+    """
+
+    fisher: Tensor
+
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None) -> None:
+        super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Trace the dense model, build its units and tap the inputs of their consumers."""
+        super().prepare(model)
+        bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])
+        self._start = dict(zip((unit.name for unit in self.units), bounds[:-1].tolist()))
+        self.register_buffer('fisher', torch.zeros(int(bounds[-1]), dtype=_accumulator_dtype(model)))
+        self._tapped: Dict[str, Any] = {}
+        for unit in self.units:
+            for member in unit.channels.consumers:
+                layer = member.axis.layer
+                self._tapped[layer] = self.model.get_submodule(layer)
+        for module in self._tapped.values():
+            ops.add_tap(module)
+        self._columns_changed()
+
+    def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
+        for member in channels.consumers:
+            module = self.model.get_submodule(member.axis.layer)
+            calls = [call for call in graph.calls if call.weight == member.axis.tensor]
+            if not isinstance(module, ops.TAPPABLE) or not all(call.by_module for call in calls):
+                return f'{member.axis.tensor!r} is used outside a conv or linear module, where no score can be recorded'
+        return None
+
+    def record(self, recording: bool) -> None:
+        """Switch the taps on or off; what was recorded and not taken is dropped."""
+        for module in self._tapped.values():
+            module.recording = recording
+            module.stats.clear()
+
+    def take_recorded(self) -> List[Tuple[str, Tensor]]:
+        """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
+        return [(layer, stat.grad) for layer, module in self._tapped.items() for stat in module.stats
+                if stat.grad is not None]  # a recomputed or unused branch has none
+
+    def remove_taps(self) -> None:
+        """Give every layer its plain class back."""
+        for module in self._tapped.values():
+            ops.remove_tap(module)
+        self._tapped = {}
+
+    def _columns_changed(self) -> None:
+        """Work out again which class each input channel of each tapped layer belongs to."""
+        total = len(self.fisher)
+        self._columns: Dict[str, Tensor] = {}
+        for layer, module in self._tapped.items():
+            weight = f'{layer}.weight' if layer else 'weight'
+            member = next(m for _, m in self._members[weight] if m.axis.role in ('in', 'depthwise'))
+            axis = member.axis
+            owner = np.full(len(axis.ids), total)
+            for unit, member in self._members[weight]:
+                if member.axis is axis:
+                    classes = np.arange(len(member.index)) + self._start[unit.name]
+                    owner[member.index] = classes[:, None]
+            owner = owner[self.layout(weight)[axis.dim].astype(int)]
+            groups = getattr(module, 'groups', 1)
+            if axis.role == 'depthwise':
+                owner = owner[::len(owner) // groups]
+            elif getattr(module, 'in_channels', len(owner)) != len(owner):
+                owner = np.tile(owner, groups)
+            self._columns[layer] = torch.from_numpy(owner)
+        self._scatter: Dict[Tuple[Any, ...], Tensor] = {}
+
+    def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
+            padding: Optional[Mapping[str, int]] = None) -> None:
+        """Make the model really have the given classes; see :meth:`ChannelMutator.cut`."""
+        super().cut(masks, optimizers, padding)
+        self._columns_changed()
+
+    @torch.no_grad()
+    def accumulate(self, recorded: Sequence[Tuple[str, Tensor]], loss_scale: Any = 1.0,
+                   drop_overflow: bool = False) -> None:
+        """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every class.
+
+        Layers that saw another batch size (heads on regions) are squared in their own batch.
+
+        Args:
+            recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
+            loss_scale (float or Tensor): The loss was multiplied by this before the backward pass.
+            drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
+        """
+        batches: Dict[int, Tuple[List[str], List[Tensor]]] = {}
+        for layer, grad in recorded:
+            layers, grads = batches.setdefault(len(grad), ([], []))
+            layers.append(layer)
+            grads.append(grad)
+        total = torch.zeros_like(self.fisher)
+        for layers, grads in batches.values():
+            index = self._scatter_index(tuple(layers))
+            joined = torch.cat(grads, 1).to(self.fisher.dtype)
+            per_class = joined.new_zeros(len(joined), len(self.fisher) + 1).index_add_(1, index, joined)
+            total += per_class[:, :-1].div_(loss_scale).square_().sum(0)
+        if drop_overflow:
+            total = torch.where(torch.isfinite(total).all(), total, torch.zeros_like(total))
+        self.fisher += total
+
+    def _scatter_index(self, layers: Tuple[str, ...]) -> Tensor:
+        if layers not in self._scatter:
+            self._scatter[layers] = torch.cat([self._columns[layer] for layer in layers]).to(self.fisher.device)
+        return self._scatter[layers]
+
+    def scores(self) -> Dict[str, Tensor]:
+        """Return unit name -> ``Tensor[classes]`` of the units with more than one class left; dropped ones inf."""
+        widths, scores = self.widths, {}
+        for unit in self.units:
+            start = self._start[unit.name]
+            unit.fisher = self.fisher[start:start + len(unit.kept)]
+            if unit.num_classes > 1:
+                alive = torch.from_numpy(unit.kept).to(self.fisher.device)
+                score = unit.score(self.complexity, widths)
+                scores[unit.name] = torch.where(alive, score, torch.full_like(score, float('inf')))
+        return scores
+
+    def least(self) -> Optional[PrunedClass]:
+        """Return the class with the least score over all units, or None where nothing may go.
+
+        Raises:
+            NotFiniteError: A score is NaN; the message names the unit.
+        """
+        scores = self.scores()
+        if not scores:
+            return None
+        names = list(scores)
+        flat = torch.cat(list(scores.values())).cpu()
+        if bool(flat.isnan().any()):
+            bad = [name for name, score in scores.items() if bool(score.isnan().any())]
+            more = f' and {len(bad) - 1} more' if len(bad) > 1 else ''
+            raise NotFiniteError(f'the score of unit {bad[0]!r}{more} is NaN')
+        position = int(flat.argmin())
+        score = float(flat[position])
+        for name in names:
+            if position < len(scores[name]):
+                return PrunedClass(name, position, score)
+            position -= len(scores[name])
+        raise AssertionError('argmin lies outside the scores')
+
+    def drop(self, pruned: PrunedClass, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Cut one class out of the model and its optimizers."""
+        mask = by_name(self.units)[pruned.unit].kept.copy()
+        mask[pruned.channel] = False
+        self.cut({pruned.unit: mask}, optimizers)
+
+
+class NotFiniteError(RuntimeError):
+    """Scores are not finite."""
+
+
+def _accumulator_dtype(model: nn.Module) -> torch.dtype:
+    return torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32

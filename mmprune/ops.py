@@ -1,0 +1,160 @@
+"""Layers that record group Fisher information, and the surgery that makes a layer really smaller.
+
+Recording: an identity on the edge into a layer whose backward also yields, per sample and channel, the sum over
+positions of activation times gradient. It saves nothing that the layer does not save anyway.
+Surgery: index the axes of parameters and buffers in place, then let the module's own attributes follow.
+"""
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type
+
+import torch
+from torch import Tensor, nn
+
+
+class Tap(torch.autograd.Function):
+    """Identity on ``x`` whose backward gives ``stat`` the gradient ``sum_positions x * dL/dx``.
+
+    Args:
+        x (Tensor[N, C, *] or Tensor[N, *, C]): Input of a layer.
+        stat (Tensor[N, C]): Zeros, a leaf; its gradient is the recorded quantity, in its own dtype.
+        channel_axis (int): 1 or -1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stat: Tensor, channel_axis: int) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(x)
+        ctx.channel_axis, ctx.dtype = channel_axis, stat.dtype
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, Tensor, None]:  # noqa: D102
+        x, = ctx.saved_tensors
+        # half precision: the product may overflow even where its sum would not
+        product = x.to(ctx.dtype) * grad.to(ctx.dtype)
+        axis = ctx.channel_axis % x.dim()
+        positions = [dim for dim in range(1, x.dim()) if dim != axis]
+        return grad, product.sum(positions) if positions else product, None
+
+
+class GroupFisherMixin:
+    """A layer that taps its input while ``recording`` is set.
+
+    Attributes:
+        recording (bool): Whether calls under autograd are tapped.
+        stats (list[Tensor[N, C]]): One leaf a call, in order; their gradients arrive with the backward pass.
+    """
+
+    recording = False
+    channel_axis = 1
+    stats: List[Tensor]
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the layer on the tapped input."""
+        if self.recording and torch.is_grad_enabled():
+            dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+            stat = x.new_zeros((x.size(0), x.size(self.channel_axis)), dtype=dtype).requires_grad_()
+            self.stats.append(stat)
+            x = Tap.apply(x, stat, self.channel_axis)
+        return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+
+
+class GroupFisherConv2d(GroupFisherMixin, nn.Conv2d):
+    """``nn.Conv2d`` that records group Fisher information at its input ``Tensor[N, C, H, W]``."""
+
+
+class GroupFisherLinear(GroupFisherMixin, nn.Linear):
+    """``nn.Linear`` that records group Fisher information at its input ``Tensor[N, *, C]``."""
+
+    channel_axis = -1
+
+
+TAPPABLE: Tuple[Type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear)
+_TAPPED: Dict[Type[nn.Module], Type[nn.Module]] = {nn.Conv2d: GroupFisherConv2d, nn.Linear: GroupFisherLinear}
+
+
+def add_tap(module: nn.Module) -> None:
+    """Turn a conv or linear layer into its recording class, in place: same object, parameters, hooks and keys."""
+    if isinstance(module, GroupFisherMixin):
+        return
+    plain = type(module)
+    if plain not in _TAPPED:  # a subclass, for example mmcv's Conv2dAdaptivePadding: keep its own forward
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        _TAPPED[plain] = type(f'GroupFisher{plain.__name__}', (GroupFisherMixin, plain), {'channel_axis': axis})
+    module.__class__ = _TAPPED[plain]
+    module.stats = []
+
+
+def remove_tap(module: nn.Module) -> None:
+    """Give a recording layer its plain class back."""
+    if isinstance(module, GroupFisherMixin):
+        module.__class__ = type(module).__mro__[2]  # (tapped, GroupFisherMixin, plain, ...)
+        del module.__dict__['stats']
+        module.__dict__.pop('recording', None)
+
+
+def gather(tensor: Tensor, dim: int, source: Tensor, fill: float = 0.0) -> Tensor:
+    """Return a tensor whose index ``i`` along ``dim`` is the old index ``source[i]``, or ``fill`` where that is -1."""
+    source = source.to(tensor.device)
+    if not bool((source < 0).any()):
+        return tensor.index_select(dim, source)
+    shape = list(tensor.shape)
+    shape[dim] = len(source)
+    result = tensor.new_full(shape, fill)
+    old = source >= 0
+    return result.index_copy_(dim, old.nonzero().squeeze(1), tensor.index_select(dim, source[old]))
+
+
+def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers: Iterable[torch.optim.Optimizer] = (),
+                  fill: float = 0.0) -> None:
+    """Re-index a parameter or buffer in place, with its gradient and every optimizer state of its shape.
+
+    Args:
+        tensor (Tensor): Parameter or buffer; it stays the same object.
+        axes (list[tuple[int, LongTensor]]): Axis and, for each new index, the old index or -1 for a fresh one.
+        optimizers (list[Optimizer]): Optimizers whose state follows.
+        fill (float): Value of fresh elements.
+    """
+    before = tensor.shape
+
+    def resized(value: Tensor) -> Tensor:
+        for dim, source in axes:
+            value = gather(value, dim, source, fill)
+        return value
+
+    channels_last = tensor.dim() == 4 and tensor.is_contiguous(
+        memory_format=torch.channels_last) and not tensor.is_contiguous()
+    grad: Optional[Tensor] = tensor.grad
+    tensor.grad = None
+    tensor.data = resized(tensor.data)
+    if channels_last:
+        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    if grad is not None:
+        tensor.grad = resized(grad)
+    for optimizer in optimizers:
+        for key, value in optimizer.state.get(tensor, {}).items():
+            if isinstance(value, Tensor) and value.shape == before:
+                optimizer.state[tensor][key] = resized(value)
+
+
+def refresh_attributes(module: nn.Module) -> None:
+    """Let a module's size attributes follow the shapes of its tensors (a depthwise conv stays depthwise)."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        out_axis, in_axis = (1, 0) if module.transposed else (0, 1)
+        if depthwise:
+            multiplier = module.out_channels // module.groups
+            module.groups = module.weight.size(0) // (1 if module.transposed else multiplier)
+            module.in_channels, module.out_channels = module.groups, module.groups * multiplier
+        elif module.transposed:
+            module.in_channels = module.weight.size(in_axis)
+            module.out_channels = module.weight.size(out_axis) * module.groups
+        else:
+            module.out_channels = module.weight.size(out_axis)
+            module.in_channels = module.weight.size(in_axis) * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+    elif hasattr(module, 'num_features'):
+        sizes = [t.numel() for t in (getattr(module, 'running_mean', None), getattr(module, 'weight', None))
+                 if isinstance(t, Tensor)]
+        module.num_features = sizes[0] if sizes else module.num_features

@@ -1,0 +1,104 @@
+"""The structure of a pruned network: unit name -> channels that stay, as in ``fix_subnet.json``.
+
+The file is flat, one key per unit that may be pruned, byte-compatible with mmrazor's published files.
+"""
+import difflib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+Structure = Dict[str, int]
+
+
+class StructureError(ValueError):
+    """A structure does not fit the model or is no structure at all."""
+
+
+def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Dict[str, Any]:
+    """Return a structure from a dict or the path of a json file; its contents are not checked yet.
+
+    Raises:
+        StructureError: The file is missing or is not a json object.
+    """
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise StructureError(f'fix_subnet: there is no file {str(path)!r}. A prune run writes fix_subnet.json into '
+                             'its work dir') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StructureError(f'fix_subnet: {str(path)!r} is not json ({error})') from None
+    if not isinstance(content, dict):
+        raise StructureError(f'fix_subnet: {str(path)!r} holds a {type(content).__name__}, not an object '
+                             '{"unit name": channels}')
+    return content
+
+
+def check_structure(structure: Mapping[str, Any], units: Sequence[Any]) -> None:
+    """Check a structure against the units of a model.
+
+    Args:
+        structure (dict): Unit name -> channels of the first producer that stay.
+        units (list[ChannelUnit]): The units that may be pruned.
+
+    Raises:
+        StructureError: A name is unknown or missing, or a count cannot be; all problems are listed.
+    """
+    by_name = {unit.name: unit for unit in units}
+    problems: List[str] = []
+    for name, count in structure.items():
+        unit = by_name.get(name)
+        if unit is None:
+            problems.append(f'unknown unit {name!r}{nearest(name, list(by_name))}')
+        elif isinstance(count, bool) or not isinstance(count, int):
+            problems.append(f'{name!r}: {count!r} is not a whole number of channels')
+        elif not 1 <= count <= unit.width:
+            problems.append(f'{name!r}: {count} channels; the unit has {unit.width}, so 1 to {unit.width} can stay')
+        elif count % unit.multiplicity:
+            problems.append(f'{name!r}: {count} channels; they are tied in sets of {unit.multiplicity}, so the count '
+                            'must be a multiple of that')
+    problems += [f'unit {name!r} is missing' for name in by_name if name not in structure]
+    if problems:
+        more = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
+        raise StructureError('fix_subnet does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return ``, did you mean ...?`` for the closest names, or an empty string."""
+    close = difflib.get_close_matches(str(name), names, n=2, cutoff=0.6)
+    return f', did you mean {" or ".join(map(repr, close))}?' if close else ''
+
+
+def write_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[str]']) -> None:
+    """Write a structure as json; the file appears whole or not at all."""
+    write_text(json.dumps(dict(structure), indent=4) + '\n', path)
+
+
+def write_text(text: str, path: Union[str, 'os.PathLike[str]']) -> None:
+    """Write a text file under a temporary name and move it into place."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f'.{target.name}.')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def format_structure(structure: Mapping[str, int], widths: Mapping[str, int],
+                     title: Optional[str] = None) -> str:
+    """Return a table of kept and original channels, one unit a line."""
+    length = max((len(name) for name in structure), default=0)
+    lines = [title] if title else []
+    for name, count in structure.items():
+        bar = '#' * round(20 * count / widths[name])
+        lines.append(f'  {name:<{length}}  {count:>5}/{widths[name]:<5} {bar}')
+    return '\n'.join(lines)

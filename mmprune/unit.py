@@ -1,0 +1,113 @@
+"""Channel units: the coupled channels of a model with what is kept of them, and their group Fisher scores."""
+from typing import Dict, List, Optional
+
+import numpy as np
+from torch import Tensor
+
+from .complexity import Complexity, Widths
+from .graph import CoupledChannels
+from .registry import MODELS
+from .structure import nearest
+
+NORMALIZATION_TYPES = ('act', 'flops', 'none')
+
+
+@MODELS.register_module()
+class ChannelUnit:
+    """Coupled channels that are pruned together.
+
+    Args:
+        channels (CoupledChannels): The channels, over all tensors of the model.
+        mutate_linear (bool): Prune channels that a linear layer reads or produces. Defaults to False, as in mmrazor.
+
+    Attributes:
+        kept (ndarray[classes], bool): Which classes stay.
+        padding (int): Classes of zeros beyond the original ones, for a divisor.
+    """
+
+    def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
+        self.channels = channels
+        self.mutate_linear = mutate_linear
+        self.kept = np.ones(channels.num_classes, dtype=bool)
+        self.padding = 0
+
+    @property
+    def name(self) -> str:
+        """Name in the format of fix_subnet.json."""
+        return self.channels.name
+
+    @property
+    def width(self) -> int:
+        """Channels of the first producer before pruning."""
+        return self.channels.width
+
+    @property
+    def multiplicity(self) -> int:
+        """Channels of the first producer in one class: more than 1 where a grouped convolution ties them."""
+        return self.width // self.channels.num_classes
+
+    @property
+    def num_classes(self) -> int:
+        """Classes at present, padding included."""
+        return int(self.kept.sum()) + self.padding
+
+    @property
+    def current_width(self) -> int:
+        """Channels of the first producer at present."""
+        return self.num_classes * self.multiplicity
+
+    def reason_to_freeze(self, kinds: Dict[str, str]) -> Optional[str]:
+        """Return why this kind of unit does not prune these channels, or None.
+
+        Args:
+            kinds (dict[str, str]): Layer name -> ``conv`` or ``linear``.
+        """
+        if self.mutate_linear:
+            return None
+        for member in [*self.channels.producers, *self.channels.consumers]:
+            if kinds[member.axis.layer] == 'linear':
+                return f'linear layer {member.axis.layer!r} is coupled to it (mutate_linear=True prunes it)'
+        return None
+
+
+@MODELS.register_module()
+class GroupFisherChannelUnit(ChannelUnit):
+    """A channel unit scored by Fisher information (Liu et al., Group Fisher Pruning, ICML 2021, eq. 5-8).
+
+    Args:
+        channels (CoupledChannels): The channels, over all tensors of the model.
+        normalization_type (str): What a score is divided by: ``act`` (activations of one channel, in millions),
+            ``flops`` (multiply-adds of one channel, in 1e9) or ``none``.
+        mutate_linear (bool): Prune channels that a linear layer reads or produces.
+
+    Attributes:
+        fisher (Tensor[classes]): ``sum over iterations, sum over samples of (sum over layers, calls, positions of
+            activation * gradient)^2``; a view of the mutator's one accumulator.
+    """
+
+    fisher: Tensor
+
+    def __init__(self, channels: CoupledChannels, normalization_type: str = 'act', mutate_linear: bool = False) -> None:
+        super().__init__(channels, mutate_linear)
+        if normalization_type not in NORMALIZATION_TYPES:
+            raise ValueError(f'normalization_type is {normalization_type!r}'
+                             f'{nearest(normalization_type, NORMALIZATION_TYPES)}; it must be one of '
+                             f'{", ".join(map(repr, NORMALIZATION_TYPES))}')
+        self.normalization_type = normalization_type
+
+    def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
+        """Return what one class costs at present, in the unit of the normalization type."""
+        if self.normalization_type == 'act':
+            return complexity.channel_acts(self.channels) / 1e6
+        if self.normalization_type == 'flops':
+            return complexity.channel_macs(self.channels, widths) / 1e9
+        return 1.0
+
+    def score(self, complexity: Complexity, widths: Widths) -> Tensor:
+        """Return the importance ``Tensor[classes]``: Fisher information by the cost of one class."""
+        return self.fisher / self.channel_cost(complexity, widths)
+
+
+def by_name(units: List[ChannelUnit]) -> Dict[str, ChannelUnit]:
+    """Return name -> unit."""
+    return {unit.name: unit for unit in units}
