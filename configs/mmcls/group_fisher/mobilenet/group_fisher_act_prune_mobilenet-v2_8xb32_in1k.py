@@ -1,0 +1,19 @@
+# The config that the model was trained with: mmcls::..., mmpretrain::... or a file of yours.
+_base_ = 'mmcls::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = 'https://download.openmmlab.com/mmclassification/v0/mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth'
+# Iterations between two prune events, each of which removes one channel.
+interval = 25
+# A channel's score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'act'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1125
+# The run ends when this share of the FLOPs is left.
+target_flop_ratio = 0.65
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 224, 224)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)

@@ -1,0 +1,10 @@
+# The config that the dense model was trained with.
+_base_ = 'mmcls::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
+# The structure: a dict, or the json file that finetuning wrote beside its checkpoints.
+fix_subnet = '{{ fileDirname }}/group_fisher_flops_mobilenet-v2_8xb32_in1k.json'
+# Channels are padded to a multiple after loading; tools/find_divisor.py finds the fastest.
+divisor = 16
+
+from mmprune.config import deploy_model  # noqa: E402
+
+model = deploy_model(_base_, fix_subnet, divisor)

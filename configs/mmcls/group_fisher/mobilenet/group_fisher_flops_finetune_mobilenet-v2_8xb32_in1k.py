@@ -1,0 +1,10 @@
+# The prune config.
+_base_ = './group_fisher_flops_prune_mobilenet-v2_8xb32_in1k.py'
+# The checkpoint that the prune run wrote at its target.
+pruned_path = 'work_dirs/group_fisher_flops_prune_mobilenet-v2_8xb32_in1k/flops_0.65.pth'
+# Learning rate, usually that of the original training.
+finetune_lr = 0.045
+
+from mmprune.config import finetune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)

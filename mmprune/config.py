@@ -1,0 +1,143 @@
+"""What the short prune, finetune and deploy configs call: each helper returns plain dicts.
+
+They run while the config file is read, so that the config a Runner dumps is flat and needs neither them nor the file
+it came from.
+"""
+import copy
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from .structure import read_structure
+
+Config = Dict[str, Any]
+OWN_HOOKS = ('mmprune.PruningStructureHook', 'mmprune.ResourceInfoHook')
+
+
+def plain(value: Any) -> Any:
+    """Return a config value as plain dicts, lists and scalars, independent of its source."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return copy.deepcopy(value)
+
+
+def architecture_of(base: Mapping[str, Any]) -> Config:
+    """Return the dense model of a base config, self-contained: with its scope and its data preprocessor."""
+    architecture = plain(base['model'])
+    if base.get('data_preprocessor') is not None:
+        architecture.setdefault('data_preprocessor', plain(base['data_preprocessor']))
+    if base.get('default_scope'):
+        architecture['_scope_'] = base['default_scope']
+    return architecture
+
+
+def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
+                       input_shape: Sequence[int], mutate_linear: bool = False) -> Config:
+    """Return the model of a prune config.
+
+    Args:
+        base (dict): The config that the model was trained with (``_base_``).
+        pretrained_path (str): Its checkpoint.
+        interval (int): Iterations between two prune events.
+        normalization_type (str): ``act``, ``flops`` or ``none``.
+        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
+        mutate_linear (bool): Prune channels that linear layers read or produce too.
+    """
+    architecture = architecture_of(base)
+    architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
+    return dict(
+        _delete_=True,
+        type='mmprune.GroupFisherAlgorithm',
+        architecture=architecture,
+        interval=interval,
+        mutator=dict(
+            type='mmprune.GroupFisherChannelMutator',
+            channel_unit_cfg=dict(type='mmprune.GroupFisherChannelUnit', normalization_type=normalization_type,
+                                  mutate_linear=mutate_linear),
+            demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape))))
+
+
+def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
+    """Return the hooks of a prune config: the base's own, the structure, and the target at which the run ends."""
+    return [*plain(base.get('custom_hooks') or []),
+            dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1),
+            dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type='flops',
+                 save_ckpt_thr=[target_flop_ratio], early_stop=True)]
+
+
+def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
+                   lr_ratio: float, target_flop_ratio: float, input_shape: Sequence[int],
+                   mutate_linear: bool = False) -> Tuple[Config, Config, Config, List[Config]]:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config.
+
+    Args:
+        base (dict): The config that the model was trained with (``_base_``).
+        pretrained_path (str): Its checkpoint.
+        interval (int): Iterations between two prune events.
+        normalization_type (str): ``act``, ``flops`` or ``none``.
+        lr_ratio (float): The learning rate of the base config is multiplied by this.
+        target_flop_ratio (float): The run ends when this share of the FLOPs is left.
+        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
+        mutate_linear (bool): Prune channels that linear layers read or produce too.
+    """
+    model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear)
+    wrapper = dict(type='mmprune.GroupFisherDDP', broadcast_buffers=False,
+                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
+    optim_wrapper = dict(optimizer=dict(lr=base['optim_wrapper']['optimizer']['lr'] * lr_ratio))
+    return model, wrapper, optim_wrapper, prune_hooks(base, target_flop_ratio)
+
+
+def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: float,
+                      divisor: int = 1) -> Tuple[Config, Config, Config, List[Config]]:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a finetune config.
+
+    Args:
+        base (dict): The prune config (``_base_``).
+        pruned_path (str): The checkpoint that the prune run wrote at its target.
+        finetune_lr (float): Learning rate, usually that of the original training.
+        divisor (int): Widen units towards a multiple, with fresh channels that change nothing at the start.
+    """
+    algorithm = plain(base['model'])
+    algorithm['architecture'].pop('init_cfg', None)
+    algorithm['init_cfg'] = dict(type='Pretrained', checkpoint=pruned_path)
+    model = dict(_delete_=True, type='mmprune.GroupFisherSubModel', algorithm=algorithm, divisor=divisor)
+    wrapper = dict(_delete_=True, type='mmprune.PortableDDP', broadcast_buffers=False,
+                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
+    optim_wrapper = dict(optimizer=dict(lr=finetune_lr))
+    hooks = [hook for hook in plain(base.get('custom_hooks') or []) if hook['type'] not in OWN_HOOKS]
+    hooks.append(dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1))
+    return model, wrapper, optim_wrapper, hooks
+
+
+def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Optional[Config] = None,
+                    logits: str = 'head.fc') -> Config:
+    """Return the model of a finetune config with a dense teacher.
+
+    Args:
+        base (dict): The finetune config (``_base_``).
+        teacher_path (str): Checkpoint of the dense model.
+        distill_loss (dict): Defaults to the DIST loss.
+        logits (str): Module whose output is compared.
+    """
+    student = plain(base['model'])
+    teacher = plain(student['algorithm']['architecture'])
+    teacher['init_cfg'] = dict(type='Pretrained', checkpoint=teacher_path)
+    return dict(_delete_=True, type='mmprune.DistilledSubModel', student=student, teacher=teacher,
+                distill_loss=distill_loss or dict(type='mmprune.DISTLoss'), logits=logits)
+
+
+def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
+                 input_shape: Sequence[int] = (1, 3, 224, 224)) -> Config:
+    """Return the model of a deploy config.
+
+    Args:
+        base (dict): The config that the dense model was trained with (``_base_``).
+        fix_subnet (dict or str): The structure, or the path of its json file.
+        divisor (int): Every unit is padded to a multiple after loading.
+        input_shape (tuple[int]): An input that the model accepts, batch first.
+    """
+    architecture = architecture_of(base)
+    architecture.pop('init_cfg', None)
+    return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,
+                fix_subnet=read_structure(fix_subnet), divisor=divisor,
+                demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)))
