@@ -86,3 +86,15 @@ def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
     if wrong:
         text += f'; {len(wrong)} shapes differ, first {wrong[0]}'
     return text
+
+
+def save_whole(checkpoint: Mapping[str, Any], path: str) -> None:
+    """Write a checkpoint under a temporary name and move it into place."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f'.{target.name}.tmp')
+    try:
+        torch.save(checkpoint, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -80,3 +80,19 @@ class GroupFisherDDP(PortableDDP):
 
     def _parameter_shapes(self) -> List[torch.Size]:
         return [parameter.shape for parameter in self.module.parameters()]
+
+
+def start_without_cuda(launcher: str) -> None:
+    """Start the process group over gloo where there is no CUDA device: mmengine would ask for one.
+
+    Args:
+        launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        RuntimeError: A launcher that cannot run without CUDA.
+    """
+    if launcher == 'none' or torch.cuda.is_available() or torch.distributed.is_initialized():
+        return
+    if launcher != 'pytorch':
+        raise RuntimeError(f'launcher {launcher!r} needs CUDA devices; without them use --launcher pytorch')
+    torch.distributed.init_process_group('gloo')

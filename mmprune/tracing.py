@@ -5,7 +5,6 @@ Nothing is interpreted: the forward runs as it is, and each activation carries a
 operations (:mod:`mmprune.op_rule`). The result is a :class:`Trace`: the axes of the model's tensors with one id an
 index, the ties between ids, the frozen ids with reasons, and the layer calls with their shapes.
 """
-from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -101,7 +100,7 @@ class Tracer:
     def __init__(self, model: nn.Module) -> None:
         self.names = _tensor_names(model)
         self.labels = WeakTensorKeyDictionary()
-        self.axes: 'OrderedDict[Tuple[int, int], Axis]' = OrderedDict()
+        self.axes: Dict[Tuple[int, int], Axis] = {}
         self.loose: Dict[str, Tensor] = {}
         self.calls: List[LayerCall] = []
         self.module_stack: List[str] = []

@@ -1,0 +1,71 @@
+"""Models and mutators from config files, whatever stage of the journey the config is for."""
+from typing import Any, Mapping, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from .config import architecture_of, plain
+from .mutator import ChannelMutator
+from .registry import MODELS, build
+
+INPUT_SHAPE = (1, 3, 224, 224)
+
+
+def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional[Mapping[str, int]]]:
+    """Find the dense model in a pretrain, prune, finetune or deploy config.
+
+    Args:
+        cfg (Config): Any of them.
+
+    Returns:
+        tuple: Config of the dense architecture without weights, config of the mutator (None in a pretrain config), and
+        the structure that a deploy config names (else None).
+    """
+    model = plain(cfg['model'])
+    kind = str(model.get('type', '')).rpartition('.')[2]
+    if kind == 'DistilledSubModel':
+        model, kind = model['student'], 'GroupFisherSubModel'
+    if kind == 'GroupFisherSubModel':
+        model, kind = model['algorithm'], 'GroupFisherAlgorithm'
+    mutator, structure = None, None
+    if kind == 'GroupFisherAlgorithm':
+        mutator = model.get('mutator')
+        architecture = model['architecture']
+    elif kind == 'GroupFisherDeploySubModel':
+        structure = model['fix_subnet']
+        mutator = dict(type='mmprune.ChannelMutator', demo_input=model.get('demo_input'))
+        architecture = model['architecture']
+    else:
+        architecture = architecture_of(cfg)
+    architecture.pop('init_cfg', None)
+    return architecture, mutator, structure
+
+
+def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
+                        cfg_options: Optional[dict] = None) -> Tuple[ChannelMutator, Optional[Mapping[str, int]]]:
+    """Build the dense model of a config and prepare a mutator on it.
+
+    Args:
+        path (str): A pretrain, prune, finetune or deploy config.
+        input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else
+            (1, 3, 224, 224).
+        cfg_options (dict, optional): Changes to the config.
+
+    Returns:
+        tuple[ChannelMutator, dict or None]: The mutator, prepared; the structure that a deploy config names.
+    """
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(cfg_options or {})
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    architecture, mutator_cfg, structure = dense_config(cfg)
+    mutator_cfg = mutator_cfg or dict(type='GroupFisherChannelMutator')
+    shape = input_shape or cfg.get('input_shape')
+    if shape is not None:
+        mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=tuple(shape))
+    elif not mutator_cfg.get('demo_input'):
+        mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=INPUT_SHAPE)
+    model: nn.Module = MODELS.build(architecture)
+    mutator: ChannelMutator = build(MODELS, mutator_cfg)
+    mutator.prepare(model)
+    return mutator, structure
