@@ -9,11 +9,12 @@ import torch
 from mmengine.config import Config, DictAction
 
 from .checkpoint import CheckpointError
+from .from_config import read_config
 from .mutator import NoPrunableUnitError
 from .structure import StructureError, write_text
 
 #: Mistakes of a user: the message is all that he needs.
-USER_ERRORS = (CheckpointError, StructureError, NoPrunableUnitError)
+USER_ERRORS = (CheckpointError, StructureError, NoPrunableUnitError, FileNotFoundError)
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 
@@ -34,7 +35,7 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
 def runner_config(args: argparse.Namespace) -> Config:
     """Return the config with the shared options merged in."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:

@@ -2,6 +2,7 @@
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -42,6 +43,20 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
     return architecture, mutator, structure
 
 
+def read_config(path: str) -> Config:
+    """Read a config file, or one of an installed package: ``mmcls::resnet/resnet50_8xb32_in1k.py``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if '::' not in path:
+        return Config.fromfile(path)
+    try:
+        return get_config(path)
+    except ImportError as error:
+        raise FileNotFoundError(f'config {path!r}: {error}') from None
+
+
 def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
                         cfg_options: Optional[dict] = None) -> Tuple[ChannelMutator, Optional[Mapping[str, int]]]:
     """Build the dense model of a config and prepare a mutator on it.
@@ -55,7 +70,7 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     Returns:
         tuple[ChannelMutator, dict or None]: The mutator, prepared; the structure that a deploy config names.
     """
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     cfg.merge_from_dict(cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     architecture, mutator_cfg, structure = dense_config(cfg)

@@ -1,0 +1,70 @@
+"""Show every channel unit of a model, and everything that stays with the reason.
+
+python tools/pruning/show_units.py CONFIG
+python tools/pruning/show_units.py CONFIG --json units.json
+"""
+import argparse
+from typing import Any, Dict, List
+
+from mmprune.command_line import add_config_options, emit_json, run
+from mmprune.from_config import mutator_from_config
+from mmprune.graph import Member
+from mmprune.mutator import ChannelMutator
+
+
+def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:
+    """Return the units and the frozen channels as plain values."""
+    complexity, widths = mutator.complexity, mutator.widths
+    units = []
+    for unit in mutator.units:
+        channels = unit.channels
+        units.append(dict(
+            name=unit.name, channels=unit.width, tied=unit.multiplicity, producers=_layers(channels.producers),
+            consumers=_layers(channels.consumers), channel_acts=complexity.channel_acts(channels),
+            channel_macs=complexity.channel_macs(channels, widths)))
+    frozen = [dict(name=channels.name, channels=channels.width, reason=channels.frozen,
+                   producers=_layers(channels.producers), consumers=_layers(channels.consumers))
+              for channels in mutator.frozen]
+    return dict(units=units, frozen=frozen)
+
+
+def _layers(members: List[Member]) -> List[str]:
+    return list(dict.fromkeys(member.axis.layer for member in members))
+
+
+def print_table(found: Dict[str, List[Dict[str, Any]]]) -> None:
+    """Print one line a unit, then the frozen channels."""
+    units, frozen = found['units'], found['frozen']
+    length = max(len(entry['name']) for entry in [*units, *frozen])
+    print(f'{len(units)} units may be pruned; acts and macs are what one channel costs')
+    print(f'  {"unit":<{length}}  {"acts":>9} {"macs":>12}  producers -> consumers')
+    for entry in units:
+        print(f'  {entry["name"]:<{length}}  {entry["channel_acts"]:>9,} {entry["channel_macs"]:>12,}  '
+              f'{_short(entry["producers"])} -> {_short(entry["consumers"])}')
+    print(f'{len(frozen)} groups of channels stay')
+    for entry in frozen:
+        print(f'  {entry["name"]:<{length}}  {entry["reason"]}')
+
+
+def _short(layers: List[str]) -> str:
+    more = f' +{len(layers) - 2}' if len(layers) > 2 else ''
+    return ', '.join(layers[:2]) + more
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
+    parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
+    parser.add_argument('--json', help='write everything to a file, or - for stdout (nothing else then)')
+    add_config_options(parser)
+    args = parser.parse_args()
+    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options)
+    found = describe(mutator)
+    if args.json:
+        emit_json(found, args.json)
+    if args.json != '-':
+        print_table(found)
+
+
+if __name__ == '__main__':
+    run(main)
