@@ -1,0 +1,65 @@
+"""Fixtures of all tests: the same seed, one thread, nothing left behind, real data where there is any."""
+import os
+import random
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+#: pytest's own; what importing OpenCV and torch's compiler sets, in whichever test comes first
+CHANGES_BY_ITSELF = ('PYTEST_CURRENT_TEST', 'LD_LIBRARY_PATH', 'QT_QPA_PLATFORM_PLUGIN_PATH', 'QT_QPA_FONTDIR',
+                     'TORCHINDUCTOR_CACHE_DIR')
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def no_leaks():
+    """Fail if the block leaves a process group or a changed environment; both are put right first."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = sorted(name for name in {*before, *after}
+                     if before.get(name) != after.get(name) and name not in CHANGES_BY_ITSELF)
+    for name in changed:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if grouped:
+        torch.distributed.destroy_process_group()
+    assert not grouped, 'the test left an initialised process group'
+    assert not changed, f'the test changed the environment: {changed}'
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind():
+    with no_leaks():
+        yield
+
+
+@pytest.fixture
+def data_root():
+    """Folder with the unpacked real data; see shared/data/README.md for what is in it."""
+    folder = os.environ.get('MMPRUNE_DATA')
+    if not folder:
+        pytest.skip('needs the real data: MMPRUNE_DATA does not name a folder')
+    if not Path(folder).is_dir():
+        pytest.skip(f'needs the real data: MMPRUNE_DATA names {folder!r}, which is no folder')
+    return Path(folder)
