@@ -1,0 +1,353 @@
+"""Group Fisher scores against their definition (Liu et al., ICML 2021), by brute force.
+
+For every unit, ``mask`` is a ``Tensor[N, classes]`` of ones that is multiplied into the input of each of its consumers.
+With the loss L of a batch, ``F[c] = sum over iterations, sum over n of (dL/dmask[n, c])^2``, and the score is F over
+what one class costs. Units, producers, consumers and costs are written by hand here; nothing comes from the graph.
+"""
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import toy_nets
+from mmengine.optim import OptimWrapper
+from toy_nets import ToyClassifier, algorithm_of, randomise
+
+from mmprune.mutator import GroupFisherChannelMutator
+from mmprune.registry import MODELS, build
+
+TYPES = ('act', 'flops', 'none')
+PER = {'act': 1e6, 'flops': 1e9, 'none': 1}
+
+
+@dataclass
+class Unit:
+    """One unit by hand.
+
+    Attributes:
+        producers (dict): Layer -> ``[classes, k]`` rows.
+        consumers (dict): Layer -> ``[classes, k]`` columns of its input.
+        act (int): Output elements of the producers of one class, over all calls.
+        flops (function): Kept channels by unit -> multiply-adds of one class in producers and consumers.
+        norms (dict): Norm layer -> ``[classes, k]`` entries.
+        columns (dict): Grouped layer -> ``[classes, k]`` columns of its weight, which are fewer than its inputs.
+    """
+
+    producers: dict
+    consumers: dict
+    act: int
+    flops: object
+    norms: dict = field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
+
+    @property
+    def classes(self):
+        return len(next(iter(self.producers.values())))
+
+    @property
+    def multiplicity(self):
+        return len(next(iter(self.producers.values()))[0])
+
+    def cost(self, kind, kept):
+        return {'act': self.act, 'flops': self.flops(kept), 'none': 1}[kind] / PER[kind]
+
+
+def span(start, count):
+    """One channel a class: ``[[start], [start + 1], ...]``."""
+    return [[start + c] for c in range(count)]
+
+
+def blocks(count, size):
+    """``size`` neighbours a class: ``[[0, 1], [2, 3], ...]``."""
+    return [list(range(c * size, (c + 1) * size)) for c in range(count)]
+
+
+def strided(count, sets):
+    """Position c of each of ``sets`` groups: ``[[0, count], [1, count + 1], ...]``."""
+    return [[c + s * count for s in range(sets)] for c in range(count)]
+
+
+# Images are 3x6x6: 36 positions at full size, 9 at half of it. A 3x3 kernel has 9 elements.
+HAND = {
+    'Residual': {
+        'stem_(0, 6)_6': Unit({'stem': span(0, 6), 'conv2': span(0, 6)}, {'conv1': span(0, 6), 'fc': span(0, 6)},
+                              act=36 + 36,
+                              flops=lambda k: 36 * 9 * 3 + 36 * 9 * 5 + 36 * 9 * 5 + 4),
+        'conv1_(0, 5)_5': Unit({'conv1': span(0, 5)}, {'conv2': span(0, 5)},
+                               act=36, flops=lambda k: 36 * 9 * 6 + 36 * 9 * 6)},
+    'Concat': {
+        'a_(0, 4)_4': Unit({'a': span(0, 4)}, {'c': span(0, 4), 'e': span(6, 4)},
+                           act=36, flops=lambda k: 36 * 9 * 3 + 36 * 9 * 6 + 36 * 4),
+        'b_(0, 5)_5': Unit({'b': span(0, 5)}, {'c': span(4, 5), 'd': span(0, 5)},
+                           act=36, flops=lambda k: 36 * 3 + 36 * 9 * 6 + 36 * 6),
+        'c_(0, 6)_6': Unit({'c': span(0, 6), 'd': span(0, 6)}, {'e': span(0, 6)},
+                           act=72, flops=lambda k: 36 * 9 * 9 + 36 * 5 + 36 * 4)},
+    'Depthwise': {
+        'stem_(0, 4)_4': Unit({'stem': span(0, 4), 'dw1': span(0, 4), 'dw2': blocks(4, 2)},
+                              {'dw1': span(0, 4), 'dw2': span(0, 4), 'pw': blocks(4, 2)},
+                              act=36 + 36 + 2 * 9,
+                              flops=lambda k: 36 * 3 + 36 * 9 + 2 * 9 * 9 + 2 * 9 * 5),
+        'pw_(0, 5)_5': Unit({'pw': span(0, 5)}, {'fc': span(0, 5)}, act=9, flops=lambda k: 9 * 8 + 3)},
+    'Grouped': {
+        'stem_(0, 6)_6': Unit({'stem': strided(3, 2)}, {'g': strided(3, 2)},
+                              act=2 * 36, flops=lambda k: 2 * 36 * 27 + 36 * 9 * 4),
+        'g_(0, 4)_4': Unit({'g': strided(2, 2)}, {'head': strided(2, 2)},
+                           act=2 * 36, flops=lambda k: 2 * 36 * 9 * 3 + 2 * 36 * 3)},
+    'Shared': {
+        'stem_(0, 5)_5': Unit({'stem': span(0, 5), 'conv': span(0, 5)}, {'conv': span(0, 5), 'fc': span(0, 5)},
+                              act=36 + (36 + 36 + 9),
+                              flops=lambda k: 36 * 3 + (36 + 36 + 9) * 9 * 5 + (36 + 36 + 9) * 9 * 5 + 3)},
+    'SharedHead': {
+        'low_(0, 4)_4': Unit({'low': span(0, 4), 'high': span(0, 4)}, {'tower': span(0, 4)},
+                             act=36 + 9, flops=lambda k: (36 + 9) * 27 + (36 + 9) * 9 * 6),
+        'tower_(0, 6)_6': Unit({'tower': span(0, 6)}, {'cls': span(0, 6)},
+                               act=36 + 9, flops=lambda k: (36 + 9) * 9 * 4 + (36 + 9) * 2)},
+    'Flatten': {
+        'conv_(0, 4)_4': Unit({'conv': span(0, 4)}, {'fc1': blocks(4, 9)},
+                              act=36, flops=lambda k: 36 * 27 + 9 * 7),
+        'fc1_(0, 7)_7': Unit({'fc1': span(0, 7)}, {'fc2': span(0, 7)}, act=1, flops=lambda k: 36 + 5)},
+    'Tokens': {
+        'embed_(0, 6)_6': Unit({'embed': span(0, 6), 'fc2': span(0, 6)}, {'fc1': span(0, 6), 'head': span(0, 6)},
+                               act=9 + 9, flops=lambda k: 9 * 4 * 3 + 9 * 8 + 9 * 8 + 4),
+        'fc1_(0, 8)_8': Unit({'fc1': span(0, 8)}, {'fc2': span(0, 8)}, act=9, flops=lambda k: 9 * 6 + 9 * 6)},
+    'TwoBatches': {
+        'stem_(0, 5)_5': Unit({'stem': span(0, 5)}, {'whole': span(0, 5), 'part': span(0, 5)},
+                              act=36, flops=lambda k: 36 * 27 + 36 * 2 + 2 * 18 * 9 * 2)},
+    'Optional': {
+        'stem_(0, 5)_5': Unit({'stem': span(0, 5)}, {'main': span(0, 5), 'side': span(0, 5)},
+                              act=36, flops=lambda k: 36 * 27 + 36 * 2 + 36 * 9 * 2)},
+}
+
+# Images are 3x8x8: 64 positions, 16 at half size, 4 behind the last pooling.
+STEM, CONV1, GROUP = 'net.stem_(0, 12)_12', 'net.conv1_(0, 10)_10', 'net.group_(0, 16)_16'
+EXPAND, PROJECT = 'net.expand_(0, 20)_20', 'net.project_(0, 9)_9'
+MIX, FC1 = 'net.mix_(0, 11)_11', 'net.fc1_(0, 14)_14'
+EVERYTHING = {
+    STEM: Unit({'net.stem': strided(6, 2), 'net.conv2': strided(6, 2)},
+               {'net.conv1': strided(6, 2), 'net.group': strided(6, 2)},
+               act=2 * 64 + 2 * 64,
+               flops=lambda k: 2 * 64 * 27 + 2 * 64 * 9 * k[CONV1] + 2 * 64 * 9 * k[CONV1] + 16 * 9 * k[GROUP],
+               norms={'net.bn0': strided(6, 2), 'net.bn2': strided(6, 2)}, columns={'net.group': span(0, 6)}),
+    CONV1: Unit({'net.conv1': span(0, 10)}, {'net.conv2': span(0, 10)},
+                act=64, flops=lambda k: 64 * 9 * k[STEM] + 64 * 9 * k[STEM], norms={'net.bn1': span(0, 10)}),
+    GROUP: Unit({'net.group': strided(8, 2)}, {'net.expand': strided(8, 2), 'net.mix': strided(8, 2)},
+                act=2 * 16,
+                flops=lambda k: 2 * 16 * 9 * (k[STEM] // 2) + 2 * 16 * k[EXPAND] + 2 * 16 * k[MIX],
+                norms={'net.bn3': strided(8, 2)}),
+    EXPAND: Unit({'net.expand': span(0, 20), 'net.dw': span(0, 20)},
+                 {'net.dw': span(0, 20), 'net.project': span(0, 20)},
+                 act=16 + 16, flops=lambda k: 16 * k[GROUP] + 16 * 9 + 16 * k[PROJECT],
+                 norms={'net.bn4': span(0, 20), 'net.bn5': span(0, 20)}, columns={'net.dw': [[]] * 20}),
+    PROJECT: Unit({'net.project': span(0, 9), 'net.shared': span(0, 9)},
+                  {'net.shared': span(0, 9), 'net.mix': span(16, 9)},
+                  act=16 + 2 * 16,
+                  flops=lambda k: 16 * k[EXPAND] + 2 * 16 * 9 * k[PROJECT] + 2 * 16 * 9 * k[PROJECT] + 16 * k[MIX],
+                  norms={'net.bn6': span(0, 9)}),
+    MIX: Unit({'net.mix': span(0, 11)}, {'net.fc1': blocks(11, 4)},
+              act=16, flops=lambda k: 16 * (k[GROUP] + k[PROJECT]) + 4 * k[FC1], norms={'net.bn7': span(0, 11)}),
+    FC1: Unit({'net.fc1': span(0, 14)}, {'net.fc2': span(0, 14)}, act=1, flops=lambda k: 4 * k[MIX] + 5),
+}
+
+
+class BruteForce:
+    """Masks in front of the consumers of a model that is never cut; a dropped class is multiplied by zero."""
+
+    def __init__(self, model, units):
+        self.units = units
+        self.alive = {name: torch.ones(unit.classes, dtype=torch.float64) for name, unit in units.items()}
+        self.fisher = {name: torch.zeros(unit.classes, dtype=torch.float64) for name, unit in units.items()}
+        self.masks = {}
+        modules = dict(model.named_modules())
+        for layer in sorted({layer for unit in units.values() for layer in unit.consumers}):
+            modules[layer].register_forward_pre_hook(lambda module, args, layer=layer: self._masked(layer, args[0]))
+
+    def _masked(self, layer, x):
+        axis = 2 if x.dim() == 3 else 1  # tokens have their channels last
+        factor = torch.ones(len(x), x.size(axis), dtype=torch.float64)
+        for name, unit in self.units.items():
+            if layer in unit.consumers:
+                key = name, len(x)
+                if key not in self.masks:
+                    self.masks[key] = torch.ones(len(x), unit.classes, dtype=torch.float64, requires_grad=True)
+                columns = torch.tensor(unit.consumers[layer])
+                values = (self.masks[key] * self.alive[name])[:, :, None].expand(-1, -1, columns.size(1))
+                factor = factor.index_copy(1, columns.reshape(-1), values.reshape(len(x), -1))
+        shape = [len(x)] + [1] * (x.dim() - 1)
+        shape[axis] = x.size(axis)
+        return (x * factor.view(shape),)
+
+    def backward(self, loss):
+        loss.backward()
+        for (name, _), mask in self.masks.items():
+            self.fisher[name] += mask.grad.square().sum(0)
+        self.masks = {}
+
+    def kept(self):
+        return {name: int(self.alive[name].sum()) * unit.multiplicity for name, unit in self.units.items()}
+
+    def scores(self, kind):
+        """Scores of units that may lose another class; a dropped class has none."""
+        kept = self.kept()
+        return {name: torch.where(self.alive[name] > 0, self.fisher[name] / unit.cost(kind, kept), float('inf'))
+                for name, unit in self.units.items() if self.alive[name].sum() > 1}
+
+    def prune(self, kind):
+        scores = self.scores(kind)
+        name = min(scores, key=lambda unit: float(scores[unit].min()))
+        channel = int(scores[name].argmin())
+        self.alive[name][channel] = 0
+        for fisher in self.fisher.values():
+            fisher.zero_()
+        return name, channel, float(scores[name][channel])
+
+
+def loss_of(out):
+    """A loss of a batch whose gradient differs from element to element."""
+    outs = out if isinstance(out, list) else [out]
+    return sum((o + 0.3).pow(2).sum() + o.sin().sum() for o in outs) / 3
+
+
+def relative_error(ours, expected):
+    """Return the largest relative error of any element."""
+    return float(torch.where(ours == expected, 0.0, (ours - expected).abs() / expected.abs()).max())
+
+
+def compare(name, kind, batches, training=True, before=None):
+    """Return the worst relative error of all scores over the iterations of one interval, and our mutator."""
+    ours = randomise(getattr(toy_nets, name)()).double()
+    dense = getattr(toy_nets, name)().double()
+    dense.load_state_dict(ours.state_dict())
+    mutator = build(MODELS, toy_nets.mutator_cfg(kind, size=6))
+    mutator.prepare(ours)
+    brute = BruteForce(dense, HAND[name])
+    ours.train(training)
+    dense.train(training)
+    for number, batch in enumerate(batches):
+        if before is not None:
+            before(number, ours, dense)
+        x = torch.randn(batch, 3, 6, 6, dtype=torch.float64)
+        mutator.record(True)
+        loss_of(ours(x)).backward()
+        mutator.accumulate(mutator.take_recorded())
+        mutator.record(False)
+        brute.backward(loss_of(dense(x)))
+    scores, expected = mutator.scores(), brute.scores(kind)
+    assert list(scores) == list(HAND[name])
+    return max(relative_error(scores[unit], expected[unit]) for unit in expected), mutator
+
+
+@pytest.mark.parametrize('kind', TYPES)
+@pytest.mark.parametrize('name', [name for name in HAND if name != 'Optional'])
+def test_scores_equal_the_definition(name, kind):
+    """Three iterations with batches of 1, 4 and 3 samples, batch norm in train mode."""
+    worst, _ = compare(name, kind, [1, 4, 3])
+    print(f'{name} {kind}: worst relative error {worst:.2e}')
+    assert worst < 1e-9
+
+
+@pytest.mark.parametrize('name', HAND)
+def test_scores_equal_the_definition_with_frozen_norms(name):
+    assert compare(name, 'act', [3, 2], training=False)[0] < 1e-9
+
+
+def test_consumer_that_an_iteration_does_not_reach_adds_nothing():
+    def switch(number, ours, dense):
+        ours.use_side = dense.use_side = number != 1
+
+    worst, _ = compare('Optional', 'none', [2, 3, 2], before=switch)
+    assert worst < 1e-9
+
+
+def test_iteration_that_reaches_no_consumer_leaves_the_scores_alone():
+    _, mutator = compare('Optional', 'none', [2])
+    before = mutator.fisher.clone()
+    mutator.accumulate([])
+    assert torch.equal(mutator.fisher, before)
+    assert float(before.min()) > 0
+
+
+def test_score_of_a_linear_net_by_hand():
+    """y = w2 * w1 * x over one position: g = x2 * dL/dx2 with x2 = w1 * x, so F = sum_n (w2 * w1 * x_n * dL/dy_n)^2."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1, bias=False), torch.nn.Conv2d(2, 1, 1, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([2.0, 5.0]).view(2, 1, 1, 1))
+        net[1].weight.copy_(torch.tensor([3.0, 7.0]).view(1, 2, 1, 1))
+    mutator = GroupFisherChannelMutator(demo_input=dict(type='DemoInput', input_shape=(1, 1, 1, 1)),
+                                        channel_unit_cfg=dict(type='GroupFisherChannelUnit', normalization_type='none'))
+    mutator.prepare(net)
+    mutator.record(True)
+    x = torch.tensor([1.0, 10.0], dtype=torch.float64).view(2, 1, 1, 1)
+    (net(x).flatten() * torch.tensor([1.0, 0.1], dtype=torch.float64)).sum().backward()  # dL/dy = 1 and 0.1
+    mutator.accumulate(mutator.take_recorded())
+    # channel 0: (3*2*1*1)^2 + (3*2*10*0.1)^2 = 36 + 36; channel 1: (7*5*1*1)^2 + (7*5*10*0.1)^2 = 1225 + 1225
+    assert mutator.scores()['0_(0, 2)_2'].tolist() == pytest.approx([72, 2450], rel=1e-12)
+    assert mutator.least() == ('0_(0, 2)_2', 0, pytest.approx(72, rel=1e-12))
+
+
+def test_loss_scale_does_not_change_scores():
+    """AMP multiplies the loss by a scale; Fisher information is quadratic in the gradient."""
+    scores = []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        net = toy_nets.Residual().double()
+        mutator = build(MODELS, toy_nets.mutator_cfg('act', size=6))
+        mutator.prepare(net)
+        mutator.record(True)
+        (scale * loss_of(net(torch.randn(2, 3, 6, 6, dtype=torch.float64)))).backward()
+        mutator.accumulate(mutator.take_recorded(), scale)
+        scores.append(torch.cat(list(mutator.scores().values())))
+    assert torch.equal(scores[0], scores[1])  # a power of two: exact
+
+
+def kept_part(tensor, value, units, alive):
+    """Index the kept classes out of a dense parameter or buffer, by hand-written members."""
+    layer = tensor.rpartition('.')[0]
+    for dim in range(min(value.dim(), 2)):
+        gone = set()
+        for name, unit in units.items():
+            members = {**unit.producers, **unit.norms} if dim == 0 else {**unit.consumers, **unit.columns}
+            for c in torch.nonzero(alive[name] == 0).flatten().tolist():
+                gone.update(members[layer][c] if layer in members else ())
+        value = value.index_select(dim, torch.tensor([i for i in range(value.size(dim)) if i not in gone]))
+    return value
+
+
+@pytest.mark.parametrize('kind', TYPES)
+def test_order_of_50_pruned_channels_and_final_weights_equal_brute_force(kind):
+    """A real run (SGD with momentum, batch norm in train mode, interval 2) against the masked dense model."""
+    ours = randomise(ToyClassifier(toy_nets.Everything())).double()
+    dense = ToyClassifier(toy_nets.Everything()).double()
+    dense.load_state_dict(ours.state_dict())
+    algorithm = algorithm_of(ours, interval=2, normalization_type=kind)
+    assert list(algorithm.mutator.structure.items()) == [
+        (STEM, 12), (CONV1, 10), (GROUP, 16), (EXPAND, 20), (PROJECT, 9), (MIX, 11), (FC1, 14)]
+    brute = BruteForce(dense, EVERYTHING)
+    options = dict(lr=0.02, momentum=0.9, weight_decay=1e-3)
+    wrapper = OptimWrapper(torch.optim.SGD(algorithm.parameters(), **options))
+    optimizer = torch.optim.SGD(dense.parameters(), **options)
+    algorithm.train()
+    order, expected = [], []
+    for iteration in range(1, 101):
+        x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+        y = torch.randint(5, (4,))
+        algorithm.train_step(dict(inputs=x, data_samples=y), wrapper)
+        brute.backward(dense(x, y, mode='loss')['loss'])
+        optimizer.step()
+        optimizer.zero_grad()
+        if iteration % 2 == 0:
+            order.append(algorithm.last_pruned)
+            expected.append(brute.prune(kind))
+    assert [(pruned.unit, pruned.channel) for pruned in order] == [(name, channel) for name, channel, _ in expected]
+    worst_score = max(abs(a.score - b[2]) / b[2] for a, b in zip(order, expected))
+    assert algorithm.mutator.structure == brute.kept()
+    assert len({pruned.unit for pruned in order}) >= 3
+    state, worst_weight = dense.state_dict(), 0.0
+    cut = ours.state_dict()
+    assert list(cut) == list(state)
+    for tensor, value in cut.items():
+        wanted = kept_part(tensor, state[tensor], EVERYTHING, brute.alive)
+        assert value.shape == wanted.shape, tensor
+        worst_weight = max(worst_weight, float((value - wanted).abs().max() / wanted.abs().max()))
+    print(f'{kind}: order of {len(order)} equal, {len({p.unit for p in order})} units, '
+          f'worst score {worst_score:.2e}, worst weight {worst_weight:.2e}')
+    assert worst_score < 1e-9
+    assert worst_weight < 1e-9
