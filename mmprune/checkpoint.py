@@ -60,23 +60,36 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None:
-    """Load a checkpoint into a module; everything must fit.
+    """Load a checkpoint file or URL into a module; everything must fit.
 
     Raises:
         CheckpointError: Keys are missing or shapes differ; the message lists them.
     """
-    state = read_state_dict(path, role)
+    load_state(module, read_state_dict(path, role), f'{role}: {str(path)!r}')
+
+
+def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Load a state dict into a module; everything must fit.
+
+    Args:
+        module (nn.Module): The model.
+        state (dict): Its weights; keys that the model does not have are reported in the log.
+        source (str): Where they come from, for the error message.
+
+    Raises:
+        CheckpointError: Keys are missing or shapes differ; the message lists them.
+    """
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
              for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
-        raise CheckpointError(f'{role}: {str(path)!r} is not a checkpoint of this {type(module).__name__}'
+        raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}'
                               + _problems(missing, wrong, list(state)))
     unexpected = [key for key in state if key not in own]
     if unexpected:
-        print_log(f'{path}: {len(unexpected)} keys are not used by the model: {unexpected[:5]}', logger='current')
-    module.load_state_dict(state, strict=False)
+        print_log(f'{source}: {len(unexpected)} keys are not used by the model: {unexpected[:5]}', logger='current')
+    module.load_state_dict(dict(state), strict=False)
 
 
 def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
