@@ -155,8 +155,10 @@ class ChannelMutator(nn.Module):
             axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
             axes = [(dim, source) for dim, source in axes if source is not None]
             ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+        depthwise = {id(module) for name in tensors for module in owners[name][1]
+                     if any(member.axis.role == 'depthwise' for _, member in self._members[name])}
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
-            ops.refresh_attributes(module)
+            ops.refresh_attributes(module, id(module) in depthwise)
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""

@@ -135,10 +135,14 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
                 optimizer.state[tensor][key] = resized(value)
 
 
-def refresh_attributes(module: nn.Module) -> None:
-    """Let a module's size attributes follow the shapes of its tensors (a depthwise conv stays depthwise)."""
+def refresh_attributes(module: nn.Module, depthwise: bool = False) -> None:
+    """Let a module's size attributes follow the shapes of its tensors.
+
+    Args:
+        module (nn.Module): A layer whose tensors were cut.
+        depthwise (bool): It is a depthwise conv and stays one. With one channel left that cannot be told from it.
+    """
     if isinstance(module, nn.modules.conv._ConvNd):
-        depthwise = module.groups > 1 and module.groups == module.in_channels
         out_axis, in_axis = (1, 0) if module.transposed else (0, 1)
         if depthwise:
             multiplier = module.out_channels // module.groups
