@@ -6,6 +6,7 @@ it came from.
 import copy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from .plugin import load_plugins
 from .structure import read_structure
 
 Config = Dict[str, Any]
@@ -136,6 +137,7 @@ def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], s
         divisor (int): Every unit is padded to a multiple after loading.
         input_shape (tuple[int]): An input that the model accepts, batch first.
     """
+    load_plugins()
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .algorithm import GroupFisherAlgorithm, _build_architecture
 from .mutator import ChannelMutator, padding_blocks
+from .plugin import load_plugins
 from .registry import MODELS, build
 from .structure import Structure, read_structure
 from .unit import ChannelUnit
@@ -72,6 +73,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
         StructureError: ``fix_subnet`` cannot be read or does not fit the model.
     """
     check_divisor(divisor)
+    load_plugins()
     structure = read_structure(fix_subnet)
     module, _ = _build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(demo_input=demo_input)

@@ -1,0 +1,103 @@
+"""Measure every published structure in onnxruntime, dense, as published and under each divisor; write the docs table.
+
+python benchmarks/onnx_fps.py --out docs/onnx_fps.md
+python benchmarks/onnx_fps.py --only mobilenet --threads 4
+
+A structure counts where the package of its `_base_` config is installed. Weights are random: latency does not depend on
+them. FLOPs are multiply-adds.
+"""
+import argparse
+import datetime
+import importlib.util
+import platform
+import re
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import List, Tuple
+
+import torch
+
+from mmprune.command_line import run
+from mmprune.deploy.divisor import DIVISORS, DivisorResult, fastest, format_results, search
+from mmprune.deploy.load import RANDOM, input_shape
+from mmprune.from_config import read_config
+from mmprune.structure import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def deploy_configs(only: str) -> List[Path]:
+    """Return the deploy configs whose package is installed and whose path matches the pattern."""
+    found = []
+    for path in sorted(ROOT.glob('configs/*/group_fisher/**/*deploy*.py')):
+        package = re.search(r"_base_ = '(\w+)::", path.read_text())
+        if re.search(only, str(path.relative_to(ROOT))) and package and importlib.util.find_spec(package.group(1)):
+            found.append(path)
+    return found
+
+
+def machine() -> str:
+    """Return CPU and versions in one line."""
+    cpuinfo = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', cpuinfo.read_text()) if cpuinfo.exists() else []
+    packages = ', '.join(f'{package} {metadata.version(package)}' for package in ('onnxruntime', 'torch'))
+    return f'{names[0] if names else platform.processor()}; {packages}'
+
+
+def overview(all_results: List[Tuple[str, List[DivisorResult]]]) -> str:
+    """Return the table of speed-ups over dense, one row a structure."""
+    names = [result.name for result in all_results[0][1][1:]]
+    lines = ['| structure | dense (ms) | ' + ' | '.join(names) + ' | fastest |',
+             '| --- | ---: |' + ' ---: |' * (len(names) + 1)]
+    lines += [f'| {name} | {results[0].latency_ms:.2f} | '
+              + ' | '.join(f'{result.speedup:.2f}' for result in results[1:])
+              + f' | {fastest(results).name} |' for name, results in all_results]
+    return '\n'.join(lines)
+
+
+def document(all_results: List[Tuple[str, List[DivisorResult]]], args: argparse.Namespace) -> str:
+    """Return the page: what was run, where and when, the overview, and one table a structure."""
+    threads = f'{args.threads} thread{"s" * (args.threads > 1)}'
+    parts = ['# Published structures in onnxruntime', f"""\
+How fast each published structure runs, by the divisor that its units are padded to. Divisor 1 is the structure as
+published. Padding adds zero channels and changes no output; onnxruntime's fast kernels want aligned channels.
+
+- command: `python benchmarks/onnx_fps.py {shlex.join(sys.argv[1:])}`
+- date: {datetime.date.today().isoformat()}
+- machine: {machine()}; {threads}
+- each latency is the median of {args.rounds} runs of one batch of one image; all models of a table run in turns, so
+  that a slow spell of the machine hits all of them; weights are random, and every file was compared with PyTorch
+  (largest relative difference {max(result.parity for _, results in all_results for result in results):.0e})""",
+             '## Speed-up over dense, by divisor', overview(all_results)]
+    parts += [format_results(results, f'## {name}') for name, results in all_results]
+    return '\n\n'.join(parts) + '\n'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', help='markdown file to write (default: print)')
+    parser.add_argument('--only', default='', help='regular expression that the path of a config must match')
+    parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
+    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each model (30)')
+    args = parser.parse_args()
+    if min(args.threads, args.rounds) < 1:
+        parser.error('--threads and --rounds must be 1 or more')
+    torch.set_num_threads(args.threads)
+    configs = deploy_configs(args.only)
+    if not configs:
+        parser.error(f'no deploy config of an installed package matches {args.only!r}')
+    all_results = []
+    for path in configs:
+        cfg = read_config(str(path))
+        shape = ' x '.join(map(str, input_shape(cfg)))
+        name = f'{path.stem.replace("group_fisher_", "").replace("_deploy", "")} ({shape})'
+        all_results.append((name, search(cfg, RANDOM, DIVISORS, None, args.threads, args.rounds)))
+        print(format_results(all_results[-1][1], name), flush=True)
+    if args.out:
+        write_text(document(all_results, args), args.out)
+
+
+if __name__ == '__main__':
+    run(main)

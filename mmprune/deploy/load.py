@@ -1,0 +1,161 @@
+"""From a config and a checkpoint to a model that is ready to export, and from an image file to its input."""
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from ..check import randomise_norms
+from ..checkpoint import load_weights
+from ..config import plain
+from ..demo_input import DemoInput
+from ..registry import MODELS
+from ..structure import StructureError
+
+#: as the checkpoint argument of the tools: random weights
+RANDOM = 'none'
+
+
+def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> nn.Module:
+    """Build the model of a config, load its checkpoint and switch it to deployment.
+
+    Args:
+        cfg (Config): A deploy, finetune or plain config; ``divisor`` padding happens after loading.
+        checkpoint (str): File or URL; ``none`` gives random weights that keep activations in a usual range.
+        device (str): Where the model goes.
+
+    Returns:
+        nn.Module: The model in eval mode.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, unreadable or of another model.
+        StructureError: The config is one of a prune run, whose model has no final structure.
+    """
+    kind = type_name(cfg['model'])
+    if kind == 'GroupFisherAlgorithm':
+        raise StructureError('this is a prune config; export the finetuned model with a deploy config, whose model is '
+                             'mmprune.GroupFisherDeploySubModel')
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    model_cfg = plain(cfg['model'])
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor', plain(cfg['data_preprocessor']))
+    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    if checkpoint == RANDOM:
+        randomise(model, input_shape(cfg))
+    else:
+        load_weights(model, checkpoint)
+    if callable(getattr(model, 'switch_to_deploy', None)):
+        model.switch_to_deploy()
+    return model.to(device).eval()
+
+
+def type_name(model_cfg: Mapping[str, Any]) -> str:
+    """Return the type of a model config without its scope."""
+    return str(model_cfg['type']).split('.')[-1]
+
+
+def randomise(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
+    """Give every layer random weights, and batch norms the statistics of a random batch.
+
+    Activations then stay in a usual range, so that comparing outputs means something: unnormalised residual sums would
+    saturate every softmax.
+
+    Args:
+        model (nn.Module): Changed in place; its training mode is kept.
+        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has two samples.
+        seed (int): Of the weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                deviation = (2.0 / parameter[0].numel()) ** 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+        randomise_norms(model, seed)
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        momenta, training = [norm.momentum for norm in norms], model.training
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches, of which there is one
+        DemoInput((2, *shape[1:]))(model.train())
+        model.train(training)
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+
+
+def sample_image() -> str:
+    """Return the path of a photograph that scikit-learn ships.
+
+    Raises:
+        FileNotFoundError: scikit-learn is not installed.
+    """
+    spec = importlib.util.find_spec('sklearn')
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        image = Path(folder) / 'datasets' / 'images' / 'china.jpg'
+        if image.is_file():
+            return str(image)
+    raise FileNotFoundError('scikit-learn, whose photograph is the default image, is not installed; name an image')
+
+
+def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] = None) -> Tensor:
+    """Send an image through the test pipeline of a config and the data preprocessor of its model.
+
+    Args:
+        cfg (Config): Has ``test_dataloader.dataset.pipeline`` or ``test_pipeline``.
+        model (nn.Module): Built from the config.
+        image (str, optional): Image file; by default a photograph that scikit-learn ships.
+
+    Returns:
+        Tensor[1, C, H, W]: What the model sees.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        StructureError: The config has no test pipeline.
+    """
+    path = Path(image or sample_image())
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no image {str(path)!r}')
+    data = Compose(_pipeline_from_file(cfg))(dict(img_path=str(path)))
+    batch = pseudo_collate([data])
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    inputs = preprocessor(batch, False)['inputs'] if preprocessor is not None else batch['inputs']
+    return inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
+
+
+def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """Return the test pipeline; one whose dataset hands over arrays gets a loader and a resize to the input shape."""
+    loader = cfg.get('test_dataloader') or {}
+    pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
+    if not pipeline:
+        raise StructureError('the config has no test pipeline to send an image through')
+    pipeline = plain(pipeline)
+    if any(str(step['type']).split('.')[-1].startswith('LoadImage') for step in pipeline):
+        return pipeline
+    height, width = input_shape(cfg)[-2:]
+    return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *pipeline]
+
+
+def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
+    """Return the shape ``(1, C, H, W)`` that the costs of a deploy config are counted for."""
+    shape = (cfg['model'].get('demo_input') or {}).get('input_shape')
+    return tuple(shape) if shape else (1, 3, 224, 224)
+
+
+def with_divisor(cfg: Mapping[str, Any], divisor: Optional[int]) -> Dict[str, Any]:
+    """Return a deploy config with another divisor, or, for None, the config of its dense model.
+
+    Raises:
+        StructureError: It is no deploy config.
+    """
+    model = plain(cfg['model'])
+    if type_name(model) != 'GroupFisherDeploySubModel':
+        raise StructureError(f'the model of this config is {model["type"]!r}; a deploy config has '
+                             'mmprune.GroupFisherDeploySubModel')
+    other = {key: copy.deepcopy(value) for key, value in cfg.items() if key != 'model'}
+    other['model'] = model['architecture'] if divisor is None else dict(model, divisor=divisor)
+    return other

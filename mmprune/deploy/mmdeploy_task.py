@@ -1,0 +1,76 @@
+"""mmdeploy's classification task, with an eye for our deploy configs and for mmcls.
+
+mmdeploy reads the head and the backbone off the model config. In a deploy config of ours they sit inside
+``architecture``; this task shows mmdeploy the architecture, and builds the pruned model where the PyTorch model is
+asked for.
+"""
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import mmcv
+import numpy as np
+from mmdeploy.codebase.mmpretrain.deploy.classification import MMPRETRAIN_TASK, Classification
+from mmdeploy.utils import Task
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from .load import type_name
+
+
+@MMPRETRAIN_TASK.register_module(Task.CLASSIFICATION.value, force=True)
+class PrunedClassification(Classification):
+    """Classification task for dense models, for our deploy sub-models, and for both on mmcls.
+
+    Args:
+        model_cfg (Config): Model config.
+        deploy_cfg (Config): Deployment config.
+        device (str): Such as ``cpu``.
+    """
+
+    def __init__(self, model_cfg: Config, deploy_cfg: Config, device: str) -> None:
+        self.pruned_cfg, self.model_cfg = model_cfg, model_cfg
+        super().__init__(_architecture_cfg(model_cfg), deploy_cfg, device)
+        scope = model_cfg.get('default_scope')
+        if scope:  # mmdeploy sets the scope of the first model of a process only
+            init_default_scope(scope)
+
+    def build_pytorch_model(self, model_checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
+                            **kwargs: Any) -> nn.Module:
+        """Build the model, pruned and padded where the config says so; arguments are those of mmdeploy."""
+        shown, self.model_cfg = self.model_cfg, self.pruned_cfg
+        try:
+            return super().build_pytorch_model(model_checkpoint, cfg_options, **kwargs)
+        finally:
+            self.model_cfg = shown
+
+    def get_preprocess(self, *args: Any, **kwargs: Any) -> dict:
+        """Return the pipeline for mmdeploy's SDK, which knows mmcls's packing step under its later name."""
+        shown, self.model_cfg = self.model_cfg, self.model_cfg.deepcopy()
+        for step in self.model_cfg.test_pipeline:
+            if step['type'] == 'PackClsInputs':
+                step['type'] = 'PackInputs'
+        try:
+            return super().get_preprocess(*args, **kwargs)
+        finally:
+            self.model_cfg = shown
+
+    def visualize(self, image: Union[str, np.ndarray], result: Any, output_file: str, window_name: str = '',
+                  show_result: bool = False, **kwargs: Any) -> None:
+        """Draw a prediction; mmcls's visualizer is asked in its own words."""
+        output = Path(output_file)
+        visualizer = self.get_visualizer(window_name, str(output.parent))
+        if hasattr(visualizer, 'visualize_cls'):
+            super().visualize(image, result, output_file, window_name, show_result, **kwargs)
+        else:
+            visualizer.add_datasample(output.stem, mmcv.imread(image, channel_order='rgb'), result, show=show_result,
+                                      out_file=output_file)
+
+
+def _architecture_cfg(model_cfg: Config) -> Config:
+    """Return the config with the architecture as its model, if it is one of our deploy configs."""
+    if type_name(model_cfg['model']) != 'GroupFisherDeploySubModel':
+        return model_cfg
+    shown = model_cfg.deepcopy()
+    shown.model = shown.model.architecture
+    return shown

@@ -1,0 +1,123 @@
+"""ONNX files in onnxruntime: run, compare with PyTorch, and time fairly beside others."""
+import os
+import statistics
+import time
+from typing import Any, Callable, Dict, List, Mapping, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from ..check import relative_difference
+from ..tracing import output_tensors
+
+#: largest relative difference between PyTorch and onnxruntime that counts as equal
+TOLERANCE = 1e-4
+
+
+class ParityError(ValueError):
+    """An exported file computes something else than the PyTorch model."""
+
+
+class OnnxModel:
+    """An ONNX file on the CPU.
+
+    Args:
+        path (str): The file.
+        threads (int): Threads that one run uses.
+    """
+
+    def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ValueError(f'threads is {threads!r}; it must be 1 or more')
+        try:
+            import onnxruntime  # an optional dependency
+        except ImportError as error:
+            raise ImportError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        self.input_name = self.session.get_inputs()[0].name
+
+    def __call__(self, x: Tensor) -> List[Tensor]:
+        """Return all outputs for the input ``Tensor[N, C, H, W]``."""
+        return [torch.from_numpy(value) for value in self.session.run(None, {self.input_name: x.cpu().numpy()})]
+
+
+def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: float = TOLERANCE) -> float:
+    """Compare an exported file with the PyTorch module it was made from.
+
+    Args:
+        onnx_model (OnnxModel): The file.
+        model (nn.Module): Gives the same outputs, in eval mode; see :class:`DeployOutput`.
+        x (Tensor[N, C, H, W]): A real input.
+        tolerance (float): Largest difference allowed, relative to the largest value of each output.
+
+    Returns:
+        float: The largest relative difference.
+
+    Raises:
+        ParityError: It is above the tolerance, or shapes differ.
+    """
+    with torch.no_grad():
+        wanted = [tensor.cpu() for tensor in output_tensors(model(x))]
+    found = onnx_model(x)
+    difference = relative_difference(wanted, found)
+    if not difference <= tolerance:
+        shapes = [tuple(tensor.shape) for tensor in wanted], [tuple(tensor.shape) for tensor in found]
+        raise ParityError(f'onnxruntime and PyTorch differ by {difference:.3g} relative to the largest output, more '
+                          f'than {tolerance:g}; shapes {shapes[0]} in PyTorch, {shapes[1]} in onnxruntime. '
+                          'The file must not be deployed')
+    return difference
+
+
+def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30) -> Dict[str, float]:
+    """Time several models in turns, A B C A B C, so that a slow spell of the machine hits all of them.
+
+    Args:
+        runs (dict[str, Callable]): Name -> one run of a model. Every turn runs it twice and times the second one.
+        rounds (int): Turns.
+
+    Returns:
+        dict[str, float]: Name -> median in milliseconds.
+    """
+    if rounds < 1:
+        raise ValueError(f'rounds is {rounds}; it must be 1 or more')
+    seconds: Dict[str, List[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            run()
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+
+
+def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
+            rounds: int = 30) -> Tuple[float, Dict[str, float]]:
+    """Check an exported file against PyTorch and time both with the same number of threads.
+
+    Returns:
+        tuple[float, dict]: The largest relative difference, and milliseconds of ``PyTorch`` and ``onnxruntime``.
+
+    Raises:
+        ParityError: The outputs differ.
+    """
+    onnx_model = OnnxModel(path, threads)
+    difference = check_parity(onnx_model, model, x)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            latency = measure_latency({'PyTorch': lambda: model(x), 'onnxruntime': lambda: onnx_model(x)}, rounds)
+    finally:
+        torch.set_num_threads(before)
+    return difference, latency
+
+
+def format_comparison(path: Union[str, 'os.PathLike[str]'], difference: float, latency: Mapping[str, float],
+                      threads: int) -> str:
+    """Return the lines that the export tools end with."""
+    return '\n'.join([f'{path}: parity with PyTorch, largest relative difference {difference:.1e}',
+                      *(f'  {name:<12} {value:8.2f} ms ({threads} thread{"s" * (threads > 1)})'
+                        for name, value in latency.items())])

@@ -1,0 +1,58 @@
+"""Deploy a classifier to onnxruntime through mmdeploy, check the file against PyTorch on an image, and time both.
+
+python tools/deploy.py configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKPT IMAGE --work-dir DIR
+
+MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls or mmpretrain. The same files work
+with mmdeploy's own tools/deploy.py. Without mmdeploy use tools/export_onnx.py.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from mmprune.command_line import run
+from mmprune.deploy.load import image_input, load_model
+from mmprune.deploy.onnx_export import DeployOutput
+from mmprune.deploy.onnx_runtime import compare, format_comparison
+from mmprune.from_config import read_config
+from mmprune.plugin import load_plugins
+
+try:
+    from mmdeploy.apis import torch2onnx
+except ImportError as error:
+    sys.exit(f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): bash tools/setup_env.sh full '
+             'installs it; tools/export_onnx.py exports without it')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('deploy_cfg', help='such as configs/deploy/classification_onnxruntime_static.py')
+    parser.add_argument('model_cfg', help='config of the model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('image', help='image for the export and the check')
+    parser.add_argument('--work-dir', required=True, help='where the ONNX file goes')
+    parser.add_argument('--device', default='cpu', help='device that the model is exported on (cpu)')
+    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    args = parser.parse_args()
+    if min(args.threads, args.rounds) < 1:
+        parser.error('--threads and --rounds must be 1 or more')
+    torch.set_num_threads(args.threads)
+    deploy_cfg, model_cfg = read_config(args.deploy_cfg), read_config(args.model_cfg)
+    task, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
+    if (task, backend) != ('Classification', 'onnxruntime'):
+        parser.error(f'{args.deploy_cfg} is for {task} on {backend}; this tool knows Classification on onnxruntime')
+    load_plugins()
+    # the strict loader goes first: mmdeploy's merely logs what does not fit
+    model = load_model(model_cfg, args.checkpoint)
+    x = image_input(model_cfg, model, args.image)
+    name = deploy_cfg.onnx_config.save_file
+    torch2onnx(args.image, args.work_dir, name, deploy_cfg, model_cfg, args.checkpoint, args.device)
+    path = Path(args.work_dir) / name
+    difference, latency = compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds)
+    print(format_comparison(path, difference, latency, args.threads))
+
+
+if __name__ == '__main__':
+    run(main)
