@@ -46,7 +46,7 @@ class GroupFisherAlgorithm(BaseModel):
         self.interval = interval
         self.iterations = 0
         self.last_pruned: Optional[PrunedClass] = None
-        self.followers: List['GroupFisherAlgorithm'] = []
+        self.followers: List[GroupFisherAlgorithm] = []
         self._weights_are_ready = not self_initialised
         self.mutator: GroupFisherChannelMutator = build(MODELS, mutator or dict(type='GroupFisherChannelMutator'))
         self.mutator.prepare(architecture)
@@ -59,11 +59,12 @@ class GroupFisherAlgorithm(BaseModel):
         """
         if self._weights_are_ready:
             return
-        pretrained = getattr(self.architecture, 'init_cfg', None)
-        if _is_pretrained(self.init_cfg):
-            self.load_pruned(self.init_cfg['checkpoint'])
-        elif _is_pretrained(pretrained):
-            load_weights(self.architecture, pretrained['checkpoint'], 'pretrained_path')
+        pruned = _pretrained_path(self.init_cfg)
+        dense = _pretrained_path(getattr(self.architecture, 'init_cfg', None))
+        if pruned is not None:
+            self.load_pruned(pruned)
+        elif dense is not None:
+            load_weights(self.architecture, dense, 'pretrained_path')
         elif hasattr(self.architecture, 'init_weights'):
             self.architecture.init_weights()
         self._weights_are_ready = True
@@ -179,8 +180,9 @@ def _build_architecture(architecture: Union[dict, nn.Module],
     return MODELS.build(architecture), True
 
 
-def _is_pretrained(init_cfg: Any) -> bool:
-    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+def _pretrained_path(init_cfg: Any) -> Optional[str]:
+    is_pretrained = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+    return init_cfg['checkpoint'] if is_pretrained else None
 
 
 def _loss_scale(wrapper: OptimWrapper) -> Tuple[Any, bool]:

@@ -19,7 +19,7 @@ Masks = Mapping[str, np.ndarray]
 def random_masks(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, np.ndarray]:
     """Return masks that drop a random ``ratio`` of every unit's classes, at least one stays."""
     random = np.random.RandomState(seed)
-    masks = {}
+    masks: Dict[str, np.ndarray] = {}
     for unit in mutator.units:
         count = len(unit.kept)
         masks[unit.name] = np.ones(count, dtype=bool)
@@ -28,6 +28,7 @@ def random_masks(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, 
 
 
 def randomise_norms(model: nn.Module, seed: int) -> None:
+    """Give every norm random running statistics and affine parameters, so that no channel is like another."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():

@@ -121,6 +121,7 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
         logits (str): Module whose output is compared.
     """
     student = plain(base['model'])
+    student.pop('_delete_', None)
     teacher = plain(student['algorithm']['architecture'])
     teacher['init_cfg'] = dict(type='Pretrained', checkpoint=teacher_path)
     return dict(_delete_=True, type='mmprune.DistilledSubModel', student=student, teacher=teacher,

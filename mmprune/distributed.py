@@ -50,6 +50,8 @@ class GroupFisherDDP(PortableDDP):
     def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None, broadcast_buffers: bool = False,
                  find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
         super().__init__(module, device_ids, broadcast_buffers, find_unused_parameters, detect_anomalous_params)
+        self.detect_anomalous_params: bool = detect_anomalous_params
+        self.training: bool
         self._options: Dict[str, Any] = dict(
             device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
             find_unused_parameters=find_unused_parameters)
@@ -68,15 +70,15 @@ class GroupFisherDDP(PortableDDP):
         self.reducer = None
         self.logger = None
         yield
-        module, options, shapes_anomalous = self.module, self._options, self.detect_anomalous_params
-        training = self.training
+        module, options, training = self.module, self._options, self.training
+        detect_anomalous_params = self.detect_anomalous_params
         if 'init_sync' in inspect.signature(DistributedDataParallel.__init__).parameters:
-            options = dict(options, init_sync=False)  # the ranks have just made the same cut
-        DistributedDataParallel.__init__(self, module, **options)
-        self.detect_anomalous_params = shapes_anomalous
-        self._options = {key: value for key, value in options.items() if key != 'init_sync'}
-        self._shapes = self._parameter_shapes()
-        self.training = training
+            # the ranks have just made the same cut: no broadcast
+            DistributedDataParallel.__init__(self, module, **options, init_sync=False)
+        else:
+            DistributedDataParallel.__init__(self, module, **options)
+        self.detect_anomalous_params, self._options = detect_anomalous_params, options
+        self._shapes, self.training = self._parameter_shapes(), training
 
     def _parameter_shapes(self) -> List[torch.Size]:
         return [parameter.shape for parameter in self.module.parameters()]

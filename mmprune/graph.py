@@ -13,6 +13,8 @@ from .tracing import Axis, LayerCall, Trace, trace
 
 NO_CONSUMER = 'no conv or linear layer reads it'
 NO_PRODUCER = 'no conv or linear layer produces it'
+#: Roles of axes, in the order in which they name a unit.
+ROLES = ('out', 'depthwise', 'in', 'affine')
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,12 @@ class CoupledChannels:
     @property
     def width(self) -> int:
         """Channels of the first producer (or of the only consumer)."""
-        return int(_first(self).index.size)
+        return int(self.first.index.size)
+
+    @property
+    def first(self) -> Member:
+        """The member that names the unit and orders its classes: its first producer, else its first consumer."""
+        return min(self.members, key=lambda member: ROLES.index(member.axis.role))
 
 
 @dataclass
@@ -108,7 +115,8 @@ def group_channels(traced: Trace) -> ChannelGraph:
             reasons.update({int(r): reason for r in np.unique(root[ids]) if int(r) not in reasons})
     components = [root[axis.ids] for axis in axes]
     kinds = {call.layer: call.kind for call in traced.calls}
-    units, frozen = [], []
+    units: List[CoupledChannels] = []
+    frozen: List[CoupledChannels] = []
     for group in _signature_groups(axes, components, reasons, traced.num_ids):
         reason = group.frozen
         if reason is None and not group.consumers:
@@ -166,74 +174,63 @@ def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optiona
     return None, f'parameter {name!r} ties it along more than one axis'
 
 
-def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Dict[int, str],
-                      count: int) -> List[CoupledChannels]:
-    """Group components that have equally many indices on the same axes, and the same reason to be frozen."""
+def _signatures(components: List[np.ndarray], reasons: Dict[int, str], count: int) -> np.ndarray:
+    """Return a number for each component; equal for equally many indices on the same axes and the same reason."""
     texts = sorted(set(reasons.values()))
-    signature = np.zeros(count, dtype=np.int64)
+    signature: np.ndarray = np.zeros(count, dtype=np.int64)
     for component, reason in reasons.items():
         signature[component] = texts.index(reason) + 1
     fresh = len(texts) + 1
-    for component in components:
-        present, times = np.unique(component, return_counts=True)
-        _, inverse = np.unique(np.stack([signature[present], times]), axis=1, return_inverse=True)
-        inverse = inverse.reshape(-1)
+    for on_axis in components:  # every axis splits the components that it touches by how often it does
+        present, times = np.unique(on_axis, return_counts=True)
+        pairs = np.stack([signature[present], times])
+        inverse = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
         signature[present] = fresh + inverse
         fresh += int(inverse.max()) + 1
+    return signature
 
+
+def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Dict[int, str],
+                      count: int) -> List[CoupledChannels]:
+    """Group components that have equally many indices on the same axes, and the same reason to be frozen."""
+    signature = _signatures(components, reasons, count)
     groups: Dict[int, CoupledChannels] = {}
-    rank = np.zeros(count, dtype=np.int64)
-    order = _producers_first(axes)
-    for position in order:  # the first producer gives each class its rank
-        component = components[position]
-        marks = signature[component]
+    rank: np.ndarray = np.zeros(count, dtype=np.int64)
+    for position in sorted(range(len(axes)), key=lambda number: (ROLES.index(axes[number].role), number)):
+        on_axis = components[position]
+        marks = signature[on_axis]
         for mark in np.unique(marks).tolist():
             here = np.flatnonzero(marks == mark)
-            if mark not in groups:
-                reason = reasons.get(int(component[here[0]]))
-                groups[mark] = CoupledChannels('', [], reason)
-                present, first = np.unique(component[here], return_index=True)
+            if mark not in groups:  # the first producer gives each class its rank
+                groups[mark] = CoupledChannels('', [], reasons.get(int(on_axis[here[0]])))
+                present, first = np.unique(on_axis[here], return_index=True)
                 rank[present[np.argsort(first)]] = np.arange(len(present))
-            ranks = rank[component[here]]
+            ranks = rank[on_axis[here]]
             index = here[np.argsort(ranks, kind='stable')].reshape(int(ranks.max()) + 1, -1)
             groups[mark].members.append(Member(axes[position], index))
     place = {id(axis): number for number, axis in enumerate(axes)}
     for group in groups.values():
         group.members.sort(key=lambda member: place[id(member.axis)])
-    return sorted(groups.values(), key=lambda group: (place[id(_first(group).axis)], int(_first(group).index.min())))
-
-
-def _producers_first(axes: List[Axis]) -> List[int]:
-    """Positions of the axes: rows of layers in forward order, then depthwise, columns, and what follows."""
-    roles = ('out', 'depthwise', 'in', 'affine')
-    return sorted(range(len(axes)), key=lambda position: (roles.index(axes[position].role), position))
-
-
-def _first(group: CoupledChannels) -> Member:
-    """Return the member that names a group: its first producer, else its first consumer."""
-    roles = ('out', 'depthwise', 'in', 'affine')
-    return min(group.members, key=lambda member: roles.index(member.axis.role))
+    return sorted(groups.values(), key=lambda group: (place[id(group.first.axis)], int(group.first.index.min())))
 
 
 def _name(groups: List[CoupledChannels]) -> None:
     """Name groups in mmrazor's published format; groups that interleave on a producer get one range and ``#2``..."""
-    spans: Dict[Tuple[str, int], List[List[int]]] = {}
-    for group in groups:
-        member = _first(group)
-        key = (member.axis.tensor, member.axis.dim)
-        spans.setdefault(key, []).append([int(member.index.min()), int(member.index.max()) + 1])
-    for bounds in spans.values():  # merge overlapping spans; they arrive sorted by start
-        for before, span in zip(bounds, bounds[1:]):
-            if span[0] < before[1]:
-                span[0], before[1] = before[0], max(before[1], span[1])
-                span[1] = before[1]
-        for span, after in zip(bounds[-2::-1], bounds[:0:-1]):
-            if span[0] == after[0]:
-                span[1] = after[1]
-    taken: Dict[str, int] = {}
-    for group in groups:
-        member = _first(group)
-        start, end = spans[(member.axis.tensor, member.axis.dim)].pop(0)
-        name = f'{member.axis.layer}_({start}, {end})_{member.index.size}'
-        taken[name] = taken.get(name, 0) + 1
-        group.name = name if taken[name] == 1 else f'{name}#{taken[name]}'
+    by_axis: Dict[Tuple[str, int], List[CoupledChannels]] = {}
+    for group in groups:  # sorted by their first index
+        by_axis.setdefault((group.first.axis.tensor, group.first.axis.dim), []).append(group)
+    for neighbours in by_axis.values():
+        ranges: List[Tuple[int, int, List[CoupledChannels]]] = []
+        for group in neighbours:
+            start, end = int(group.first.index.min()), int(group.first.index.max()) + 1
+            together = [group]
+            if ranges and start < ranges[-1][1]:
+                before = ranges.pop()
+                start, end, together = before[0], max(before[1], end), [*before[2], group]
+            ranges.append((start, end, together))
+        for start, end, together in ranges:
+            seen: Dict[str, int] = {}
+            for group in together:
+                name = f'{group.first.axis.layer}_({start}, {end})_{group.width}'
+                seen[name] = seen.get(name, 0) + 1
+                group.name = name if seen[name] == 1 else f'{name}#{seen[name]}'

@@ -107,7 +107,7 @@ class ChannelMutator(nn.Module):
         """Unit name -> 0/1 vector of the first producer's original width."""
         vectors = {}
         for unit in self.units:
-            first = unit.channels.producers[0].index
+            first = unit.channels.first.index
             vector = np.zeros(unit.width, dtype=np.uint8)
             order = np.argsort(np.argsort(first.reshape(-1)))
             vector[order.reshape(first.shape)[unit.kept].reshape(-1)] = 1
@@ -124,7 +124,7 @@ class ChannelMutator(nn.Module):
         check_structure(structure, self.units)
         masks = {}
         for unit in self.units:
-            mask = np.zeros(len(unit.kept), dtype=bool)
+            mask: np.ndarray = np.zeros(len(unit.kept), dtype=bool)
             mask[:structure[unit.name] // unit.multiplicity] = True
             masks[unit.name] = mask
         self.cut(masks, optimizers)
@@ -207,7 +207,7 @@ class ChannelMutator(nn.Module):
         check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units)
         masks = {}
         for unit in self.units:
-            first = unit.channels.producers[0].index
+            first = unit.channels.first.index
             order = np.argsort(np.argsort(first.reshape(-1))).reshape(first.shape)
             vector = np.asarray(vectors[unit.name].cpu(), dtype=bool)
             if vector.shape != (unit.width,):
@@ -228,8 +228,7 @@ def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:
     """Return for each key in ``after`` its position in ``before`` or -1; None where nothing changes."""
     if np.array_equal(before, after):
         return None
-    place = np.searchsorted(before, after)
-    place[place == len(before)] = 0
+    place = np.searchsorted(before, after) % len(before)
     return torch.from_numpy(np.where(before[place] == after, place, -1))
 
 
@@ -240,7 +239,7 @@ def padding_blocks(index: np.ndarray) -> Optional[List[np.ndarray]]:
         list[ndarray[classes, w]] or None: Column blocks in which the classes follow one another without a gap, ``w``
         indices each (one for a plain layer, H*W behind a flatten); None where other channels lie in between.
     """
-    breaks = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1
+    breaks: np.ndarray = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1
     blocks = np.split(index, breaks, axis=1)
     for block in blocks:
         if (np.diff(block[:, 0]) != block.shape[1]).any():

@@ -1,6 +1,5 @@
 """Pruned models without the algorithm: for finetuning and testing, and for deployment."""
 import types
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
@@ -40,10 +39,10 @@ def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: i
     """
     check_divisor(divisor)
     if isinstance(algorithm, dict):
-        algorithm = dict(algorithm)
-        if data_preprocessor is not None:
-            algorithm.setdefault('data_preprocessor', data_preprocessor)
-        algorithm = build(MODELS, algorithm)
+        given = {} if data_preprocessor is None else dict(data_preprocessor=data_preprocessor)
+        algorithm = build(MODELS, {**given, **algorithm})
+    if not isinstance(algorithm, GroupFisherAlgorithm):
+        raise TypeError(f'algorithm must be a GroupFisherAlgorithm or its config, not {type(algorithm).__name__}')
     algorithm.init_weights()
     mutator = algorithm.mutator
     mutator.remove_taps()
@@ -196,11 +195,3 @@ def _initialise(tensor: Tensor, name: str, role: str, dim: int, index: Tensor) -
     scratch = torch.empty_like(tensor)
     nn.init.kaiming_normal_(scratch, mode='fan_out', nonlinearity='relu')
     tensor.index_copy_(dim, index, scratch.index_select(dim, index))
-
-
-def as_path(fix_subnet: Any, config_file: str) -> Any:
-    """Return a json path relative to a config file as an absolute one; a dict as it is."""
-    if isinstance(fix_subnet, str) and not Path(fix_subnet).is_absolute():
-        beside = Path(config_file).parent / fix_subnet
-        return str(beside) if beside.exists() else fix_subnet
-    return fix_subnet

@@ -227,7 +227,7 @@ class Tracer:
 
     def result(self) -> Trace:
         """Return everything stated so far."""
-        empty = np.zeros(0, dtype=np.int64)
+        empty: np.ndarray = np.zeros(0, dtype=np.int64)
         left = np.concatenate([pair[0] for pair in self._ties]) if self._ties else empty
         right = np.concatenate([pair[1] for pair in self._ties]) if self._ties else empty
         loose = {name: labels.numpy() for name, labels in self.loose.items()}

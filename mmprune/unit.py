@@ -28,7 +28,7 @@ class ChannelUnit:
     def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
         self.channels = channels
         self.mutate_linear = mutate_linear
-        self.kept = np.ones(channels.num_classes, dtype=bool)
+        self.kept: np.ndarray = np.ones(channels.num_classes, dtype=bool)
         self.padding = 0
 
     @property

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-#: pytest's own; what importing OpenCV and torch's compiler sets, in whichever test comes first
-CHANGES_BY_ITSELF = ('PYTEST_CURRENT_TEST', 'LD_LIBRARY_PATH', 'QT_QPA_PLATFORM_PLUGIN_PATH', 'QT_QPA_FONTDIR',
-                     'TORCHINDUCTOR_CACHE_DIR')
+#: pytest's own; what importing OpenCV, OpenMP and torch's compiler sets, in whichever test comes first
+CHANGES_BY_ITSELF = ('PYTEST_CURRENT_TEST', 'LD_LIBRARY_PATH', 'QT_QPA_', 'KMP_', 'TORCHINDUCTOR_CACHE_DIR')
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +34,7 @@ def no_leaks():
     yield
     after = dict(os.environ)
     changed = sorted(name for name in {*before, *after}
-                     if before.get(name) != after.get(name) and name not in CHANGES_BY_ITSELF)
+                     if before.get(name) != after.get(name) and not name.startswith(CHANGES_BY_ITSELF))
     for name in changed:
         if name in before:
             os.environ[name] = before[name]
@@ -56,10 +55,15 @@ def leaves_nothing_behind():
 
 @pytest.fixture
 def data_root():
-    """Folder with the unpacked real data; see shared/data/README.md for what is in it."""
+    """Folder with the real data; a test without it is skipped, or fails where MMPRUNE_REQUIRE_DATA is set."""
     folder = os.environ.get('MMPRUNE_DATA')
+    missing = None
     if not folder:
-        pytest.skip('needs the real data: MMPRUNE_DATA does not name a folder')
-    if not Path(folder).is_dir():
-        pytest.skip(f'needs the real data: MMPRUNE_DATA names {folder!r}, which is no folder')
+        missing = 'needs the real data: MMPRUNE_DATA does not name a folder'
+    elif not Path(folder).is_dir():
+        missing = f'needs the real data: MMPRUNE_DATA names {folder!r}, which is no folder'
+    if missing:
+        if os.environ.get('MMPRUNE_REQUIRE_DATA'):
+            pytest.fail(missing)
+        pytest.skip(missing)
     return Path(folder)

@@ -112,6 +112,6 @@ def test_finetuning_keeps_ranks_bit_equal(prune_config, pruned):
     dist_train(config, work_dir)
     first, second = ranks(work_dir)
     assert differing(first['state'], second['state'], norms=False) == []
-    assert json.loads((work_dir / 'fix_subnet.json').read_text()) == json.loads((pruned / 'fix_subnet.json').read_text())
-    assert first['state']['backbone.conv1.weight'].shape[0] == json.loads(
-        (pruned / 'fix_subnet.json').read_text())['backbone.conv1_(0, 8)_8']
+    structure = json.loads((pruned / 'fix_subnet.json').read_text())
+    assert json.loads((work_dir / 'fix_subnet.json').read_text()) == structure
+    assert first['state']['backbone.conv1.weight'].shape[0] == structure['backbone.conv1_(0, 8)_8']

@@ -4,6 +4,9 @@ from mmengine.model import BaseModel
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmprune.algorithm import GroupFisherAlgorithm
+from mmprune.registry import MODELS
+
 
 class Residual(nn.Module):
     """``stem -> x``, ``x + conv2(conv1(x))``, linear."""
@@ -176,12 +179,13 @@ class Everything(nn.Module):
         return self.fc2(torch.tanh(self.fc1(F.max_pool2d(x, 2).flatten(1))))
 
 
+@MODELS.register_module()
 class ToyClassifier(BaseModel):
     """A network as OpenMMLab models are: ``forward(inputs, data_samples, mode)``, cross entropy as its loss."""
 
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
+    def __init__(self, net, data_preprocessor=None, init_cfg=None):
+        super().__init__(data_preprocessor, init_cfg)
+        self.net = globals()[net]() if isinstance(net, str) else net
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         out = self.net(inputs)
@@ -190,7 +194,6 @@ class ToyClassifier(BaseModel):
 
 def algorithm_of(model, interval=1, normalization_type='none', mutate_linear=True, size=8):
     """Build the pruning algorithm of a toy net for square images of the size."""
-    from mmprune.algorithm import GroupFisherAlgorithm
     return GroupFisherAlgorithm(model, mutator_cfg(normalization_type, mutate_linear, size), interval)
 
 

@@ -5,7 +5,6 @@ python tools/model_converters/from_torchvision.py mobilenet_v2-b0353104.pth mobi
 import argparse
 from typing import Dict
 
-import torch
 from torch import Tensor
 
 from mmprune.checkpoint import CheckpointError, read_state_dict, save_whole
