@@ -67,7 +67,7 @@ def randomise(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
 
     Args:
         model (nn.Module): Changed in place; its training mode is kept.
-        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has two samples.
+        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has four samples.
         seed (int): Of the weights.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -82,10 +82,12 @@ def randomise(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over batches, of which there is one
-        DemoInput((2, *shape[1:]))(model.train())
+        DemoInput((4, *shape[1:]))(model.train())
         model.train(training)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
+            # a channel that hardly varies in this batch must not be blown up
+            norm.running_var.clamp_(min=0.1 * float(norm.running_var.mean()))
 
 
 def sample_image() -> str:
