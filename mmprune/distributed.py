@@ -8,6 +8,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import distributed as torch_ddp
 
 from .registry import MODEL_WRAPPERS
 
@@ -72,16 +73,34 @@ class GroupFisherDDP(PortableDDP):
         yield
         module, options, training = self.module, self._options, self.training
         detect_anomalous_params = self.detect_anomalous_params
-        if 'init_sync' in inspect.signature(DistributedDataParallel.__init__).parameters:
-            # the ranks have just made the same cut: no broadcast
-            DistributedDataParallel.__init__(self, module, **options, init_sync=False)
-        else:
-            DistributedDataParallel.__init__(self, module, **options)
+        with _without_broadcast() as more:  # the ranks have just made the same cut
+            DistributedDataParallel.__init__(self, module, **options, **more)
         self.detect_anomalous_params, self._options = detect_anomalous_params, options
         self._shapes, self.training = self._parameter_shapes(), training
 
     def _parameter_shapes(self) -> List[torch.Size]:
         return [parameter.shape for parameter in self.module.parameters()]
+
+
+@contextmanager
+def _without_broadcast() -> Iterator[Dict[str, bool]]:
+    """Let DDP's constructor skip the broadcast of the model; yields the arguments that do so.
+
+    torch 2.0 has no ``init_sync``; there the function that broadcasts is replaced for the time of the call.
+    """
+    if 'init_sync' in inspect.signature(DistributedDataParallel.__init__).parameters:
+        yield dict(init_sync=False)
+        return
+    broadcast = torch_ddp._sync_module_states
+    torch_ddp._sync_module_states = _no_broadcast
+    try:
+        yield {}
+    finally:
+        torch_ddp._sync_module_states = broadcast
+
+
+def _no_broadcast(*args: Any, **kwargs: Any) -> None:
+    """Stand in for ``_sync_module_states``."""
 
 
 def start_without_cuda(launcher: str) -> None:
