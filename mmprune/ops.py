@@ -116,17 +116,15 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
     before = tensor.shape
 
     def resized(value: Tensor) -> Tensor:
+        channels_last = value.dim() == 4 and value.is_contiguous(
+            memory_format=torch.channels_last) and not value.is_contiguous()
         for dim, source in axes:
             value = gather(value, dim, source, fill)
-        return value
+        return value.contiguous(memory_format=torch.channels_last) if channels_last else value
 
-    channels_last = tensor.dim() == 4 and tensor.is_contiguous(
-        memory_format=torch.channels_last) and not tensor.is_contiguous()
     grad: Optional[Tensor] = tensor.grad
     tensor.grad = None
     tensor.data = resized(tensor.data)
-    if channels_last:
-        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     if grad is not None:
         tensor.grad = resized(grad)
     for optimizer in optimizers:
