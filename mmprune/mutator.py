@@ -1,4 +1,5 @@
 """The channel mutator: all units of a model, their present structure, and the surgery that makes it real."""
+import math
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -396,19 +397,19 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Return the class with the least score over all units, or None where nothing may go.
 
         Raises:
-            NotFiniteError: A score is NaN; the message names the unit.
+            NotFiniteError: A score is NaN, or all are infinite; the message names the unit.
         """
         scores = self.scores()
         if not scores:
             return None
         names = list(scores)
         flat = torch.cat(list(scores.values())).cpu()
-        if bool(flat.isnan().any()):
-            bad = [name for name, score in scores.items() if bool(score.isnan().any())]
-            more = f' and {len(bad) - 1} more' if len(bad) > 1 else ''
-            raise NotFiniteError(f'the score of unit {bad[0]!r}{more} is NaN')
-        position = int(flat.argmin())
+        position = int(flat.argmin())  # of a NaN, if there is one
         score = float(flat[position])
+        if not math.isfinite(score):  # dropped classes are inf: the least of infinite scores may be one of them
+            bad = [name for name, values in scores.items() if bool(values.isnan().any()) or math.isinf(score)]
+            more = f' and {len(bad) - 1} more' if len(bad) > 1 else ''
+            raise NotFiniteError(f'the score of unit {bad[0]!r}{more} is {"NaN" if score != score else "infinite"}')
         for name in names:
             if position < len(scores[name]):
                 return PrunedClass(name, position, score)
