@@ -1,4 +1,7 @@
-"""Finetuning a pruned student with its dense teacher: DIST (Huang et al., NeurIPS 2022)."""
+"""Finetuning a pruned student with its dense teacher: DIST.
+
+Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
+"""
 from typing import Any, Dict, List, Optional, Type
 
 import torch
@@ -11,7 +14,7 @@ from .registry import MODELS, build
 
 
 def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
-    """Return ``1 - mean correlation`` of the rows of two matrices ``Tensor[N, C]`` (eq. 6 of the paper)."""
+    """Return ``1 - mean correlation`` of the rows of two matrices ``Tensor[N, C]``."""
     left = left - left.mean(1, keepdim=True)
     right = right - right.mean(1, keepdim=True)
     return 1 - nn.functional.cosine_similarity(left, right, dim=1, eps=1e-8).mean()
@@ -22,8 +25,8 @@ class DISTLoss(nn.Module):
     """Distillation from a stronger teacher: match relations of predictions, not the predictions themselves.
 
     Args:
-        inter_weight (float): Weight of the relation between classes, per sample (eq. 7).
-        intra_weight (float): Weight of the relation between samples, per class (eq. 9).
+        inter_weight (float): Weight of the relation between classes, per sample.
+        intra_weight (float): Weight of the relation between samples, per class.
         tau (float): Temperature of the softmax; the loss is multiplied by its square.
     """
 

@@ -72,7 +72,8 @@ class ChannelUnit:
 
 @MODELS.register_module()
 class GroupFisherChannelUnit(ChannelUnit):
-    """A channel unit scored by Fisher information (Liu et al., Group Fisher Pruning, ICML 2021, eq. 5-8).
+    """A channel unit scored by Fisher information (Liu et al., Group Fisher Pruning for Practical Network
+    Compression, ICML 2021).
 
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.
