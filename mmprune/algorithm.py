@@ -39,7 +39,7 @@ class GroupFisherAlgorithm(BaseModel):
                  init_cfg: Optional[dict] = None) -> None:
         if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
             raise ValueError(f'interval is {interval!r}; it is the number of iterations between two prune events, '
-                             'so it must be 1 or more')
+                             'so it must be a whole number of 1 or more')
         architecture, self_initialised = _build_architecture(architecture, data_preprocessor)
         super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
         self.architecture = architecture
@@ -80,7 +80,7 @@ class GroupFisherAlgorithm(BaseModel):
         if any(key.startswith('mutator.units.') for key in state):
             raise CheckpointError(f'pruned_path: {path!r} was written by mmrazor; convert it with '
                                   'tools/model_converters/from_mmrazor.py')
-        masks = self.mutator.masks_from(state, 'mutator.')
+        masks = self.mutator.masks_from(state, 'mutator.', f'pruned_path: the structure of {path!r}')
         if masks is None:
             raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
                                   'prune run, such as flops_0.50.pth')

@@ -32,13 +32,14 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
         checkpoint = _load_file(Path(path), role)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f'{role}: {str(path)!r} holds no state dict')
+        raise CheckpointError(f'{role}: {str(path)!r} holds no state dict; it must be a dict of tensors, or hold '
+                              "one as 'state_dict'")
     return {key[len('module.'):] if key.startswith('module.') else key: value for key, value in state.items()}
 
 
 def _load_file(path: Path, role: str) -> Any:
     if not path.is_file():
-        raise CheckpointError(f'{role}: there is no file {str(path)!r}')
+        raise CheckpointError(f'{role}: there is no file {str(path)!r}; set {role} to the path or URL of a checkpoint')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:

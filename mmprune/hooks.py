@@ -12,7 +12,7 @@ from torch import nn
 
 from .algorithm import GroupFisherAlgorithm
 from .registry import HOOKS
-from .structure import format_structure, write_structure
+from .structure import format_structure, nearest, write_structure
 from .sub_model import structure_of
 
 FIX_SUBNET_JSON = 'fix_subnet.json'
@@ -22,6 +22,11 @@ RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 def unwrapped(runner: Runner) -> nn.Module:
     """Return the runner's model without its distributed wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _check_interval(hook: Hook, interval: Any) -> None:
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f'{type(hook).__name__}: interval is {interval!r}; it must be a whole number of 1 or more')
 
 
 @HOOKS.register_module()
@@ -34,8 +39,7 @@ class PruningStructureHook(Hook):
     """
 
     def __init__(self, by_epoch: bool = True, interval: int = 1) -> None:
-        if interval < 1:
-            raise ValueError(f'PruningStructureHook: interval is {interval}; it must be 1 or more')
+        _check_interval(self, interval)
         self.by_epoch, self.interval = by_epoch, interval
 
     def before_train(self, runner: Runner) -> None:
@@ -103,11 +107,13 @@ class ResourceInfoHook(Hook):
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
                  early_stop: bool = True) -> None:
-        if interval < 1:
-            raise ValueError(f'ResourceInfoHook: interval is {interval}; it must be 1 or more')
+        _check_interval(self, interval)
         if resource_type not in RESOURCES:
-            raise ValueError(f'ResourceInfoHook: resource_type is {resource_type!r}; it must be one of '
+            raise ValueError(f'ResourceInfoHook: resource_type is {resource_type!r}'
+                             f'{nearest(resource_type, list(RESOURCES))}; it must be one of '
                              f'{", ".join(map(repr, RESOURCES))}')
+        if not save_ckpt_thr:
+            raise ValueError('ResourceInfoHook: save_ckpt_thr is empty; it must hold at least one target ratio')
         for ratio in save_ckpt_thr:
             if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
                 raise ValueError(f'the target ratio is {ratio!r}; it is what stays of the dense {resource_type}, so it '

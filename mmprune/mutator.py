@@ -191,12 +191,14 @@ class ChannelMutator(nn.Module):
         for key in [key for key in unexpected if key.startswith(prefix + KEPT)]:
             unexpected.remove(key)
 
-    def masks_from(self, state_dict: Mapping[str, Any], prefix: str) -> Optional[Dict[str, np.ndarray]]:
+    def masks_from(self, state_dict: Mapping[str, Any], prefix: str,
+                   source: str = 'the structure of the checkpoint') -> Optional[Dict[str, np.ndarray]]:
         """Read the kept vectors of a checkpoint.
 
         Args:
             state_dict (dict): A state dict of an algorithm.
             prefix (str): Where the mutator's keys start.
+            source (str): Where it comes from, for the error message.
 
         Returns:
             dict or None: Unit name -> which classes are kept; None where the state dict holds no structure.
@@ -205,7 +207,7 @@ class ChannelMutator(nn.Module):
         vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}
         if not vectors:
             return None
-        check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units)
+        check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units, source)
         masks = {}
         for unit in self.units:
             first = unit.channels.first.index

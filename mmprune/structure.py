@@ -24,6 +24,9 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
     """
     if isinstance(source, Mapping):
         return dict(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise StructureError(f'fix_subnet is a {type(source).__name__}; it must be a dict {{"unit name": channels}} or '
+                             'the path of a json file')
     path = Path(source)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -38,12 +41,13 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
     return content
 
 
-def check_structure(structure: Mapping[str, Any], units: Sequence[Any]) -> None:
+def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet') -> None:
     """Check a structure against the units of a model.
 
     Args:
         structure (dict): Unit name -> channels of the first producer that stay.
         units (list[ChannelUnit]): The units that may be pruned.
+        source (str): Where the structure comes from, for the error message.
 
     Raises:
         StructureError: A name is unknown or missing, or a count cannot be; all problems are listed.
@@ -64,7 +68,7 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any]) -> None:
     problems += [f'unit {name!r} is missing' for name in by_name if name not in structure]
     if problems:
         more = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
-        raise StructureError('fix_subnet does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
+        raise StructureError(f'{source} does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -89,7 +89,8 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
 def check_divisor(divisor: Any) -> None:
     """Raise ValueError unless the divisor is a whole number of at least 1."""
     if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
-        raise ValueError(f'divisor is {divisor!r}; channels are made a multiple of it, so it must be 1 or more')
+        raise ValueError(f'divisor is {divisor!r}; channels are made a multiple of it, so it must be 1 or more and '
+                         'whole')
 
 
 def _static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
