@@ -129,7 +129,7 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
 
 
 def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
-                 input_shape: Sequence[int] = (1, 3, 224, 224)) -> Config:
+                 input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False) -> Config:
     """Return the model of a deploy config.
 
     Args:
@@ -137,10 +137,11 @@ def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], s
         fix_subnet (dict or str): The structure, or the path of its json file.
         divisor (int): Every unit is padded to a multiple after loading.
         input_shape (tuple[int]): An input that the model accepts, batch first.
+        mutate_linear (bool): As in the prune config.
     """
     load_plugins()
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,
-                fix_subnet=read_structure(fix_subnet), divisor=divisor,
+                fix_subnet=read_structure(fix_subnet), divisor=divisor, mutate_linear=mutate_linear,
                 demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)))

@@ -35,7 +35,8 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
         architecture = model['architecture']
     elif kind == 'GroupFisherDeploySubModel':
         structure = model['fix_subnet']
-        mutator = dict(type='mmprune.ChannelMutator', demo_input=model.get('demo_input'))
+        unit = dict(type='mmprune.ChannelUnit', mutate_linear=model.get('mutate_linear', False))
+        mutator = dict(type='mmprune.ChannelMutator', channel_unit_cfg=unit, demo_input=model.get('demo_input'))
         architecture = model['architecture']
     else:
         architecture = architecture_of(cfg)

@@ -54,7 +54,7 @@ def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: i
 @MODELS.register_module()
 def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[dict, str],  # noqa: N802
                               divisor: int = 1, demo_input: Optional[dict] = None,
-                              data_preprocessor: Optional[dict] = None) -> nn.Module:
+                              data_preprocessor: Optional[dict] = None, mutate_linear: bool = False) -> nn.Module:
     """Build a pruned model from its structure, ready to load a finetuned checkpoint and to be exported.
 
     Args:
@@ -64,6 +64,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
             a multiple; outputs do not change.
         demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
         data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
+        mutate_linear (bool): As in the prune run: whether linear layers have units too.
 
     Returns:
         nn.Module: The architecture with the widths of ``fix_subnet``.
@@ -75,7 +76,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     load_plugins()
     structure = read_structure(fix_subnet)
     module, _ = _build_architecture(architecture, data_preprocessor)
-    mutator = ChannelMutator(demo_input=demo_input)
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input)
     mutator.prepare(module)
     mutator.apply_structure(structure)
     model = _static(module, mutator)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
-from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier, mutator_cfg
+from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
 from mmprune.check import random_masks, randomise_norms, relative_difference
 from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
@@ -22,7 +22,6 @@ from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
 from mmprune.from_config import read_config
 from mmprune.mutator import ChannelMutator
-from mmprune.registry import MODELS
 from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel, pad
 from mmprune.tracing import output_tensors
@@ -116,13 +115,13 @@ def test_grouped_conv_keeps_its_groups():
     assert mutator.model.g.weight.shape == (8, 4, 3, 3)
 
 
-def deploy_toy(net, divisor):
+def deploy_toy(net, divisor, mutate_linear=False):
     """Return a deploy sub-model of a toy net with every unit pruned by one class."""
-    dense = ToyClassifier(net)
-    mutator = MODELS.build(dict(mutator_cfg(mutate_linear=False), type='mmprune.ChannelMutator', channel_unit_cfg=None))
+    dense, demo_input = ToyClassifier(net), dict(type='DemoInput', input_shape=(1, 3, 8, 8))
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input)
     mutator.prepare(copy.deepcopy(dense))
     structure = {unit.name: unit.width - unit.multiplicity for unit in mutator.units}
-    return GroupFisherDeploySubModel(dense, structure, divisor, dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
+    return GroupFisherDeploySubModel(dense, structure, divisor, demo_input, mutate_linear=mutate_linear)
 
 
 @pytest.mark.parametrize('divisor', [0, -1, 1.5, True, '8', None])
@@ -133,8 +132,10 @@ def test_impossible_divisor(divisor):
         search(read_config(str(ROOT / MOBILENET)), divisors=[1, divisor])
 
 
-def test_switch_to_deploy_pads_once():
-    model = deploy_toy(Everything(), 8)
+@pytest.mark.parametrize(('mutate_linear', 'hidden'), [(False, 14), (True, 16)])
+def test_switch_to_deploy_pads_once(mutate_linear, hidden):
+    model = deploy_toy(Everything(), 8, mutate_linear)
+    assert model.net.fc1.out_features == (13 if mutate_linear else 14)
     randomise_norms(model, 0)
     model.eval()
     x = torch.randn(2, 3, 8, 8)
@@ -144,6 +145,7 @@ def test_switch_to_deploy_pads_once():
     padded = dict(model.fix_subnet)
     assert all(count % 8 == 0 for count in padded.values())
     assert relative_difference(before, output_of(model, x)) < 1e-5
+    assert model.net.fc1.out_features == hidden
     model.switch_to_deploy()
     assert model.fix_subnet == padded
 
