@@ -9,6 +9,7 @@ them. FLOPs are multiply-adds.
 import argparse
 import datetime
 import importlib.util
+import os
 import platform
 import re
 import shlex
@@ -66,7 +67,7 @@ published. Padding adds zero channels and changes no output; onnxruntime's fast 
 
 - command: `python benchmarks/onnx_fps.py {shlex.join(sys.argv[1:])}`
 - date: {datetime.date.today().isoformat()}
-- machine: {machine()}; {threads}
+- machine: {machine()}; {threads}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores
 - each latency is the median of {args.rounds} runs of one batch of one image; all models of a table run in turns, so
   that a slow spell of the machine hits all of them; weights are random, and every file was compared with PyTorch
   (largest relative difference {max(result.parity for _, results in all_results for result in results):.0e})""",

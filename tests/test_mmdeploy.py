@@ -51,7 +51,7 @@ def test_upstream_interface(base, kind, tmp_path):
         scores = unpadded(x, mode='tensor').softmax(1)
     assert onnx_model(x)[0].shape == (1, 1000)
     assert relative_difference([scores], onnx_model(x)) < 1e-4
-    # padded on the way: the stem of the published structure has 17 channels, the file 32
+    # padded on the way: the stem of the published structure has 21 channels, the file 32
     weights = [shape for shape in initializers(tmp_path / 'out/end2end.onnx') if shape[1:] == (3, 3, 3)]
     stem = unpadded.backbone.conv1.conv.weight.size(0)
     assert stem % 16 != 0
