@@ -18,8 +18,8 @@ python=${PYTHON:-$(command -v python3.11 || command -v python3)} \
   || { echo "setup_env: no python3.11 found; set PYTHON to a Python 3.11" >&2; exit 1; }
 venv=".venv-$name"
 stamp="$venv/.installed"
-wanted=$(cat "requirements/$name.txt" "requirements/$name-nodeps.txt" requirements/tests.txt \
-             requirements/constraints-"$name".txt tools/setup_env.sh setup.py | sha256sum | cut -d' ' -f1)
+wanted=$(cat "requirements/$name.txt" "requirements/$name-nodeps.txt" requirements/tests.txt requirements.txt \
+             "requirements/constraints-$name.txt" | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
@@ -31,14 +31,16 @@ rm -rf "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 constraints=(-c "requirements/constraints-$name.txt")
 
-pip install -q "${constraints[@]}" 'setuptools<70' wheel ninja psutil
-if [ "$name" = full ]; then
+if [ "$name" = light ]; then
+  pip install -q "${constraints[@]}" setuptools wheel
+else
   # mmcv's setup imports torch, and its wheel is compiled here: no debug symbols, no CUDA.
+  pip install -q "${constraints[@]}" 'setuptools<70' wheel ninja psutil
   pip install -q "${constraints[@]}" torch==2.0.1 torchvision==0.15.2 'numpy<2'
   echo "setup_env: mmcv is compiled unless pip has its wheel cached (5-10 minutes)" >&2
   CFLAGS=-g0 FORCE_CUDA=0 MMCV_WITH_OPS=1 pip install -q "${constraints[@]}" --no-build-isolation mmcv==2.0.1
 fi
 pip install -q "${constraints[@]}" -r "requirements/$name.txt" -r requirements/tests.txt
-pip install -q --no-deps -r "requirements/$name-nodeps.txt"
+pip install -q "${constraints[@]}" --no-deps -r "requirements/$name-nodeps.txt"
 pip install -q --no-deps --no-build-isolation -e .
 echo "$wanted" > "$stamp"

@@ -1,0 +1,100 @@
+"""Every python snippet of README and docs runs; every file they name exists."""
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmprune import complexity, layer_rule, op_rule
+from mmprune.demo_input import DemoInput
+from mmprune.mutator import ChannelMutator
+from mmprune.registry import MODELS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+SNIPPETS = [(page.name, number, code) for page in PAGES
+            for number, code in enumerate(re.findall(r'```python\n(.*?)```', page.read_text(), re.S))]
+NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
+    r'(?<![\w/.])((?:tools|configs|docs|benchmarks|requirements|tests)/[\w./-]+\.\w+)', page.read_text())})
+
+
+@pytest.fixture(autouse=True)
+def own_tables():
+    """What a snippet registers is gone after the test."""
+    tables = [op_rule.OP_RULES, layer_rule.LAYER_RULES, complexity.COUNTERS, MODELS._module_dict]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before):
+        table.clear()
+        table.update(entries)
+
+
+@pytest.mark.parametrize(('page', 'number', 'code'), SNIPPETS, ids=[f'{page}-{n}' for page, n, _ in SNIPPETS])
+def test_snippet_runs(page, number, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, f'{page}, snippet {number}', 'exec'), {'__name__': 'snippet'})
+
+
+@pytest.mark.parametrize(('page', 'path'), NAMED)
+def test_named_file_exists(page, path):
+    assert (ROOT / path).exists(), f'{page} names {path}'
+
+
+def snippet(page: str, number: int) -> dict:
+    scope: dict = {'__name__': 'snippet'}
+    exec(next(code for name, n, code in SNIPPETS if (name, n) == (page, number)), scope)
+    return scope
+
+
+def mutator_of(model: nn.Module, shape) -> ChannelMutator:
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True))
+    mutator.demo_input = DemoInput(shape)
+    mutator.prepare(model)
+    return mutator
+
+
+class Crossing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(torch.linalg.cross(x, x.flip(2), dim=3))
+
+
+def test_op_rule_of_the_docs_frees_channels():
+    with pytest.raises(ValueError, match='linalg_cross has no channel rule'):
+        mutator_of(Crossing(), (1, 3, 4, 3))
+    snippet('extending.md', 0)
+    assert [unit.name for unit in mutator_of(Crossing(), (1, 3, 4, 3)).units] == ['first_(0, 6)_6']
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pair, self.last = nn.Bilinear(5, 4, 6, bias=False), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.last(self.pair(x, x[:, :4]))
+
+
+def test_counter_of_the_docs_counts():
+    snippet('extending.md', 1)
+    mutator = mutator_of(Bilinear(), (3, 5))
+    assert mutator.cost['macs'] == 3 * 6 * 5 * (4 + 1) + 3 * 6 * 2
+    mutator.apply_structure({'pair_(0, 6)_6': 4})
+    assert mutator.cost['macs'] == 3 * 4 * 5 * (4 + 1) + 3 * 4 * 2
+    assert mutator.model.pair.weight.shape == (4, 5, 4)
+
+
+def test_score_of_the_docs_is_used():
+    snippet('extending.md', 2)
+    mutator = MODELS.build(dict(type='mmprune.GroupFisherChannelMutator',
+                                channel_unit_cfg=dict(type='mmprune.DampedFisherUnit')))
+    mutator.demo_input = DemoInput((1, 3, 4, 4))
+    mutator.prepare(nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)))
+    mutator.fisher += 2.0
+    cost = 16 / 1e6
+    torch.testing.assert_close(mutator.scores()['0_(0, 6)_6'], torch.full((6,), 2.0 / cost**0.5))
