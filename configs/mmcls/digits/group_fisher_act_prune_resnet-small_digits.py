@@ -1,0 +1,22 @@
+# The config that the dense model was trained with.
+_base_ = './resnet-small_digits.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = 'work_dirs/quickstart/dense/epoch_15.pth'
+# Iterations between two prune events, each of which removes one channel.
+interval = 2
+# A channel's score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'act'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1
+# The run ends when this share of the FLOPs is left.
+target_flop_ratio = 0.5
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 32, 32)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
+# a constant learning rate; the run ends long before its last epoch, at the target
+param_scheduler = []
+train_cfg = dict(max_epochs=40)
