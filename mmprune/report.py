@@ -1,0 +1,172 @@
+"""What pruning did, for people: a table of the stages and a picture of the structure before and after."""
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+HEADER = ('stage', 'accuracy (%)', 'MACs (M)', 'params (M)', 'latency (ms)')
+MISSING = '-'
+#: ``{first producer}_({start}, {end})_{channels}``, and ``#2`` behind it where units interleave
+UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\d+)?')
+BEFORE, AFTER, INK, QUIET = '#dfe3e8', '#2563ab', '#1f2933', '#66727f'
+
+
+@dataclass
+class StageResult:
+    """One row of the table.
+
+    Attributes:
+        stage (str): ``dense``, ``pruned``, ``finetuned``...
+        accuracy (float, optional): Top-1 accuracy in percent.
+        macs (int, optional): Multiply-adds of conv and linear layers for one sample.
+        params (int, optional): Parameters.
+        latency_ms (float, optional): Milliseconds of one forward pass.
+    """
+
+    stage: str
+    accuracy: Optional[float] = None
+    macs: Optional[int] = None
+    params: Optional[int] = None
+    latency_ms: Optional[float] = None
+
+
+def format_stages(stages: Sequence[StageResult], markdown: bool = False) -> str:
+    """Return a table, one row a stage; costs also as a share of the first stage's.
+
+    Args:
+        stages (list[StageResult]): The dense model first. What was not measured is shown as ``-``.
+        markdown (bool): A markdown table instead of aligned text.
+
+    Raises:
+        ValueError: There is no stage.
+    """
+    if not stages:
+        raise ValueError('a table needs at least one stage')
+    rows = [HEADER, *(_cells(stage, stages[0]) for stage in stages)]
+    if markdown:
+        lines = [f'| {" | ".join(row)} |' for row in rows]
+        return '\n'.join([lines[0], '| --- |' + ' ---: |' * (len(HEADER) - 1), *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ['  '.join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                       for i, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def _cells(stage: StageResult, first: StageResult) -> Sequence[str]:
+    def cost(value: Optional[float], dense: Optional[float], scale: float, digits: int) -> str:
+        if value is None:
+            return MISSING
+        share = f' ({value / dense:.0%})' if dense and stage is not first else ''
+        return f'{value / scale:.{digits}f}{share}'
+
+    accuracy = MISSING if stage.accuracy is None else f'{stage.accuracy:.2f}'
+    return (stage.stage, accuracy, cost(stage.macs, first.macs, 1e6, 2), cost(stage.params, first.params, 1e6, 3),
+            cost(stage.latency_ms, first.latency_ms, 1, 3))
+
+
+def original_widths(structure: Mapping[str, int]) -> Dict[str, int]:
+    """Return unit name -> channels of the dense model, as far as the names of a ``fix_subnet.json`` tell.
+
+    Raises:
+        ValueError: A name is not that of a unit.
+    """
+    widths = {}
+    for name in structure:
+        match = UNIT_NAME.fullmatch(name)
+        if match is None:
+            raise ValueError(f'{name!r} is not the name of a unit, such as "backbone.conv1_(0, 64)_64"')
+        widths[name] = int(match['channels'])
+    return widths
+
+
+def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[str]'],
+                   widths: Optional[Mapping[str, int]] = None,
+                   title: str = 'Channels before and after pruning') -> None:
+    """Draw the structure before and after pruning as a picture: channels and their share, one row a unit.
+
+    Args:
+        structure (dict[str, int]): Unit name -> channels that stay, as in ``fix_subnet.json``.
+        path (str): The picture, ``.png`` or another format of matplotlib; it appears whole or not at all.
+        widths (dict[str, int], optional): Unit name -> channels of the dense model; by default read off the names.
+        title (str): Headline.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: There is no unit, or a name is not that of a unit and ``widths`` is not given.
+    """
+    if not structure:
+        raise ValueError('the structure has no unit, so there is nothing to draw')
+    widths = dict(widths) if widths is not None else original_widths(structure)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # an optional dependency
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('matplotlib is not installed: pip install matplotlib') from error
+    figure = Figure(figsize=(10.5, 2.0 + 0.27 * len(structure)), dpi=130, facecolor='white')
+    FigureCanvasAgg(figure)
+    before = [widths[name] for name in structure]
+    _compose(figure, row_labels(list(structure)), before, list(structure.values()), title)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
+    try:
+        figure.savefig(temporary, format=target.suffix[1:] or 'png')
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def row_labels(names: Sequence[str]) -> List[str]:
+    """Return short names of units: their first layer, without the module that all share; a range where it tells."""
+    matches = [UNIT_NAME.fullmatch(name) for name in names]
+    layers = [match['layer'] if match else name for name, match in zip(names, matches)]
+    parts = [layer.split('.') for layer in layers]
+    shared = 0
+    while all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    labels = []
+    for layer, part, match in zip(layers, parts, matches):
+        several = match and layers.count(layer) > 1
+        extra = f' {match["start"]}-{int(match["end"]) - 1}{match["suffix"] or ""}' if match and several else ''
+        labels.append('.'.join(part[shared:]) + extra)
+    return labels
+
+
+def _compose(figure: Any, labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> None:
+    height = figure.get_figheight()
+    channels, share = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
+    left = 0.035 + 0.0066 * max(map(len, labels))  # the longest label fits
+    figure.subplots_adjust(left=min(left, 0.45), right=0.98, top=1 - 1.2 / height, bottom=0.35 / height, wspace=0.04)
+    figure.text(0.02, 1 - 0.36 / height, title, fontsize=15, fontweight='bold', color=INK, va='center')
+    figure.text(0.02, 1 - 0.66 / height,
+                f'One row per unit: channels that live and die together, named after their first layer, from input to '
+                f'output. {sum(after):,} of {sum(before):,} stay.', fontsize=9, color=QUIET, va='center')
+    _draw_rows(channels, before, after, [f'{a} of {b}' for a, b in zip(after, before)],
+               max(*before, *after))
+    shares = [100 * a / b for a, b in zip(after, before)]
+    _draw_rows(share, [100] * len(after), shares, [f'{value:.0f} %' for value in shares], max(100, *shares))
+    channels.set_yticks(range(len(labels)), labels, fontsize=8.5, color=INK)
+    for axes, heading in ((channels, 'Channels'), (share, 'Share that stays (%)')):
+        axes.set_title(heading, loc='left', fontsize=10, fontweight='bold', color=INK, pad=4)
+    bars = channels.containers[:2]
+    figure.legend(bars, ['dense model', 'stays after pruning'], loc='upper right', ncols=2, frameon=False, fontsize=9,
+                  bbox_to_anchor=(0.98, 1 - 0.2 / height), labelcolor=INK)
+
+
+def _draw_rows(axes: Any, before: Sequence[float], after: Sequence[float], notes: Sequence[str], top: float) -> None:
+    """Draw pairs of bars, the first row on top, and a note at the end of each."""
+    rows = range(len(before))
+    axes.barh(rows, before, height=0.72, color=BEFORE)
+    axes.barh(rows, after, height=0.72, color=AFTER)
+    for row, end, note in zip(rows, map(max, before, after), notes):
+        axes.text(end + 0.015 * top, row, note, va='center', fontsize=8, color=INK)
+    axes.set_xlim(0, 1.2 * top)
+    axes.set_ylim(len(before) - 0.4, -0.6)
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= top])
+    axes.tick_params(axis='x', labelsize=8, colors=QUIET, length=0)
+    axes.tick_params(axis='y', length=0)
+    axes.grid(axis='x', color='#eef0f3', linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
