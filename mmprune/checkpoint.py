@@ -11,6 +11,9 @@ from torch import nn
 
 from .structure import nearest
 
+#: What the checkpoint of a prune run holds: the weights of its model, and the structure.
+ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'
+
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, unreadable or belongs to another model."""
@@ -63,6 +66,8 @@ def _first_line(error: BaseException) -> str:
 def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None:
     """Load a checkpoint file or URL into a module; everything must fit.
 
+    A checkpoint of a prune run, such as ``flops_0.50.pth``, also fits the plain model of its structure.
+
     Raises:
         CheckpointError: Keys are missing or shapes differ; the message lists them.
     """
@@ -81,6 +86,8 @@ def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None
         CheckpointError: Keys are missing or shapes differ; the message lists them.
     """
     own = module.state_dict()
+    if any(key.startswith(KEPT) for key in state) and not any(key.startswith(ARCHITECTURE) for key in own):
+        state = {key[len(ARCHITECTURE):]: value for key, value in state.items() if key.startswith(ARCHITECTURE)}
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
              for key in own if key in state and state[key].shape != own[key].shape]
