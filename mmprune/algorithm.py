@@ -1,6 +1,6 @@
 """Group Fisher pruning: train, record, accumulate, and every ``interval`` iterations remove the least channel."""
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Protocol, Tuple, Union
 
 import torch
 from mmengine import dist
@@ -14,6 +14,13 @@ from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
 from .registry import MODELS, build
 
 ITERATIONS = 'iterations'
+
+
+class Follower(Protocol):
+    """Something with a copy of the model, such as the mutator of the copy."""
+
+    def drop(self, pruned: PrunedClass) -> None:
+        """Cut the copy along."""
 
 
 @MODELS.register_module()
@@ -31,7 +38,7 @@ class GroupFisherAlgorithm(BaseModel):
     Attributes:
         iterations (int): Training iterations so far.
         last_pruned (PrunedClass or None): What the latest prune event removed.
-        followers (list[GroupFisherAlgorithm]): Copies that are cut along, for example an EMA of this model.
+        followers (list[Follower]): Copies that are cut along, for example an EMA of this model.
     """
 
     def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
@@ -46,7 +53,7 @@ class GroupFisherAlgorithm(BaseModel):
         self.interval = interval
         self.iterations = 0
         self.last_pruned: Optional[PrunedClass] = None
-        self.followers: List[GroupFisherAlgorithm] = []
+        self.followers: List[Follower] = []
         self._weights_are_ready = not self_initialised
         self.mutator: GroupFisherChannelMutator = build(MODELS, mutator or dict(type='GroupFisherChannelMutator'))
         self.mutator.prepare(architecture)
@@ -142,7 +149,7 @@ class GroupFisherAlgorithm(BaseModel):
         if pruned is not None:
             self.mutator.drop(pruned, optimizers)
             for follower in self.followers:
-                follower.mutator.drop(pruned)
+                follower.drop(pruned)
             self.last_pruned = pruned
             print_log(f'iteration {self.iterations}: pruned channel {pruned.channel} of {pruned.unit}, '
                       f'score {pruned.score:.4g}', logger='current')

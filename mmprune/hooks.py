@@ -6,11 +6,12 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from .algorithm import GroupFisherAlgorithm
+from .mutator import PrunedClass
 from .registry import HOOKS
 from .structure import format_structure, nearest, write_structure
 from .sub_model import structure_of
@@ -88,6 +89,22 @@ class _Stoppable:
         return getattr(self.loader, name)
 
 
+class _AveragedFollower:
+    """Cuts an averaged copy along, with the snapshot of tensors that it keeps to average into."""
+
+    def __init__(self, averaged: BaseAveragedModel) -> None:
+        self.averaged = averaged
+        self.refresh()  # loading a checkpoint may have cut the copy
+
+    def drop(self, pruned: PrunedClass) -> None:
+        self.averaged.module.mutator.drop(pruned)
+        self.refresh()
+
+    def refresh(self) -> None:
+        if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
+            self.averaged.avg_parameters = self.averaged.module.state_dict()
+
+
 @HOOKS.register_module()
 class ResourceInfoHook(Hook):
     """Follow the cost of the structure, save checkpoints at ratios of the dense cost, stop at the last of them.
@@ -103,7 +120,7 @@ class ResourceInfoHook(Hook):
         early_stop (bool): End the run at the least ratio.
     """
 
-    priority = 'LOW'  # after hooks that change the model, before the logger
+    priority = 55  # after hooks that change the model (EMA: 50), before the logger (60)
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
                  early_stop: bool = True) -> None:
@@ -138,7 +155,7 @@ class ResourceInfoHook(Hook):
         self.finished = False
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                model.followers = [hook.ema_model.module]
+                model.followers = [_AveragedFollower(hook.ema_model)]
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
@@ -169,6 +186,7 @@ class ResourceInfoHook(Hook):
         if self.early_stop and not self.pending:
             self.finished = True
             runner.train_loop.stop_training = True
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)  # the logger may not be due at the target
 
     def after_train(self, runner: Runner) -> None:
         """Warn if a target was not reached."""

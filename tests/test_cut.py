@@ -217,7 +217,7 @@ def test_follower_is_cut_along():
     """An EMA copy has the structure of the model it follows, and weights of its own."""
     algorithm, wrapper = pruned_algorithm(0)
     twin = copy.deepcopy(algorithm)
-    algorithm.followers = [twin]
+    algorithm.followers = [twin.mutator]
     for _ in range(4):
         algorithm.train_step(batch(), wrapper)
     assert twin.mutator.structure == algorithm.mutator.structure

@@ -189,7 +189,8 @@ def test_search_counts_and_names_the_fastest(mobilenet):
     assert results[1].macs < results[2].macs < results[0].macs
     assert all(result.parity < 1e-4 for result in results)
     best = fastest(results)
-    assert best.latency_ms == min(result.latency_ms for result in results[1:])
+    assert best.best_ms == min(result.best_ms for result in results[1:])
+    assert best.speedup == results[0].best_ms / best.best_ms
     assert results[0].speedup == 1
     assert f'fastest: divisor {best.divisor},' in format_results(results)
 
@@ -285,11 +286,12 @@ def test_threads_must_be_positive(threads, tmp_path):
 
 
 def test_latency_runs_in_turns(monkeypatch):
-    calls, clock = [], iter(np.arange(0, 100, 0.5))
+    calls, clock = [], iter(np.cumsum([0, 3, 0, 1, 0, 2, 0, 1, 0, 9, 0, 4]) / 1e3)
     monkeypatch.setattr('mmprune.deploy.onnx_runtime.time.perf_counter', lambda: next(clock))
     latency = measure_latency({'a': lambda: calls.append('a'), 'b': lambda: calls.append('b')}, rounds=3)
     assert ''.join(calls) == 'aabb' * 3
-    assert latency == {'a': 500.0, 'b': 500.0}
+    assert latency['a'] == pytest.approx((3, 2))  # 3, 2 and 9 ms
+    assert latency['b'] == pytest.approx((1, 1))  # 1, 1 and 4 ms
     with pytest.raises(ValueError, match='rounds is 0'):
         measure_latency({}, rounds=0)
 
