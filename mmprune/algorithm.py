@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
+from .architecture import build_architecture, pretrained_path
 from .checkpoint import CheckpointError, load_weights, read_state_dict
 from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
 from .registry import MODELS, build
@@ -47,7 +48,7 @@ class GroupFisherAlgorithm(BaseModel):
         if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
             raise ValueError(f'interval is {interval!r}; it is the number of iterations between two prune events, '
                              'so it must be a whole number of 1 or more')
-        architecture, self_initialised = _build_architecture(architecture, data_preprocessor)
+        architecture, self_initialised = build_architecture(architecture, data_preprocessor)
         super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
         self.architecture = architecture
         self.interval = interval
@@ -66,8 +67,8 @@ class GroupFisherAlgorithm(BaseModel):
         """
         if self._weights_are_ready:
             return
-        pruned = _pretrained_path(self.init_cfg)
-        dense = _pretrained_path(getattr(self.architecture, 'init_cfg', None))
+        pruned = pretrained_path(self.init_cfg)
+        dense = pretrained_path(getattr(self.architecture, 'init_cfg', None))
         if pruned is not None:
             self.load_pruned(pruned)
         elif dense is not None:
@@ -169,27 +170,6 @@ class GroupFisherAlgorithm(BaseModel):
         unexpected = args[3] if len(args) > 3 else []
         if prefix + ITERATIONS in unexpected:
             unexpected.remove(prefix + ITERATIONS)
-
-
-def _build_architecture(architecture: Union[dict, nn.Module],
-                        data_preprocessor: Optional[Union[dict, nn.Module]]) -> Tuple[nn.Module, bool]:
-    """Return the module, and whether its weights are still to be initialised."""
-    if isinstance(architecture, nn.Module):
-        if data_preprocessor is not None:
-            architecture.data_preprocessor = (MODELS.build(data_preprocessor)
-                                              if isinstance(data_preprocessor, dict) else data_preprocessor)
-        return architecture, False
-    if not isinstance(architecture, dict):
-        raise TypeError(f'architecture must be a config dict or an nn.Module, not {type(architecture).__name__}')
-    architecture = dict(architecture)
-    if data_preprocessor:
-        architecture.setdefault('data_preprocessor', data_preprocessor)
-    return MODELS.build(architecture), True
-
-
-def _pretrained_path(init_cfg: Any) -> Optional[str]:
-    is_pretrained = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
-    return init_cfg['checkpoint'] if is_pretrained else None
 
 
 def _loss_scale(wrapper: OptimWrapper) -> Tuple[Any, bool]:

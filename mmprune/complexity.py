@@ -9,7 +9,7 @@ from typing import Callable, Dict, Mapping, Tuple
 from torch import nn
 
 from .graph import ChannelGraph, CoupledChannels
-from .tracing import LayerCall
+from .trace import LayerCall
 
 #: (call, shape of the weight) -> multiply-adds of that call
 Counter = Callable[[LayerCall, Tuple[int, ...]], int]

@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 from torch import nn
 
-from .tracing import Axis, LayerCall, Trace, trace
+from .trace import Axis, LayerCall, Trace
+from .tracing import trace_model
 
 NO_CONSUMER = 'no conv or linear layer reads it'
 NO_PRODUCER = 'no conv or linear layer produces it'
@@ -99,7 +100,7 @@ def build_graph(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Channe
     Returns:
         ChannelGraph: Every channel of every called conv and linear layer, in a unit or frozen with a reason.
     """
-    return group_channels(trace(model, forward))
+    return group_channels(trace_model(model, forward))
 
 
 def group_channels(traced: Trace) -> ChannelGraph:

@@ -11,7 +11,8 @@ from .complexity import Complexity
 from .graph import ChannelGraph, CoupledChannels, build_graph
 from .registry import MODELS, TASK_UTILS, build
 from .structure import Structure, check_structure
-from .unit import ChannelUnit, by_name
+from .surgery import Surgery
+from .unit import by_name
 
 KEPT = 'kept.'
 
@@ -70,10 +71,7 @@ class ChannelMutator(nn.Module):
             lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
                                       + '\n  '.join(lines or ['it calls no conv or linear layer']))
-        self._members: Dict[str, List[Tuple[ChannelUnit, Any]]] = {}
-        for unit in self.units:
-            for member in unit.channels.members:
-                self._members.setdefault(member.axis.tensor, []).append((unit, member))
+        self.surgery = Surgery(model, self.units)
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
         """Return why this mutator cannot prune the channels, or None."""
@@ -89,14 +87,7 @@ class ChannelMutator(nn.Module):
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
         """(tensor, axis) -> present size, for every axis that a unit touches."""
-        sizes: Dict[Tuple[str, int], int] = {}
-        for members in self._members.values():
-            for unit, member in members:
-                axis = member.axis
-                dropped = (len(member.index) - unit.num_classes) * member.index.shape[1]
-                key = (axis.tensor, axis.dim)
-                sizes[key] = sizes.get(key, len(axis.ids)) - dropped
-        return sizes
+        return self.surgery.widths
 
     @property
     def cost(self) -> Dict[str, int]:
@@ -106,14 +97,7 @@ class ChannelMutator(nn.Module):
     @property
     def kept(self) -> Dict[str, np.ndarray]:
         """Unit name -> 0/1 vector of the first producer's original width."""
-        vectors = {}
-        for unit in self.units:
-            first = unit.channels.first.index
-            vector = np.zeros(unit.width, dtype=np.uint8)
-            order = np.argsort(np.argsort(first.reshape(-1)))
-            vector[order.reshape(first.shape)[unit.kept].reshape(-1)] = 1
-            vectors[unit.name] = vector
-        return vectors
+        return {unit.name: unit.kept_channels for unit in self.units}
 
     def apply_structure(self, structure: Mapping[str, int],
                         optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
@@ -140,43 +124,11 @@ class ChannelMutator(nn.Module):
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
             padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
         """
-        units = by_name(self.units)
-        changed = [name for name, mask in masks.items() if not np.array_equal(mask, units[name].kept)]
-        changed += [name for name, count in (padding or {}).items() if count != units[name].padding]
-        tensors = {member.axis.tensor for name in changed for member in units[name].channels.members}
-        before = {tensor: self.layout(tensor) for tensor in tensors}
-        for name, mask in masks.items():
-            units[name].kept = np.array(mask, dtype=bool)
-        for name, count in (padding or {}).items():
-            units[name].padding = count
-        optimizers = list(optimizers)
-        owners = _owners(self.model, tensors)
-        for name in tensors:
-            tensor, modules = owners[name]
-            axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
-            axes = [(dim, source) for dim, source in axes if source is not None]
-            ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
-        depthwise = {id(module) for name in tensors for module in owners[name][1]
-                     if any(member.axis.role == 'depthwise' for _, member in self._members[name])}
-        for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
-            ops.refresh_attributes(module, id(module) in depthwise)
+        self.surgery.cut(masks, optimizers, padding)
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
-        """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""
-        layout: Dict[int, np.ndarray] = {}
-        for unit, member in self._members[tensor]:
-            axis = member.axis
-            keys = layout.get(axis.dim)
-            if keys is None:
-                keys = np.arange(len(axis.ids), dtype=float)
-            keys = np.setdiff1d(keys, member.index[~unit.kept].reshape(-1), assume_unique=True)
-            if unit.padding:  # behind the last channel of the unit, in each block of the axis
-                for columns in padding_blocks(member.index) or []:
-                    count = unit.padding * columns.shape[1]
-                    steps = np.arange(1, count + 1) / (count + 1)
-                    keys = np.concatenate([keys, columns.max() + steps])
-            layout[axis.dim] = np.sort(keys)
-        return layout
+        """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
+        return self.surgery.layout(tensor)
 
     # checkpoints: the kept vectors travel with the weights
 
@@ -208,15 +160,7 @@ class ChannelMutator(nn.Module):
         if not vectors:
             return None
         check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units, source)
-        masks = {}
-        for unit in self.units:
-            first = unit.channels.first.index
-            order = np.argsort(np.argsort(first.reshape(-1))).reshape(first.shape)
-            vector = np.asarray(vectors[unit.name].cpu(), dtype=bool)
-            if vector.shape != (unit.width,):
-                raise ValueError(f'kept vector of {unit.name!r} has {vector.size} entries, the unit {unit.width}')
-            masks[unit.name] = vector[order].all(axis=1)
-        return masks
+        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in self.units}
 
 
 class PrunedClass(NamedTuple):
@@ -225,45 +169,6 @@ class PrunedClass(NamedTuple):
     unit: str
     channel: int
     score: float
-
-
-def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:
-    """Return for each key in ``after`` its position in ``before`` or -1; None where nothing changes."""
-    if np.array_equal(before, after):
-        return None
-    place = np.searchsorted(before, after) % len(before)
-    return torch.from_numpy(np.where(before[place] == after, place, -1))
-
-
-def padding_blocks(index: np.ndarray) -> Optional[List[np.ndarray]]:
-    """Split the indices ``ndarray[classes, k]`` of a member into blocks behind which channels can be appended.
-
-    Returns:
-        list[ndarray[classes, w]] or None: Column blocks in which the classes follow one another without a gap, ``w``
-        indices each (one for a plain layer, H*W behind a flatten); None where other channels lie in between.
-    """
-    breaks: np.ndarray = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1
-    blocks = np.split(index, breaks, axis=1)
-    for block in blocks:
-        if (np.diff(block[:, 0]) != block.shape[1]).any():
-            return None
-    return blocks
-
-
-def _owners(model: nn.Module, tensors: Iterable[str]) -> Dict[str, Tuple[Tensor, List[nn.Module]]]:
-    """Return name -> (tensor, all modules that hold it)."""
-    found: Dict[str, Tuple[Tensor, List[nn.Module]]] = {}
-    wanted = {}
-    for name in tensors:
-        layer, _, attribute = name.rpartition('.')
-        tensor = getattr(model.get_submodule(layer), attribute)
-        wanted[id(tensor)] = name
-        found[name] = (tensor, [])
-    for module in model.modules():
-        for tensor in [*module._parameters.values(), *module._buffers.values()]:
-            if id(tensor) in wanted:
-                found[wanted[id(tensor)]][1].append(module)
-    return found
 
 
 @MODELS.register_module()
@@ -329,10 +234,10 @@ class GroupFisherChannelMutator(ChannelMutator):
         self._columns: Dict[str, Tensor] = {}
         for layer, module in self._tapped.items():
             weight = f'{layer}.weight' if layer else 'weight'
-            member = next(m for _, m in self._members[weight] if m.axis.role in ('in', 'depthwise'))
+            member = next(m for _, m in self.surgery.members[weight] if m.axis.role in ('in', 'depthwise'))
             axis = member.axis
             owner = np.full(len(axis.ids), total)
-            for unit, member in self._members[weight]:
+            for unit, member in self.surgery.members[weight]:
                 if member.axis is axis:
                     classes = np.arange(len(member.index)) + self._start[unit.name]
                     owner[member.index] = classes[:, None]

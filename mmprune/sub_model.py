@@ -7,11 +7,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .algorithm import GroupFisherAlgorithm, _build_architecture
-from .mutator import ChannelMutator, padding_blocks
+from .algorithm import GroupFisherAlgorithm
+from .architecture import build_architecture
+from .mutator import ChannelMutator
 from .plugin import load_plugins
 from .registry import MODELS, build
 from .structure import Structure, read_structure
+from .surgery import padding_blocks
 from .unit import ChannelUnit
 
 FIX_SUBNET = 'fix_subnet'
@@ -75,7 +77,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     check_divisor(divisor)
     load_plugins()
     structure = read_structure(fix_subnet)
-    module, _ = _build_architecture(architecture, data_preprocessor)
+    module, _ = build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input)
     mutator.prepare(module)
     mutator.apply_structure(structure)

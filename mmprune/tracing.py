@@ -2,11 +2,11 @@
 
 Nothing is interpreted: the forward runs as it is, and each activation carries a parallel label tensor
 (:mod:`mmprune.label`). Layers are seen as public functions (:mod:`mmprune.layer_rule`), everything else as aten
-operations (:mod:`mmprune.op_rule`). The result is a :class:`Trace`: the axes of the model's tensors with one id an
+operations (:mod:`mmprune.op_rule`). The result is a
+:class:`~mmprune.trace.Trace`: the axes of the model's tensors with one id an
 index, the ties between ids, the frozen ids with reasons, and the layer calls with their shapes.
 """
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -19,79 +19,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .label import compact, constant_along, take_first, to_axis
 from .layer_rule import LAYER_RULES
 from .op_rule import OP_RULES, labelled, unknown
+from .trace import Axis, LayerCall, Trace
 
 MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
-
-
-@dataclass
-class Axis:
-    """One axis of a parameter or buffer that is indexed by channels.
-
-    Attributes:
-        tensor (str): Qualified name of the parameter or buffer.
-        dim (int): The axis.
-        role (str): ``out`` (rows of a layer), ``in`` (columns), ``depthwise`` (both) or ``affine`` (follows).
-        groups (int): Groups of the convolution, 1 for everything else.
-        ids (ndarray[size]): One channel id an index.
-    """
-
-    tensor: str
-    dim: int
-    role: str
-    groups: int
-    ids: np.ndarray
-
-    @property
-    def layer(self) -> str:
-        """Name of the module that owns the tensor."""
-        return self.tensor.rpartition('.')[0]
-
-
-@dataclass
-class LayerCall:
-    """One call of a conv or linear layer, with the shapes of the traced input.
-
-    Attributes:
-        weight (str): Qualified name of the weight.
-        kind (str): ``conv`` or ``linear``.
-        positions (int): How often each weight element is multiplied; MACs are ``positions * weight elements``.
-        out_positions (int): Elements of one output channel.
-        out_channels (int): Output channels.
-        by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
-    """
-
-    weight: str
-    kind: str
-    positions: int
-    out_positions: int
-    out_channels: int
-    by_module: bool = True
-
-    @property
-    def layer(self) -> str:
-        """Name of the module that owns the weight."""
-        return self.weight.rpartition('.')[0]
-
-
-@dataclass
-class Trace:
-    """What one forward pass revealed.
-
-    Attributes:
-        num_ids (int): Ids run from 0 to ``num_ids - 1``.
-        axes (list[Axis]): In the order of the forward pass.
-        loose (dict[str, ndarray]): Ids of every element of parameters used element by element.
-        ties (tuple[ndarray, ndarray]): Pairs of ids that belong together.
-        frozen (list[tuple[ndarray, str]]): Ids that must stay, with the reason.
-        calls (list[LayerCall]): In the order of the forward pass.
-    """
-
-    num_ids: int
-    axes: List[Axis]
-    loose: Dict[str, np.ndarray]
-    ties: Tuple[np.ndarray, np.ndarray]
-    frozen: List[Tuple[np.ndarray, str]]
-    calls: List[LayerCall] = field(default_factory=list)
 
 
 class Tracer:
@@ -315,7 +245,7 @@ def output_tensors(value: Any) -> List[Tensor]:
     return []
 
 
-def trace(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
+def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     """Trace one forward pass in eval mode.
 
     Args:

@@ -1,5 +1,5 @@
 """Channel units: the coupled channels of a model with what is kept of them, and their group Fisher scores."""
-from typing import Dict, List, Optional
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -56,6 +56,29 @@ class ChannelUnit:
         """Channels of the first producer at present."""
         return self.num_classes * self.multiplicity
 
+    @property
+    def kept_channels(self) -> np.ndarray:
+        """0/1 vector ``ndarray[width]`` over the original channels of the first producer."""
+        vector: np.ndarray = np.zeros(self.width, dtype=np.uint8)
+        vector[self._channels_of_classes[self.kept].reshape(-1)] = 1
+        return vector
+
+    def mask_of(self, vector: np.ndarray) -> np.ndarray:
+        """Return which classes ``ndarray[classes]`` a 0/1 vector over the first producer's channels keeps.
+
+        Raises:
+            ValueError: The vector has another length than the unit.
+        """
+        if vector.shape != (self.width,):
+            raise ValueError(f'kept vector of {self.name!r} has {vector.size} entries, the unit {self.width}')
+        return vector.astype(bool)[self._channels_of_classes].all(axis=1)
+
+    @property
+    def _channels_of_classes(self) -> np.ndarray:
+        """Channels ``ndarray[classes, k]``, counted from the unit's first one."""
+        index = self.channels.first.index
+        return np.argsort(np.argsort(index.reshape(-1))).reshape(index.shape)
+
     def reason_to_freeze(self, kinds: Dict[str, str]) -> Optional[str]:
         """Return why this kind of unit does not prune these channels, or None.
 
@@ -72,8 +95,9 @@ class ChannelUnit:
 
 @MODELS.register_module()
 class GroupFisherChannelUnit(ChannelUnit):
-    """A channel unit scored by Fisher information (Liu et al., Group Fisher Pruning for Practical Network
-    Compression, ICML 2021).
+    """A channel unit scored by Fisher information.
+
+    Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021.
 
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.
@@ -109,6 +133,6 @@ class GroupFisherChannelUnit(ChannelUnit):
         return self.fisher / self.channel_cost(complexity, widths)
 
 
-def by_name(units: List[ChannelUnit]) -> Dict[str, ChannelUnit]:
+def by_name(units: Sequence[ChannelUnit]) -> Dict[str, ChannelUnit]:
     """Return name -> unit."""
     return {unit.name: unit for unit in units}

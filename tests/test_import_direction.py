@@ -8,13 +8,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'requirement', 'registry', 'plugin'),
+    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin'),
     ('op_rule',),
     ('layer_rule',),
     ('tracing',),
     ('graph',),
-    ('complexity', 'ops', 'structure', 'demo_input', 'datasets'),
+    ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture'),
     ('unit', 'checkpoint'),
+    ('surgery',),
     ('mutator',),
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),

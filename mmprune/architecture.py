@@ -1,0 +1,28 @@
+"""The dense model: from a config, or ready-made."""
+from typing import Any, Optional, Tuple, Union
+
+from torch import nn
+
+from .registry import MODELS
+
+
+def build_architecture(architecture: Union[dict, nn.Module],
+                       data_preprocessor: Optional[Union[dict, nn.Module]]) -> Tuple[nn.Module, bool]:
+    """Return the module, and whether its weights are still to be initialised."""
+    if isinstance(architecture, nn.Module):
+        if data_preprocessor is not None:
+            architecture.data_preprocessor = (MODELS.build(data_preprocessor)
+                                              if isinstance(data_preprocessor, dict) else data_preprocessor)
+        return architecture, False
+    if not isinstance(architecture, dict):
+        raise TypeError(f'architecture must be a config dict or an nn.Module, not {type(architecture).__name__}')
+    architecture = dict(architecture)
+    if data_preprocessor:
+        architecture.setdefault('data_preprocessor', data_preprocessor)
+    return MODELS.build(architecture), True
+
+
+def pretrained_path(init_cfg: Any) -> Optional[str]:
+    """Return the checkpoint that an ``init_cfg`` names, or None."""
+    is_pretrained = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+    return init_cfg['checkpoint'] if is_pretrained else None

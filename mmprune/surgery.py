@@ -1,0 +1,126 @@
+"""Surgery: which original channels every axis of every tensor holds at present, and how that is changed."""
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .graph import Member
+from .unit import ChannelUnit, by_name
+
+
+class Surgery:
+    """Cuts and pads the tensors of a model so that they follow its units.
+
+    Args:
+        model (nn.Module): The model, dense at first.
+        units (list[ChannelUnit]): Units of the model; their ``kept`` and ``padding`` are what is true at present.
+    """
+
+    def __init__(self, model: nn.Module, units: Sequence[ChannelUnit]) -> None:
+        self.model = model
+        self.units = by_name(units)
+        self.members: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
+        for unit in units:
+            for member in unit.channels.members:
+                self.members.setdefault(member.axis.tensor, []).append((unit, member))
+
+    @property
+    def widths(self) -> Dict[Tuple[str, int], int]:
+        """(tensor, axis) -> present size, for every axis that a unit touches."""
+        sizes: Dict[Tuple[str, int], int] = {}
+        for members in self.members.values():
+            for unit, member in members:
+                axis = member.axis
+                dropped = (len(member.index) - unit.num_classes) * member.index.shape[1]
+                key = (axis.tensor, axis.dim)
+                sizes[key] = sizes.get(key, len(axis.ids)) - dropped
+        return sizes
+
+    def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
+            padding: Optional[Mapping[str, int]] = None) -> None:
+        """Make the model really have the given classes: parameters, buffers, gradients and optimizer state.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall be there. Classes that were
+                dropped before come back as zeros.
+            optimizers (iterable[Optimizer]): Optimizers whose state follows.
+            padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
+        """
+        units, padding = self.units, padding or {}
+        changed = [name for name, mask in masks.items() if not np.array_equal(mask, units[name].kept)]
+        changed += [name for name, count in padding.items() if count != units[name].padding]
+        tensors = {member.axis.tensor for name in changed for member in units[name].channels.members}
+        before = {tensor: self.layout(tensor) for tensor in tensors}
+        for name, mask in masks.items():
+            units[name].kept = np.array(mask, dtype=bool)
+        for name, count in padding.items():
+            units[name].padding = count
+        optimizers = list(optimizers)
+        owners = _owners(self.model, tensors)
+        for name in tensors:
+            tensor, modules = owners[name]
+            axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
+            axes = [(dim, source) for dim, source in axes if source is not None]
+            ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+        depthwise = {id(module) for name in tensors for module in owners[name][1]
+                     if any(member.axis.role == 'depthwise' for _, member in self.members[name])}
+        for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
+            ops.refresh_attributes(module, id(module) in depthwise)
+
+    def layout(self, tensor: str) -> Dict[int, np.ndarray]:
+        """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""
+        layout: Dict[int, np.ndarray] = {}
+        for unit, member in self.members[tensor]:
+            axis = member.axis
+            keys = layout.get(axis.dim)
+            if keys is None:
+                keys = np.arange(len(axis.ids), dtype=float)
+            keys = np.setdiff1d(keys, member.index[~unit.kept].reshape(-1), assume_unique=True)
+            if unit.padding:  # behind the last channel of the unit, in each block of the axis
+                for columns in padding_blocks(member.index) or []:
+                    count = unit.padding * columns.shape[1]
+                    steps = np.arange(1, count + 1) / (count + 1)
+                    keys = np.concatenate([keys, columns.max() + steps])
+            layout[axis.dim] = np.sort(keys)
+        return layout
+
+
+def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:
+    """Return for each key in ``after`` its position in ``before`` or -1; None where nothing changes."""
+    if np.array_equal(before, after):
+        return None
+    place = np.searchsorted(before, after) % len(before)
+    return torch.from_numpy(np.where(before[place] == after, place, -1))
+
+
+def padding_blocks(index: np.ndarray) -> Optional[List[np.ndarray]]:
+    """Split the indices ``ndarray[classes, k]`` of a member into blocks behind which channels can be appended.
+
+    Returns:
+        list[ndarray[classes, w]] or None: Column blocks in which the classes follow one another without a gap, ``w``
+        indices each (one for a plain layer, H*W behind a flatten); None where other channels lie in between.
+    """
+    breaks: np.ndarray = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1
+    blocks = np.split(index, breaks, axis=1)
+    for block in blocks:
+        if (np.diff(block[:, 0]) != block.shape[1]).any():
+            return None
+    return blocks
+
+
+def _owners(model: nn.Module, tensors: Iterable[str]) -> Dict[str, Tuple[Tensor, List[nn.Module]]]:
+    """Return name -> (tensor, all modules that hold it)."""
+    found: Dict[str, Tuple[Tensor, List[nn.Module]]] = {}
+    wanted = {}
+    for name in tensors:
+        layer, _, attribute = name.rpartition('.')
+        tensor = getattr(model.get_submodule(layer), attribute)
+        wanted[id(tensor)] = name
+        found[name] = (tensor, [])
+    for module in model.modules():
+        for tensor in [*module._parameters.values(), *module._buffers.values()]:
+            if id(tensor) in wanted:
+                found[wanted[id(tensor)]][1].append(module)
+    return found
