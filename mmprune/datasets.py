@@ -1,5 +1,5 @@
 """Small real data sets that ship with a dependency."""
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -15,16 +15,18 @@ class Digits(BaseDataset):
         split (str): ``train`` (the first 1,400 of a fixed shuffle) or ``test`` (the other 397).
         pipeline (list): Transforms; each sample is ``dict(img=uint8[8, 8, 3], gt_label=int)``.
         test_mode (bool): As in mmengine.
+        indices (int or list[int], optional): The first so many samples, or those of the list.
     """
 
     METAINFO = {'classes': tuple('0123456789')}
     NUM_TRAIN = 1400
 
-    def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False) -> None:
+    def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False,
+                 indices: Optional[Union[int, Sequence[int]]] = None) -> None:
         if split not in ('train', 'test'):
             raise ValueError(f'Digits: split is {split!r}; it must be train or test')
         self.split = split
-        super().__init__(pipeline=pipeline or [], test_mode=test_mode, serialize_data=False)
+        super().__init__(pipeline=pipeline or [], test_mode=test_mode, indices=indices, serialize_data=False)
 
     def load_data_list(self) -> List[dict]:
         """Return the samples of the split."""
