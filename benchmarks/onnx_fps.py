@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument('--out', help='markdown file to write (default: print)')
     parser.add_argument('--only', default='', help='regular expression that the path of a config must match')
     parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each model (30)')
+    parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
     args = parser.parse_args()
     if min(args.threads, args.rounds) < 1:
         parser.error('--threads and --rounds must be 1 or more')

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument('--input-shape', type=int, nargs=4, metavar=('N', 'C', 'H', 'W'),
                         help="default: the config's demo input")
     parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each model (30)')
+    parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
     parser.add_argument('--json', help='write the result to a file, or - for stdout (nothing else then)')
     add_config_options(parser)
     args = parser.parse_args()

@@ -54,7 +54,7 @@ class _Candidate(NamedTuple):
 
 
 def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[int] = DIVISORS,
-           shape: Optional[Sequence[int]] = None, threads: int = 1, rounds: int = 30) -> List[DivisorResult]:
+           shape: Optional[Sequence[int]] = None, threads: int = 1, rounds: int = 100) -> List[DivisorResult]:
     """Measure the dense model and the pruned one under every divisor.
 
     Args:
