@@ -50,9 +50,9 @@ def machine() -> str:
 def overview(all_results: List[Tuple[str, List[DivisorResult]]]) -> str:
     """Return the table of speed-ups over dense, one row a structure."""
     names = [result.name for result in all_results[0][1][1:]]
-    lines = ['| structure | dense, best (ms) | ' + ' | '.join(names) + ' | fastest |',
+    lines = ['| structure | dense (ms) | ' + ' | '.join(names) + ' | fastest |',
              '| --- | ---: |' + ' ---: |' * (len(names) + 1)]
-    lines += [f'| {name} | {results[0].best_ms:.2f} | '
+    lines += [f'| {name} | {results[0].latency_ms:.2f} | '
               + ' | '.join(f'{result.speedup:.2f}' for result in results[1:])
               + f' | {fastest(results).name} |' for name, results in all_results]
     return '\n'.join(lines)
@@ -69,8 +69,8 @@ published. Padding adds zero channels and changes no output; onnxruntime's fast 
 - command: `python benchmarks/onnx_fps.py {shlex.join(sys.argv[1:])}`
 - date: {datetime.date.today().isoformat()}
 - machine: {machine()}; {threads}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores
-- {args.rounds} runs of each model, one batch of one image; all models of a table run in turns, so that a slow spell of
-  the machine hits all of them; the speed-up compares the best runs, since other work only ever slows a run down
+- latency is the median of {args.rounds} runs on one image; all models of a table run in turns, and the speed-up is the
+  median over the rounds of the dense model's time by this one's, so that other work on the machine hits both alike
 - weights are random; every file was compared with PyTorch (largest relative difference {parity:.0e})""",
              '## Speed-up over dense, by divisor', overview(all_results)]
     parts += [format_results(results, f'## {name}') for name, results in all_results]

@@ -189,8 +189,8 @@ def test_search_counts_and_names_the_fastest(mobilenet):
     assert results[1].macs < results[2].macs < results[0].macs
     assert all(result.parity < 1e-4 for result in results)
     best = fastest(results)
-    assert best.best_ms == min(result.best_ms for result in results[1:])
-    assert best.speedup == results[0].best_ms / best.best_ms
+    assert best.speedup == max(result.speedup for result in results[1:])
+    assert best.speedup == pytest.approx(results[0].latency_ms / best.latency_ms)  # of one round
     assert results[0].speedup == 1
     assert f'fastest: divisor {best.divisor},' in format_results(results)
 
@@ -290,8 +290,10 @@ def test_latency_runs_in_turns(monkeypatch):
     monkeypatch.setattr('mmprune.deploy.onnx_runtime.time.perf_counter', lambda: next(clock))
     latency = measure_latency({'a': lambda: calls.append('a'), 'b': lambda: calls.append('b')}, rounds=3)
     assert ''.join(calls) == 'aabb' * 3
-    assert latency['a'] == pytest.approx((3, 2))  # 3, 2 and 9 ms
-    assert latency['b'] == pytest.approx((1, 1))  # 1, 1 and 4 ms
+    assert latency['a'].rounds == pytest.approx((3, 2, 9))
+    assert latency['b'].rounds == pytest.approx((1, 1, 4))
+    assert (latency['a'].median, latency['b'].median) == pytest.approx((3, 1))
+    assert latency['b'].speedup_over(latency['a']) == pytest.approx(9 / 4)  # median of 3, 2 and 9 / 4
     with pytest.raises(ValueError, match='rounds is 0'):
         measure_latency({}, rounds=0)
 

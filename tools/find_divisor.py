@@ -4,8 +4,8 @@ python tools/find_divisor.py DEPLOY_CONFIG none
 python tools/find_divisor.py DEPLOY_CONFIG CKPT --divisors 1 4 8 16 --threads 4 --json divisors.json
 
 Each unit is padded with zero channels to a multiple of the divisor, which changes no output. The dense model and all
-padded ones are exported, compared with PyTorch, and timed in turns; the speed-up compares the best runs, since other
-work on the machine only ever slows a run down. FLOPs are multiply-adds.
+padded ones are exported, compared with PyTorch, and timed in turns; the speed-up is the
+median over these rounds, so that other work on the machine hits both alike. FLOPs are multiply-adds.
 """
 import argparse
 import platform

@@ -72,15 +72,22 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
 
 
 class Latency(NamedTuple):
-    """Time of one run in milliseconds.
+    """Times of one model in milliseconds.
 
     Attributes:
         median (float): What a run took on this machine, with all that went on beside it.
-        best (float): The fastest run. Other work only ever slows a run down, so on a busy machine this one compares.
+        rounds (tuple[float]): Every timed run, in order.
     """
 
     median: float
-    best: float
+    rounds: Tuple[float, ...]
+
+    def speedup_over(self, other: 'Latency') -> float:
+        """Return how many times as fast as the other model: the median over rounds of the other's time by this one's.
+
+        Both ran in turns, so each round compares them under the same load; the ratio of two medians does not.
+        """
+        return statistics.median(theirs / own for own, theirs in zip(self.rounds, other.rounds))
 
 
 def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30) -> Dict[str, Latency]:
@@ -91,7 +98,7 @@ def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30) -> 
         rounds (int): Turns.
 
     Returns:
-        dict[str, Latency]: Name -> median and best in milliseconds.
+        dict[str, Latency]: Name -> milliseconds.
     """
     if rounds < 1:
         raise ValueError(f'rounds is {rounds}; it must be 1 or more')
@@ -102,7 +109,8 @@ def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30) -> 
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    return {name: Latency(1e3 * statistics.median(values), 1e3 * min(values)) for name, values in seconds.items()}
+    return {name: Latency(1e3 * statistics.median(values), tuple(1e3 * value for value in values))
+            for name, values in seconds.items()}
 
 
 def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
@@ -131,6 +139,5 @@ def format_comparison(path: Union[str, 'os.PathLike[str]'], difference: float, l
                       threads: int) -> str:
     """Return the lines that the export tools end with."""
     return '\n'.join([f'{path}: parity with PyTorch, largest relative difference {difference:.1e}',
-                      *(f'  {name:<12} {value.median:8.2f} ms, best {value.best:.2f} ({threads} thread'
-                        f'{"s" * (threads > 1)})'
+                      *(f'  {name:<12} {value.median:8.2f} ms ({threads} thread{"s" * (threads > 1)})'
                         for name, value in latency.items())])
