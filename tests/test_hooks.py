@@ -1,0 +1,92 @@
+"""The prune run beside other hooks: an EMA of the model is cut along, validated, saved and resumed."""
+import pytest
+import torch
+from digits_runs import make_runner, train, write_prune_config
+from mmengine.hooks import EMAHook, Hook
+
+
+class CopyProbe(Hook):
+    """Compares the EMA copy with the model after every iteration, and notes what validation ran on."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.pruned, self.iterations, self.validated = 0, 0, []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        own, copy = runner.model, ema(runner).module
+        assert copy.mutator.structure == own.mutator.structure
+        shapes = {name: p.shape for name, p in own.architecture.state_dict().items()}
+        assert {name: p.shape for name, p in copy.architecture.state_dict().items()} == shapes
+        self.iterations += 1
+        self.pruned = sum(unit.width - unit.current_width for unit in own.mutator.units)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.validated.append(runner.model.architecture.head.fc.weight.detach().clone())
+
+
+def ema(runner):
+    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model
+
+
+@pytest.fixture(scope='module')
+def prune_config(tmp_path_factory):
+    return write_prune_config(tmp_path_factory.mktemp('hooks'))
+
+
+def ema_runner(prune_config, work_dir, update_buffers=True, momentum=0.1, epochs=1, **changes):
+    options = {'train_dataloader.dataset.indices': 48, 'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1}
+    runner = make_runner(prune_config, work_dir, options, **changes)
+    runner.register_hook(dict(type='EMAHook', momentum=momentum, update_buffers=update_buffers), priority='NORMAL')
+    return runner
+
+
+@pytest.mark.parametrize('update_buffers', [True, False])
+def test_ema_copy_is_cut_along_validated_and_saved(prune_config, tmp_path, update_buffers):
+    runner = ema_runner(prune_config, tmp_path / 'ema', update_buffers)
+    probe = CopyProbe()
+    runner.register_hook(probe)
+    train(runner)
+    assert (probe.iterations, probe.pruned) == (6, 3)
+    copy, own = ema(runner).module.architecture, runner.model.architecture
+    assert torch.equal(probe.validated[0], copy.head.fc.weight)  # and the weights are swapped back after it
+    assert not torch.equal(copy.head.fc.weight, own.head.fc.weight)
+    checkpoint = torch.load(tmp_path / 'ema' / 'epoch_1.pth', weights_only=False)
+    key = 'backbone.conv1.weight'
+    assert torch.equal(checkpoint['state_dict'][f'architecture.{key}'], copy.state_dict()[key])
+    assert torch.equal(checkpoint['ema_state_dict'][f'module.architecture.{key}'], own.state_dict()[key])
+
+
+def test_ema_really_averages_after_a_cut(prune_config, tmp_path):
+    """With a momentum of 1 the average is the model itself; mmengine wants less, so 1 in float32."""
+    runner = ema_runner(prune_config, tmp_path / 'copy', momentum=1 - 1e-12)
+    train(runner)
+    copy = ema(runner).module.architecture.state_dict()
+    for name, tensor in runner.model.architecture.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.equal(copy[name], tensor), name
+
+
+@pytest.mark.parametrize('update_buffers', [True, False])
+def test_resumed_ema_goes_on(prune_config, tmp_path, update_buffers):
+    work_dir = tmp_path / 'resumed'
+    first = ema_runner(prune_config, work_dir, update_buffers)
+    train(first)
+    saved = {key: value.clone() for key, value in ema(first).module.state_dict().items()}
+    second = ema_runner(prune_config, work_dir, update_buffers, epochs=2, resume=True)
+    loaded = {}
+
+    class Loaded(Hook):
+        def before_train_epoch(self, runner):
+            loaded.update({key: value.clone() for key, value in ema(runner).module.state_dict().items()})
+            loaded['iterations of the model'] = runner.model.iterations
+
+    probe = CopyProbe()
+    second.register_hook(probe)
+    second.register_hook(Loaded())
+    train(second)
+    assert loaded.pop('iterations of the model') == 6
+    assert set(loaded) == set(saved)
+    for key, value in saved.items():
+        assert torch.equal(loaded[key], value), key
+    assert (probe.iterations, probe.pruned) == (6, 6)
