@@ -120,7 +120,7 @@ class ResourceInfoHook(Hook):
         early_stop (bool): End the run at the least ratio.
     """
 
-    priority = 'LOW'  # after hooks that change the model, before the logger
+    priority = 55  # after hooks that change the model (EMA: 50), before the logger (60)
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
                  early_stop: bool = True) -> None:
@@ -186,6 +186,7 @@ class ResourceInfoHook(Hook):
         if self.early_stop and not self.pending:
             self.finished = True
             runner.train_loop.stop_training = True
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)  # the logger may not be due at the target
 
     def after_train(self, runner: Runner) -> None:
         """Warn if a target was not reached."""
