@@ -7,6 +7,7 @@ Every command is printed before it runs and can be run by hand; its output goes 
 import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,7 @@ TAIL = 30
 
 def step(log: str, title: str, *command: str) -> None:
     """Print and run a tool; its output goes to a log, whose tail is shown if the tool fails."""
-    shown = ' '.join(f"'{part}'" if ' ' in part else part for part in ('python', *command))
-    print(f'\n{title}\n  $ {shown}', flush=True)
+    print(f'\n{title}\n  $ {shlex.join(("python", *command))}', flush=True)
     path = LOGS / f'{log}.log'
     start = time.monotonic()
     with path.open('w', encoding='utf-8') as file:
