@@ -108,8 +108,9 @@ def time_all(files: Dict[str, Path], results: List[StageResult]) -> None:
 def main() -> None:
     os.chdir(ROOT)
     start = time.monotonic()
-    shutil.rmtree(WORK, ignore_errors=True)
-    LOGS.mkdir(parents=True)
+    for folder in ('dense', 'prune', 'finetune', 'test'):  # of an earlier run
+        shutil.rmtree(WORK / folder, ignore_errors=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # a second thread gains little here, and loses much on a busy machine
     os.environ['PYTHONWARNINGS'] = 'ignore'
     checkpoints = train_all()

@@ -8,8 +8,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [ ! -f .venv-light/.installed ]; then
-  echo 'Installing the light environment into .venv-light (1 to 3 minutes)'
-fi
-bash tools/setup_env.sh light
+log=work_dirs/quickstart/logs/install.log
+mkdir -p "$(dirname "$log")"
+echo "0. Set up the light environment in .venv-light (a minute or two the first time)"
+bash tools/setup_env.sh light > "$log" 2>&1 || {
+  status=$?
+  tail -n 30 "$log" | sed 's/^/  | /' >&2
+  echo "quickstart: the installation failed with status $status, log: $log" >&2
+  exit "$status"
+}
 exec .venv-light/bin/python tools/quickstart.py "$@"
