@@ -88,16 +88,22 @@ def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None
     own = module.state_dict()
     if any(key.startswith(KEPT) for key in state) and not any(key.startswith(ARCHITECTURE) for key in own):
         state = {key[len(ARCHITECTURE):]: value for key, value in state.items() if key.startswith(ARCHITECTURE)}
+    check_fit(module, state, source)
+    unexpected = [key for key in state if key not in own]
+    if unexpected:
+        print_log(f'{source}: {len(unexpected)} keys are not used by the model: {unexpected[:5]}', logger='current')
+    module.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Raise CheckpointError unless a state dict has every key of a module, in its shape."""
+    own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
              for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
         raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}'
                               + _problems(missing, wrong, list(state)))
-    unexpected = [key for key in state if key not in own]
-    if unexpected:
-        print_log(f'{source}: {len(unexpected)} keys are not used by the model: {unexpected[:5]}', logger='current')
-    module.load_state_dict(dict(state), strict=False)
 
 
 def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .algorithm import GroupFisherAlgorithm
 from .architecture import build_architecture
+from .checkpoint import check_fit
 from .mutator import ChannelMutator
 from .plugin import load_plugins
 from .registry import MODELS, build
@@ -86,7 +87,15 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     object.__setattr__(model, '_divisor', divisor)
     object.__setattr__(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))
     model.switch_to_deploy = types.MethodType(_switch_to_deploy, model)
+    # whoever loads it: mmengine's loader only logs what does not fit
+    model._register_load_state_dict_pre_hook(_refuse_what_does_not_fit, with_module=True)
     return model
+
+
+def _refuse_what_does_not_fit(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+    """Raise CheckpointError before anything is loaded."""
+    own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    check_fit(module, own, 'the checkpoint (is fix_subnet its structure?)')
 
 
 def check_divisor(divisor: Any) -> None:

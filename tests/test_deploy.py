@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
 from mmprune.check import random_masks, randomise_norms, relative_difference
+from mmprune.checkpoint import CheckpointError
 from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
@@ -148,6 +150,19 @@ def test_switch_to_deploy_pads_once(mutate_linear, hidden):
     assert model.net.fc1.out_features == hidden
     model.switch_to_deploy()
     assert model.fix_subnet == padded
+
+
+def test_whoever_loads_another_checkpoint_is_told():
+    """mmengine's loader, which upstream's deploy.py uses, would only log it."""
+    model = deploy_toy(Residual(), 1)
+    dense = ToyClassifier(Residual()).state_dict()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CheckpointError, match=r'is fix_subnet its structure.*shapes differ, first net\.'):
+        mmengine_load(model, dense)
+    with pytest.raises(CheckpointError, match=r'keys are missing'):
+        mmengine_load(model, {'other.weight': torch.ones(1)})
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    mmengine_load(model, before)
 
 
 # the published MobileNetV2
