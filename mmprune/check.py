@@ -49,8 +49,9 @@ def mask_dense(mutator: ChannelMutator, masks: Masks) -> nn.Module:
         for unit in mutator.units:
             for member in unit.channels.members:
                 if member.axis.role == 'in':
-                    dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1))
-                    tensors[member.axis.tensor].index_fill_(member.axis.dim, dropped, 0.0)
+                    weight = tensors[member.axis.tensor]
+                    dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
+                    weight.index_fill_(member.axis.dim, dropped, 0.0)
     return dense
 
 
@@ -78,7 +79,10 @@ def outputs(model: nn.Module, mutator: ChannelMutator, training: bool) -> List[T
     """Run a model on the demo input in float64 and return its output tensors."""
     set_mode(model, training)
     with torch.no_grad():
-        return output_tensors(mutator.demo_input(model))
+        tensors = output_tensors(mutator.demo_input(model))
+    if not tensors:
+        raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
+    return tensors
 
 
 def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn.Module]:

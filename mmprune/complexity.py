@@ -4,7 +4,7 @@ FLOPs mean multiply-adds of conv and linear layers, counted once per call; param
 used. No forward pass runs.
 """
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 from torch import nn
 
@@ -45,19 +45,23 @@ class Complexity:
 
     Attributes:
         graph (ChannelGraph): The traced model.
-        shapes (dict[str, tuple]): Dense shape of every parameter, each parameter once.
+        shapes (dict[str, tuple]): Dense shape of every parameter and buffer, each once.
+        parameters (list[str]): Those that are parameters.
     """
 
     graph: ChannelGraph
     shapes: Dict[str, Tuple[int, ...]]
+    parameters: List[str]
 
     @classmethod
     def of(cls, model: nn.Module, graph: ChannelGraph) -> 'Complexity':
         """Read the dense shapes off the model that was traced."""
-        return cls(graph, {name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+        parameters = dict(model.named_parameters())
+        tensors = {**dict(model.named_buffers()), **parameters}
+        return cls(graph, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, list(parameters))
 
     def shape(self, tensor: str, widths: Widths) -> Tuple[int, ...]:
-        """Return a parameter's shape under the given widths of channel axes."""
+        """Return a tensor's shape under the given widths of channel axes."""
         return tuple(widths.get((tensor, dim), size) for dim, size in enumerate(self.shapes[tensor]))
 
     def cost(self, widths: Widths) -> Dict[str, int]:
@@ -65,12 +69,16 @@ class Complexity:
         macs = acts = 0
         rows = {axis.tensor: axis for axis in self.graph.axes if axis.role in ('out', 'depthwise')}
         for call in self.graph.calls:
+            if call.computed_weight is not None:  # frozen, so it costs what it costs
+                macs += COUNTERS[call.kind](call, call.computed_weight)
+                acts += call.out_positions * call.out_channels
+                continue
             macs += COUNTERS[call.kind](call, self.shape(call.weight, widths))
             axis = rows[call.weight]
             kept = widths.get((axis.tensor, axis.dim), len(axis.ids))
             acts += call.out_positions * (call.out_channels * kept // len(axis.ids))
         params = 0
-        for tensor in self.shapes:
+        for tensor in self.parameters:
             elements = 1
             for size in self.shape(tensor, widths):
                 elements *= size

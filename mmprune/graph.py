@@ -80,7 +80,7 @@ class ChannelGraph:
         frozen (list[CoupledChannels]): Must stay, each with its reason.
         calls (list[LayerCall]): Layer calls with their traced shapes.
         axes (list[Axis]): All axes indexed by channels, frozen ones included.
-        kinds (dict[str, str]): Layer name -> ``conv`` or ``linear``.
+        kinds (dict[str, str]): Layer name -> ``conv``, ``linear`` or a kind of the user's.
     """
 
     units: List[CoupledChannels]
@@ -115,7 +115,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
         elif reason:
             reasons.update({int(r): reason for r in np.unique(root[ids]) if int(r) not in reasons})
     components = [root[axis.ids] for axis in axes]
-    kinds = {call.layer: call.kind for call in traced.calls}
+    kinds = {call.layer: call.kind for call in traced.calls if call.weight}
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
     for group in _signature_groups(axes, components, reasons, traced.num_ids):

@@ -6,10 +6,8 @@ A rule is called after the function ran, as ``rule(tracer, name, args, kwargs, o
 """
 from typing import Any, Callable, Dict, Sequence
 
-import torch
 from torch import Tensor
 
-from .label import to_axis
 from .op_rule import labelled, unknown
 
 Rule = Callable[..., None]
@@ -32,9 +30,11 @@ def _argument(args: Sequence[Any], kwargs: Dict[str, Any], position: int, name: 
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def _freeze_functional(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
+def _freeze_functional(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor,
+                       kind: str, positions: int, axis: int) -> None:
     for labels in labelled(tracer, args, kwargs):
         tracer.freeze(labels, f'{name} is called with a computed weight, which cannot be cut')
+    tracer.record_computed_call(_argument(args, kwargs, 1, 'weight'), kind, positions, out, axis)
 
 
 @register_layer('conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
@@ -43,11 +43,12 @@ def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], ou
     x, weight = args[0], _argument(args, kwargs, 1, 'weight')
     bias = _argument(args, kwargs, 2, 'bias')
     transposed = 'transpose' in name
-    groups = _argument(args, kwargs, 6 if transposed else 6, 'groups', 1)
-    if not tracer.is_tensor_of_model(weight):
-        _freeze_functional(tracer, name, args, kwargs)
-        return
+    groups = _argument(args, kwargs, 6, 'groups', 1)
     axis = x.dim() - weight.dim() + 1
+    positions = x.numel() // x.size(axis) if transposed else out.numel() // out.size(axis)
+    if not tracer.is_tensor_of_model(weight):
+        _freeze_functional(tracer, name, args, kwargs, out, 'conv', positions, axis)
+        return
     ids = tracer.channels_of(x, axis)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     channels, out_channels = x.size(axis), out.size(axis)
@@ -68,7 +69,6 @@ def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], ou
         tracer.tie_or_freeze(in_ids, ids)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), out_ids)
-    positions = x.numel() // channels if transposed else out.numel() // out_channels
     tracer.record_call(weight, 'conv', positions, out, axis)
     shape = [1] * out.dim()
     shape[axis] = out_channels
@@ -91,14 +91,15 @@ def linear(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], 
     """Linear layer on the last axis, whatever stands before it."""
     x, weight = args[0], _argument(args, kwargs, 1, 'weight')
     bias = _argument(args, kwargs, 2, 'bias')
+    positions = out.numel() // out.size(-1)
     if not tracer.is_tensor_of_model(weight):
-        _freeze_functional(tracer, name, args, kwargs)
+        _freeze_functional(tracer, name, args, kwargs, out, 'linear', positions, out.dim() - 1)
         return
     rows = tracer.axis(weight, 0, 'out')
     tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1))
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
-    tracer.record_call(weight, 'linear', out.numel() // out.size(-1), out, out.dim() - 1)
+    tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
     tracer.set_labels(out, rows.expand(out.shape))
 
 
@@ -130,6 +131,3 @@ def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str,
 def opaque(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Functions whose channel structure is not followed."""
     unknown(tracer, name, args, kwargs, out)
-
-
-__all__ = ['LAYER_RULES', 'register_layer', 'to_axis', 'torch']

@@ -78,20 +78,25 @@ def _unite(tracer: Any, op: str, left: Tensor, right: Tensor) -> Tensor:
 @register_op(
     'permute', 'transpose', 't', 'select', 'slice', 'split', 'split_with_sizes', 'chunk', 'unbind', 'expand', 'repeat',
     'unsqueeze', 'squeeze', 'flip', 'roll', 'index_select', 'narrow', 'pixel_shuffle', 'pixel_unshuffle',
-    'channel_shuffle', 'native_channel_shuffle', 'unfold', 'movedim', 'swapaxes', 'diagonal', 'tile',
-    'reflection_pad1d', 'reflection_pad2d', 'replication_pad1d', 'replication_pad2d', 'replication_pad3d')
+    'channel_shuffle', 'native_channel_shuffle', 'unfold', 'movedim', 'swapaxes', 'diagonal', 'tile')
 def movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Data movement: the same operation moves the labels."""
     labels = tracer.labels_of(args[0])
     if labels is None:
         return
-    if 'pad' in op:  # padding repeats pixels; torch pads floating point only
-        moved = tracer.current(labels.double(), *args[1:], **kwargs).long()
-    else:
-        moved = tracer.current(labels, *args[1:], **kwargs)
+    moved = tracer.run_on(labels, args, kwargs)
     outs, moves = (out, moved) if isinstance(out, (tuple, list)) else ([out], [moved])
     for tensor, label in zip(outs, moves):
         tracer.set_labels(tensor, label)
+
+
+@register_op('reflection_pad1d', 'reflection_pad2d', 'reflection_pad3d', 'replication_pad1d', 'replication_pad2d',
+             'replication_pad3d')
+def repeating_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Padding that repeats pixels repeats their labels; torch pads floating point only."""
+    labels = tracer.labels_of(args[0])
+    if labels is not None:
+        tracer.set_labels(out, tracer.run_on(labels.double(), args, kwargs).long())
 
 
 @register_op('view', '_unsafe_view', 'reshape', '_reshape_alias')
@@ -126,7 +131,7 @@ def index(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out
     """Advanced indexing by constant tensors."""
     labels = tracer.labels_of(args[0])
     if labels is not None:
-        tracer.set_labels(out, tracer.current(labels, *args[1:], **kwargs))
+        tracer.set_labels(out, tracer.run_on(labels, args, kwargs))
 
 
 @register_op('constant_pad_nd')

@@ -1,6 +1,6 @@
 """What one forward pass revealed about the channels of a model."""
 from dataclasses import dataclass, field
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -35,10 +35,11 @@ class LayerCall:
 
     Attributes:
         weight (str): Qualified name of the weight.
-        kind (str): ``conv`` or ``linear``.
+        kind (str): ``conv``, ``linear`` or a kind that a layer rule of the user's records.
         positions (int): How often each weight element is multiplied; MACs are ``positions * weight elements``.
         out_positions (int): Elements of one output channel.
         out_channels (int): Output channels.
+        computed_weight (tuple or None): Shape of a weight that is no parameter but computed; ``weight`` is empty then.
         by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
     """
 
@@ -48,6 +49,7 @@ class LayerCall:
     out_positions: int
     out_channels: int
     by_module: bool = True
+    computed_weight: Optional[Tuple[int, ...]] = None
 
     @property
     def layer(self) -> str:

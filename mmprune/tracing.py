@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .label import compact, constant_along, take_first, to_axis
@@ -141,11 +142,21 @@ class Tracer:
         by_module = bool(self.module_stack) and self.module_stack[-1] == name.rpartition('.')[0]
         self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module))
 
+    def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
+        """Write down a call with a weight that is no parameter: it always costs the same."""
+        channels = out.size(axis)
+        self.calls.append(LayerCall('', kind, positions, out.numel() // channels, channels, False, tuple(weight.shape)))
+
     def where(self) -> str:
         """Name the module that is running."""
         return f'module {self.module_stack[-1]!r}' if self.module_stack and self.module_stack[-1] else 'the model'
 
     # what the modes call
+
+    def run_on(self, labels: Tensor, args: Any, kwargs: Any) -> Any:
+        """Run the current operation on labels in place of its first argument; labels live on the CPU."""
+        rest = [tree_map(_to_cpu, value) for value in args[1:]]
+        return self.current(labels, *rest, **tree_map(_to_cpu, kwargs))
 
     def after_op(self, op: str, args: Any, kwargs: Any, out: Any) -> None:
         """Apply the rule of an aten operation."""
@@ -204,6 +215,10 @@ class _LayerMode(TorchFunctionMode):
         return out
 
 
+def _to_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
 def _tensor_names(model: nn.Module) -> Dict[int, str]:
     """Return ``id(tensor) -> qualified name`` of all parameters and buffers; the first name wins."""
     names: Dict[int, str] = {}
@@ -235,13 +250,15 @@ def _pop(tracer: Tracer) -> None:
 
 
 def output_tensors(value: Any) -> List[Tensor]:
-    """Return the tensors in a nested output of lists, tuples, dicts and plain objects with tensor attributes."""
+    """Return the tensors in a nested output of lists, tuples, dicts and objects with tensor attributes."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
         return [tensor for item in value.values() for tensor in output_tensors(item)]
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in output_tensors(item)]
+    if hasattr(value, '__dict__') and not isinstance(value, (type, nn.Module)) and not callable(value):
+        return output_tensors(vars(value))  # a dataclass, a data element
     return []
 
 
