@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from .architecture import build_architecture, pretrained_path
-from .checkpoint import CheckpointError, load_weights, read_state_dict
+from .checkpoint import CheckpointError, check_fit, load_weights, read_state_dict
 from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
 from .registry import MODELS, build
 
@@ -58,6 +58,8 @@ class GroupFisherAlgorithm(BaseModel):
         self._weights_are_ready = not self_initialised
         self.mutator: GroupFisherChannelMutator = build(MODELS, mutator or dict(type='GroupFisherChannelMutator'))
         self.mutator.prepare(architecture)
+        # each rank accumulates its own: DDP must not broadcast it
+        self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
 
     def init_weights(self) -> None:
         """Load the pruned checkpoint of ``init_cfg``, or initialise the dense architecture.
@@ -165,6 +167,8 @@ class GroupFisherAlgorithm(BaseModel):
         masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
         if masks is not None:  # cut first, so that the tensors fit
             self.mutator.cut(masks)
+        own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        check_fit(self, own, 'the checkpoint')  # mmengine's loader only logs what does not fit
         self.iterations = int(state_dict.get(prefix + ITERATIONS, self.iterations))
         super()._load_from_state_dict(state_dict, prefix, *args)
         unexpected = args[3] if len(args) > 3 else []

@@ -153,9 +153,7 @@ class ResourceInfoHook(Hook):
                              f'the target is {self.targets[-1]}')
         self.pending = [target for target in self.targets if ratio > target]
         self.finished = False
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                model.followers = [_AveragedFollower(hook.ema_model)]
+        model.followers = [_AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)

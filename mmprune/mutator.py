@@ -4,6 +4,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 import numpy as np
 import torch
+from mmengine import dist
 from torch import Tensor, nn
 
 from . import ops
@@ -193,7 +194,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         super().prepare(model)
         bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])
         self._start = dict(zip((unit.name for unit in self.units), bounds[:-1].tolist()))
-        self.register_buffer('fisher', torch.zeros(int(bounds[-1]), dtype=_accumulator_dtype(model)))
+        self.register_buffer('fisher', _empty_accumulator(model, int(bounds[-1])))
         self._tapped: Dict[str, Any] = {}
         for unit in self.units:
             for member in unit.channels.consumers:
@@ -221,6 +222,11 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
         return [(layer, stat.grad) for layer, module in self._tapped.items() for stat in module.stats
                 if stat.grad is not None]  # a recomputed or unused branch has none
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if dist.get_rank() != 0:  # rank 0 saved what it had accumulated itself; the ranks are summed
+            self.fisher.zero_()
 
     def remove_taps(self) -> None:
         """Give every layer its plain class back."""
@@ -310,6 +316,8 @@ class GroupFisherChannelMutator(ChannelMutator):
         if not scores:
             return None
         names = list(scores)
+        if not bool((self.fisher != 0).any()):
+            raise NotFiniteError('nothing finite was recorded since the last prune event')
         flat = torch.cat(list(scores.values())).cpu()
         position = int(flat.argmin())  # of a NaN, if there is one
         score = float(flat[position])
@@ -334,5 +342,8 @@ class NotFiniteError(RuntimeError):
     """Scores are not finite."""
 
 
-def _accumulator_dtype(model: nn.Module) -> torch.dtype:
-    return torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
+def _empty_accumulator(model: nn.Module, size: int) -> Tensor:
+    """Zeros on the model's device; in float64 for a float64 model, else in float32."""
+    parameter = next(model.parameters())
+    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return torch.zeros(size, dtype=dtype, device=parameter.device)

@@ -74,6 +74,7 @@ _TAPPED: Dict[Type[nn.Module], Type[nn.Module]] = {nn.Conv2d: GroupFisherConv2d,
 def add_tap(module: nn.Module) -> None:
     """Turn a conv or linear layer into its recording class, in place: same object, parameters, hooks and keys."""
     if isinstance(module, GroupFisherMixin):
+        module.__dict__.setdefault('stats', [])  # somebody built the recording class itself
         return
     plain = type(module)
     if plain not in _TAPPED:  # a subclass, for example mmcv's Conv2dAdaptivePadding: keep its own forward
