@@ -30,7 +30,10 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
         CheckpointError: There is no such file, or it is no PyTorch checkpoint.
     """
     if '://' in str(path):
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        try:
+            checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        except OSError as error:  # what urllib raises
+            raise CheckpointError(f'{role}: {path} cannot be downloaded ({_first_line(error)})') from None
     else:
         checkpoint = _load_file(Path(path), role)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None

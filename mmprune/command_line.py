@@ -15,6 +15,14 @@ from .structure import StructureError, write_text
 
 #: Mistakes of a user: the message is all that he needs.
 USER_ERRORS = (CheckpointError, StructureError, NoPrunableUnitError, FileNotFoundError)
+#: Arguments at the top of a config -> the key that they end up in.
+ARGUMENTS = {
+    'pretrained_path': 'model.architecture.init_cfg.checkpoint', 'interval': 'model.interval',
+    'normalization_type': 'model.mutator.channel_unit_cfg.normalization_type', 'lr_ratio': 'optim_wrapper.optimizer.lr',
+    'target_flop_ratio': 'save_ckpt_thr of mmprune.ResourceInfoHook in custom_hooks',
+    'input_shape': 'model.mutator.demo_input.input_shape', 'pruned_path': 'model.algorithm.init_cfg.checkpoint',
+    'finetune_lr': 'optim_wrapper.optimizer.lr', 'teacher_path': 'model.teacher.init_cfg.checkpoint',
+    'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor'}
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 
@@ -36,6 +44,7 @@ def runner_config(args: argparse.Namespace) -> Config:
     """Return the config with the shared options merged in."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
+    _refuse_arguments(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
@@ -52,6 +61,14 @@ def runner_config(args: argparse.Namespace) -> Config:
     if cfg.get('model_wrapper_cfg') is None and not torch.cuda.is_available():
         cfg.model_wrapper_cfg = dict(type='mmprune.PortableDDP')
     return cfg
+
+
+def _refuse_arguments(cfg: Config, options: Dict[str, Any]) -> None:
+    """Raise StructureError for options that would change nothing: arguments that the config has used already."""
+    for key in options:
+        if key in ARGUMENTS and str(cfg.model.get('type', '')).startswith('mmprune.'):
+            raise StructureError(f'--cfg-options {key}=... would change nothing: the config computes its model from '
+                                 f'{key} while it is read. Set {ARGUMENTS[key]} instead, or edit the config')
 
 
 def emit_json(value: Dict[str, Any], target: str) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from .config import architecture_of, plain
 from .mutator import ChannelMutator
 from .registry import MODELS, build
+from .structure import read_structure
 
 INPUT_SHAPE = (1, 3, 224, 224)
 
@@ -34,7 +35,7 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
         mutator = model.get('mutator')
         architecture = model['architecture']
     elif kind == 'GroupFisherDeploySubModel':
-        structure = model['fix_subnet']
+        structure = read_structure(model['fix_subnet'])
         unit = dict(type='mmprune.ChannelUnit', mutate_linear=model.get('mutate_linear', False))
         mutator = dict(type='mmprune.ChannelMutator', channel_unit_cfg=unit, demo_input=model.get('demo_input'))
         architecture = model['architecture']

@@ -30,7 +30,15 @@ def test_process_group_left_behind_fails_a_test_and_is_destroyed(tmp_path):
     ('', 'MMPRUNE_DATA does not name a folder'), ('no_such_folder', "names 'no_such_folder', which is no folder")])
 def test_data_root_skips_with_a_message(monkeypatch, request, folder, message):
     monkeypatch.setenv('MMPRUNE_DATA', folder)
+    monkeypatch.delenv('MMPRUNE_REQUIRE_DATA', raising=False)
     with pytest.raises(pytest.skip.Exception, match=message):
+        request.getfixturevalue('data_root')
+
+
+def test_data_root_fails_where_data_is_required(monkeypatch, request):
+    monkeypatch.delenv('MMPRUNE_DATA', raising=False)
+    monkeypatch.setenv('MMPRUNE_REQUIRE_DATA', '1')
+    with pytest.raises(pytest.fail.Exception, match='MMPRUNE_DATA does not name a folder'):
         request.getfixturevalue('data_root')
 
 

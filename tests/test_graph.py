@@ -1,4 +1,4 @@
-"""Units, worked out by hand for small nets, and for the five families that issue 2 names."""
+"""Units, worked out by hand for small nets, and for the five families of classifiers that are proven."""
 import json
 from pathlib import Path
 

@@ -144,7 +144,7 @@ def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Dict[str, Any]]:
 
 def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
     """Return the shape ``(1, C, H, W)`` that the costs of a deploy config are counted for."""
-    shape = (cfg['model'].get('demo_input') or {}).get('input_shape')
+    shape = (cfg['model'].get('demo_input') or {}).get('input_shape') or cfg.get('input_shape')
     return tuple(shape) if shape else (1, 3, 224, 224)
 
 
@@ -160,4 +160,5 @@ def with_divisor(cfg: Mapping[str, Any], divisor: Optional[int]) -> Dict[str, An
                              'mmprune.GroupFisherDeploySubModel')
     other = {key: copy.deepcopy(value) for key, value in cfg.items() if key != 'model'}
     other['model'] = model['architecture'] if divisor is None else dict(model, divisor=divisor)
+    other['input_shape'] = input_shape(cfg)
     return other

@@ -57,9 +57,9 @@ def assign(mutator: ChannelMutator, masks: List[np.ndarray]) -> Dict[str, np.nda
     result = {}
     for channels, mask in zip(candidates, masks):
         if channels.name in prunable:
-            first = channels.producers[0].index
-            result[channels.name] = mask[first].all(axis=1)
-            if not np.array_equal(mask[first].any(axis=1), result[channels.name]):
+            unit = prunable[channels.name]
+            result[channels.name] = unit.mask_of(mask)
+            if not np.array_equal(~unit.mask_of(~mask), result[channels.name]):
                 raise CheckpointError(f'source: the mask of {channels.name!r} splits channels that a grouped '
                                       'convolution ties')
         elif not mask.all():
