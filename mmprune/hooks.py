@@ -110,7 +110,7 @@ class ResourceInfoHook(Hook):
     """Follow the cost of the structure, save checkpoints at ratios of the dense cost, stop at the last of them.
 
     The ratio is arithmetic over traced shapes; no forward pass runs. It goes to the log and to the visualizer, with the
-    latest score and the time to the target.
+    latest pruned unit (its name to the log, its number to the visualizer) and score, and with the time to the target.
 
     Args:
         interval (int): Iterations between two log lines.
@@ -172,6 +172,7 @@ class ResourceInfoHook(Hook):
         scalars: Dict[str, float] = {f'{self.resource_type}_ratio': ratio}
         if self.algorithm.last_pruned is not None:
             scalars['pruned_score'] = self.algorithm.last_pruned.score
+            scalars['pruned_unit'] = list(self.algorithm.mutator.structure).index(self.algorithm.last_pruned.unit)
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         if due:

@@ -34,13 +34,16 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def dist_train(config: Path, work_dir: Path, *options: str) -> subprocess.CompletedProcess:
+def dist_train(config: Path, work_dir: Path, *options: str) -> None:
+    launch('dist_train.sh', str(config), '2', '--work-dir', str(work_dir), *options)
+
+
+def launch(script: str, *arguments: str) -> None:
     env = dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
                PYTHONPATH=str(TESTS))
-    done = subprocess.run(['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--work-dir',
-                           str(work_dir), *options], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(['bash', str(ROOT / 'tools' / script), *arguments], env=env, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
 
 
 @pytest.fixture(scope='module')
@@ -116,3 +119,27 @@ def test_finetuning_keeps_ranks_bit_equal(prune_config, pruned):
     structure = json.loads((pruned / 'fix_subnet.json').read_text())
     assert json.loads((work_dir / 'fix_subnet.json').read_text()) == structure
     assert first['state']['backbone.conv1.weight'].shape[0] == structure['backbone.conv1_(0, 8)_8']
+
+    # two processes test what one does
+    accuracies = []
+    for count in (1, 2):
+        metrics = work_dir / f'metrics{count}.json'
+        launch('dist_test.sh', str(config), str(work_dir / 'epoch_1.pth'), str(count), '--work-dir', str(work_dir),
+               '--json', str(metrics))
+        accuracies.append(json.loads(metrics.read_text())['accuracy/top1'])
+    assert accuracies[0] > 10
+    assert accuracies[0] == pytest.approx(accuracies[1])
+
+
+def test_resumed_ranks_stay_bit_equal(prune_config):
+    """The wrapper is built on the dense model, the checkpoint cuts it."""
+    work_dir = prune_config.parent / 'resumed'
+    target = 'custom_hooks.1.save_ckpt_thr=[0.3]'
+    dist_train(prune_config, work_dir, '--cfg-options', target)
+    before = ranks(work_dir)[0]
+    dist_train(prune_config, work_dir, '--resume', '--cfg-options', target, 'train_cfg.max_epochs=2')
+    first, second = ranks(work_dir)
+    assert differing(first['state'], second['state']) == []
+    assert first['iterations'] == 2 * before['iterations'] == 88
+    kept = [sum(int(value.sum()) for key, value in run['state'].items() if '.kept.' in key) for run in (before, first)]
+    assert kept[0] - kept[1] == 22  # one channel every second iteration
