@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from .architecture import build_architecture, pretrained_path
-from .checkpoint import CheckpointError, check_fit, load_weights, read_state_dict
+from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
 from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
 from .registry import MODELS, build
 
@@ -95,7 +95,7 @@ class GroupFisherAlgorithm(BaseModel):
             raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
                                   'prune run, such as flops_0.50.pth')
         self.mutator.cut(masks)
-        load_weights(self, path, 'pruned_path')
+        load_state(self, state, f'pruned_path: {path!r}')
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the architecture."""

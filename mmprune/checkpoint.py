@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from .structure import nearest
+from .whole_file import whole_file
 
 #: What the checkpoint of a prune run holds: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'
@@ -119,12 +120,6 @@ def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
 
 
 def save_whole(checkpoint: Mapping[str, Any], path: str) -> None:
-    """Write a checkpoint under a temporary name and move it into place."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{target.name}.tmp')
-    try:
+    """Write a checkpoint; it appears whole or not at all."""
+    with whole_file(path) as temporary:
         torch.save(checkpoint, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

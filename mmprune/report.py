@@ -2,8 +2,9 @@
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from .whole_file import whole_file
 
 HEADER = ('stage', 'accuracy (%)', 'MACs (M)', 'params (M)', 'latency (ms)')
 MISSING = '-'
@@ -107,14 +108,8 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
     FigureCanvasAgg(figure)
     before = [widths[name] for name in structure]
     _compose(figure, row_labels(list(structure)), before, list(structure.values()), title)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
-    try:
-        figure.savefig(temporary, format=target.suffix[1:] or 'png')
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=temporary.suffix[1:] or 'png')
 
 
 def row_labels(names: Sequence[str]) -> List[str]:

@@ -5,9 +5,10 @@ The file is flat, one key per unit that may be pruned, byte-compatible with mmra
 import difflib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from .whole_file import whole_file
 
 Structure = Dict[str, int]
 
@@ -83,18 +84,9 @@ def write_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[
 
 
 def write_text(text: str, path: Union[str, 'os.PathLike[str]']) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f'.{target.name}.')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a text file; it appears whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
 
 
 def format_structure(structure: Mapping[str, int], widths: Mapping[str, int],

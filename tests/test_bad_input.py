@@ -2,6 +2,7 @@
 import copy
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -440,9 +441,13 @@ def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
     def no_space(*args, **kwargs):
         raise OSError(28, 'No space left on device')
 
-    for function in ('replace', 'fdopen'):
+    def half_written(file, text, **kwargs):
+        file.write_bytes(text[:3].encode())
+        no_space()
+
+    for owner, function, failing in ((os, 'replace', no_space), (Path, 'write_text', half_written)):
         with monkeypatch.context() as patched:
-            patched.setattr(os, function, no_space)
+            patched.setattr(owner, function, failing)
             with pytest.raises(OSError, match='No space left'):
                 write_structure({'a': 2}, path)
         assert json.loads(path.read_text()) == {'a': 1}

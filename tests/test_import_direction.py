@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin'),
+    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin', 'whole_file'),
     ('op_rule',),
     ('layer_rule',),
     ('tracing',),

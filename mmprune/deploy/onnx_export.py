@@ -4,7 +4,6 @@ import inspect
 import io
 import os
 import warnings
-from pathlib import Path
 from typing import Any, Dict, Sequence, Tuple, Union
 
 import torch
@@ -12,6 +11,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ..tracing import output_tensors
+from ..whole_file import whole_file
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: ``torch.onnx.export`` has both exporters; older versions know the first one only
@@ -85,18 +85,12 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         raise ValueError(f"exporter 'dynamo' needs torch 2.5 or newer, this is {torch.__version__}; "
                          "use 'torchscript'")
     wrapped = DeployOutput(model).eval()
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{os.getpid()}.{target.name}')
-    try:
-        # the exporters talk about tracing and deprecation; the parity check judges the result
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter('ignore')
-            torch.onnx.export(wrapped, (x, ), str(temporary), input_names=['input'],
-                              **_version_arguments(wrapped, x, dynamic, exporter))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # the exporters talk about tracing and deprecation; the parity check judges the result
+    with whole_file(path) as temporary, torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(
+            io.StringIO()):
+        warnings.simplefilter('ignore')
+        torch.onnx.export(wrapped, (x, ), str(temporary), input_names=['input'],
+                          **_version_arguments(wrapped, x, dynamic, exporter))
     return wrapped
 
 

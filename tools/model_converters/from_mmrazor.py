@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmprune.algorithm import GroupFisherAlgorithm
-from mmprune.checkpoint import CheckpointError, load_state, read_state_dict, save_whole
+from mmprune.checkpoint import ARCHITECTURE, CheckpointError, load_state, read_state_dict, save_whole
 from mmprune.command_line import run
 from mmprune.config import plain
 from mmprune.from_config import read_config
@@ -23,7 +23,6 @@ from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 
 MASK = re.compile(r'mutator\.units\.(\d+)\.mutable_channel\.mask$')
-ARCHITECTURE = 'architecture.'
 
 
 def masks_in_order(state: Mapping[str, Tensor]) -> List[np.ndarray]:
