@@ -1,16 +1,13 @@
 """What pruning did, for people: a table of the stages and a picture of the structure before and after."""
 import os
-import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
-from .whole_file import whole_file
+from .figure import INK, QUIET, UNIT_NAME, new_figure, row_labels, save_figure
 
 HEADER = ('stage', 'accuracy (%)', 'MACs (M)', 'params (M)', 'latency (ms)')
 MISSING = '-'
-#: ``{first producer}_({start}, {end})_{channels}``, and ``#2`` behind it where units interleave
-UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\d+)?')
-BEFORE, AFTER, INK, QUIET = '#dfe3e8', '#2563ab', '#1f2933', '#66727f'
+BEFORE, AFTER = '#dfe3e8', '#2563ab'
 
 
 @dataclass
@@ -94,38 +91,16 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There is no unit, or a name is not that of a unit and ``widths`` is not given.
+        ValueError: There is no unit, a name is not that of a unit and ``widths`` is not given, or the suffix of the
+            picture tells no format (:class:`PictureError`).
     """
     if not structure:
         raise ValueError('the structure has no unit, so there is nothing to draw')
     widths = dict(widths) if widths is not None else original_widths(structure)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # an optional dependency
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('matplotlib is not installed: pip install matplotlib') from error
-    figure = Figure(figsize=(10.5, 2.0 + 0.27 * len(structure)), dpi=130, facecolor='white')
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.5, 2.0 + 0.27 * len(structure))
     before = [widths[name] for name in structure]
     _compose(figure, row_labels(list(structure)), before, list(structure.values()), title)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format=temporary.suffix[1:] or 'png')
-
-
-def row_labels(names: Sequence[str]) -> List[str]:
-    """Return short names of units: their first layer, without the module that all share; a range where it tells."""
-    matches = [UNIT_NAME.fullmatch(name) for name in names]
-    layers = [match['layer'] if match else name for name, match in zip(names, matches)]
-    parts = [layer.split('.') for layer in layers]
-    shared = 0
-    while all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
-        shared += 1
-    labels = []
-    for layer, part, match in zip(layers, parts, matches):
-        several = match and layers.count(layer) > 1
-        extra = f' {match["start"]}-{int(match["end"]) - 1}{match["suffix"] or ""}' if match and several else ''
-        labels.append('.'.join(part[shared:]) + extra)
-    return labels
+    save_figure(figure, path)
 
 
 def _compose(figure: Any, labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> None:

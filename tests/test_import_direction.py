@@ -8,8 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin', 'whole_file'),
-    ('op_rule',),
+    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
+    ('op_rule', 'figure'),
     ('layer_rule',),
     ('tracing',),
     ('graph',),
@@ -20,7 +20,7 @@ RANKS = (
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),
     ('distill', 'hooks', 'config'),
-    ('from_config', 'report'),
+    ('from_config', 'report', 'diagram'),
     ('command_line', 'deploy'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmprune.report import StageResult, draw_structure, format_stages, original_widths, row_labels
+from mmprune.figure import PictureError, row_labels
+from mmprune.report import StageResult, draw_structure, format_stages, original_widths
 
 ROOT = Path(__file__).parent.parent
 RESNET50 = ROOT / 'configs/mmcls/group_fisher/resnet50/group_fisher_act_resnet50_8xb32_in1k.json'
@@ -88,6 +89,12 @@ def test_widths_beyond_the_dense_ones_fit_in(tmp_path):
 def test_what_cannot_be_drawn(structure, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         draw_structure(structure, tmp_path / 'x.png')
+    assert not list(tmp_path.iterdir())
+
+
+def test_structure_in_an_unknown_format(tmp_path):
+    with pytest.raises(PictureError, match='structure.foo'):
+        draw_structure(STRUCTURE, tmp_path / 'structure.foo')
     assert not list(tmp_path.iterdir())
 
 

@@ -2,11 +2,15 @@
 
 python tools/pruning/show_units.py CONFIG
 python tools/pruning/show_units.py CONFIG --json units.json
+python tools/pruning/show_units.py CONFIG --picture units.png
 """
 import argparse
+from pathlib import Path
 from typing import Any, Dict, List
 
 from mmprune.command_line import add_config_options, emit_json, run
+from mmprune.diagram import draw_units
+from mmprune.figure import picture_format
 from mmprune.from_config import mutator_from_config
 from mmprune.graph import Member
 from mmprune.mutator import ChannelMutator
@@ -56,12 +60,17 @@ def main() -> None:
     parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
     parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
     parser.add_argument('--json', help='write everything to a file, or - for stdout (nothing else then)')
+    parser.add_argument('--picture', help='draw which layers produce and read each unit, .svg or .png')
     add_config_options(parser)
     args = parser.parse_args()
+    if args.picture:
+        picture_format(args.picture)  # a wrong suffix shows before the model is built
     mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options)
     found = describe(mutator)
     if args.json:
         emit_json(found, args.json)
+    if args.picture:
+        draw_units(mutator, args.picture, title=Path(args.config.rpartition('::')[2]).stem)
     if args.json != '-':
         print_table(found)
 
