@@ -169,11 +169,12 @@ def _notes(lines: Sequence[Line]) -> Dict[int, List[Tuple[str, str]]]:
 
 
 def _brief(reason: str, length: int = 56) -> str:
-    """Return a reason without what it says in brackets, cut at a comma or a word if it is too long."""
+    """Return a reason without what it says in brackets at its end; if too long, cut at a bracket, comma or word."""
     reason = re.sub(r' \([^()]*\)$', '', reason)
     if len(reason) <= length:
         return reason
-    return (reason[:length].rpartition(',')[0] or reason[:length].rpartition(' ')[0] or reason[:length]) + ' …'
+    start = reason[:length]
+    return next((start.rpartition(mark)[0] for mark in (' (', ',', ' ') if mark in start), start) + ' …'
 
 
 def _compose(rows: Sequence[Row], lines: Sequence[Line], shared: str, title: str, summary: str) -> Any:

@@ -165,6 +165,9 @@ def test_long_reasons_are_cut_and_brackets_left_out():
         "linear layer 'fc' is coupled to it")
     assert diagram._brief("it is the model's input, or comes from an operation without channels") == (
         "it is the model's input …")
+    assert diagram._brief("op 'sort' has no channel rule (add one, as docs/extending.md tells) in 'net.block'") == (
+        "op 'sort' has no channel rule …")
+    assert diagram._brief('one word after another ' * 5) == 'one word after another one word after another one word …'
     assert diagram._brief('x' * 80) == 'x' * 56 + ' …'
 
 
