@@ -1,88 +1,44 @@
-"""Proof that a cut is right: the cut model computes what the masked dense model computes.
-
-Masked dense: the dense model with the consumers' input columns of the dropped channels set to zero. Zeroing anything
-earlier would not be exact, since activations like sigmoid map zero to something else.
-"""
-import copy
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+"""Proof that a cut is right: the cut model computes what the masked dense model computes, and costs what is said."""
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .equivalence import Masks, cut_copy, difference, double_copy, outputs, random_masks, randomise
 from .mutator import ChannelMutator
-from .tracing import output_tensors
+from .nested import output_tensors
 
-Masks = Mapping[str, np.ndarray]
-
-
-def random_masks(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, np.ndarray]:
-    """Return masks that drop a random ``ratio`` of every unit's classes, at least one stays."""
-    random = np.random.RandomState(seed)
-    masks: Dict[str, np.ndarray] = {}
-    for unit in mutator.units:
-        count = len(unit.kept)
-        masks[unit.name] = np.ones(count, dtype=bool)
-        masks[unit.name][random.permutation(count)[:min(count - 1, round(count * ratio))]] = False
-    return masks
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def randomise_norms(model: nn.Module, seed: int) -> None:
-    """Give every norm random running statistics and affine parameters, so that no channel is like another."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if hasattr(module, 'running_mean') and isinstance(module.running_mean, Tensor):
-                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.1)
-                module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
-                for name, centre in (('weight', 1.0), ('bias', 0.0)):
-                    tensor = getattr(module, name, None)
-                    if isinstance(tensor, Tensor):
-                        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2 + centre)
+@dataclass
+class Proof:
+    """What a proof found.
 
+    Attributes:
+        units (int): Units that may be pruned.
+        differences (list[float]): Largest relative difference of masked dense and cut model, float64, one a seed.
+        same_shapes (bool): The outputs keep their shapes.
+        backward (bool): A backward pass through the cut model gives finite gradients.
+        macs (tuple[int, int]): Multiply-adds of the last cut model, by arithmetic and counted while it ran.
+        share (float): Share of the multiply-adds that goes if every unit is cut to one class.
+        unaccounted (list[str]): Conv and linear layers with channels neither in a unit nor frozen.
+    """
 
-def mask_dense(mutator: ChannelMutator, masks: Masks) -> nn.Module:
-    """Return a copy of the mutator's dense model with the dropped channels masked at their consumers."""
-    dense = copy.deepcopy(mutator.model)
-    tensors = dict(dense.named_parameters(remove_duplicate=False))
-    with torch.no_grad():
-        for unit in mutator.units:
-            for member in unit.channels.members:
-                if member.axis.role == 'in':
-                    weight = tensors[member.axis.tensor]
-                    dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
-                    weight.index_fill_(member.axis.dim, dropped, 0.0)
-    return dense
+    units: int
+    differences: List[float]
+    same_shapes: bool
+    backward: bool
+    macs: Tuple[int, int]
+    share: float
+    unaccounted: List[str]
 
-
-def relative_difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-    """Return the largest difference of two lists of tensors, over the largest value; inf where shapes differ."""
-    if [a.shape for a in left] != [b.shape for b in right]:
-        return float('inf')
-    worst = 0.0
-    for a, b in zip(left, right):
-        if a.numel():
-            difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
-            worst = max(worst, difference if difference == difference else float('inf'))
-    return worst
-
-
-def set_mode(model: nn.Module, training: bool) -> None:
-    """Set train or eval mode; whatever drops at random stays off."""
-    model.train(training)
-    for module in model.modules():
-        if 'drop' in type(module).__name__.lower():
-            module.eval()
-
-
-def outputs(model: nn.Module, mutator: ChannelMutator, training: bool) -> List[Tensor]:
-    """Run a model on the demo input in float64 and return its output tensors."""
-    set_mode(model, training)
-    with torch.no_grad():
-        tensors = output_tensors(mutator.demo_input(model))
-    if not tensors:
-        raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
-    return tensors
+    def holds(self, limit: float = 1e-10) -> bool:
+        """Tell whether everything is as it must be."""
+        return (max(self.differences) < limit and self.same_shapes and self.backward and not self.unaccounted
+                and self.macs[0] == self.macs[1])
 
 
 def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn.Module]:
@@ -95,15 +51,12 @@ def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn
     Returns:
         tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.
     """
-    double = copy.deepcopy(mutator)
-    double.model.double()
-    dense = mask_dense(double, masks)
-    double.cut(masks)
-    worst = 0.0
-    for training in (False, True):
-        cut = copy.deepcopy(double.model)
-        worst = max(worst, relative_difference(outputs(dense, double, training), outputs(cut, double, training)))
-    return worst, double.model
+    return difference(double_copy(mutator.model), mutator.units, mutator.demo_input, masks)
+
+
+def masks_around(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, np.ndarray]:
+    """Return masks that drop random classes: ``ratio`` of them on average, of units of one width different shares."""
+    return random_masks(mutator.units, ratio, seed, spread=0.5 * min(ratio, 1 - ratio))
 
 
 def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[str, Any]:
@@ -111,7 +64,7 @@ def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[
 
     Args:
         mutator (ChannelMutator): Prepared on a dense model, whose norms get random values.
-        ratio (float): Share of every unit that goes.
+        ratio (float): Share of a unit that goes, on average; units of one width get different shares.
         seeds (int): How many random choices.
 
     Returns:
@@ -119,6 +72,82 @@ def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[
     """
     differences = []
     for seed in range(seeds):
-        randomise_norms(mutator.model, seed)
-        differences.append(largest_difference(mutator, random_masks(mutator, ratio, seed))[0])
+        randomise(mutator.model, seed)
+        differences.append(largest_difference(mutator, masks_around(mutator, ratio, seed))[0])
     return {'max_relative_difference': max(differences), 'per_seed': differences, 'units': len(mutator.units)}
+
+
+def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
+    """Check everything that a cut promises, for random channels of every unit.
+
+    Args:
+        mutator (ChannelMutator): Prepared on a dense model, whose norms get random values; its demo input holds two
+            samples or more.
+        ratio (float): Share of a unit that goes, on average.
+        seeds (int): How many random choices.
+    """
+    result = verify(mutator, ratio, seeds)
+    dense = double_copy(mutator.model)
+    masks = masks_around(mutator, ratio, seeds - 1)
+    cut = cut_copy(dense, mutator.units, masks)
+    before = outputs(dense, mutator.demo_input, False)
+    after = outputs(cut, mutator.demo_input, False)
+    return Proof(len(mutator.units), result['per_seed'], [x.shape for x in before] == [x.shape for x in after],
+                 runs_backward(cut, mutator.demo_input), (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
+                 prunable_share(mutator), unaccounted_layers(mutator))
+
+
+def _macs(mutator: ChannelMutator, masks: Masks) -> int:
+    return mutator.complexity.cost(mutator.surgery.widths_with(masks))['macs']
+
+
+def prunable_share(mutator: ChannelMutator) -> float:
+    """Return the share of the multiply-adds that goes if every unit of a dense model is cut to one class."""
+    masks = {unit.name: np.arange(len(unit.kept)) == 0 for unit in mutator.units}
+    return 1 - _macs(mutator, masks) / mutator.cost['macs']
+
+
+def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
+    """Run a model in eval mode and count the multiply-adds of the conv and linear modules that really run."""
+    total = 0
+
+    def count(module: nn.Module, args: Any, out: Tensor) -> None:
+        nonlocal total
+        transposed = getattr(module, 'transposed', False)
+        elements = args[0].numel() if transposed else out.numel()
+        total += elements * module.weight[0].numel()  # type: ignore[index, operator]
+
+    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, LAYERS)]
+    outputs(model, forward, training=False)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:
+    """Run a forward and a backward pass in train mode and tell whether all gradients are finite."""
+    model.train()
+    tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.requires_grad]
+    loss = sum((tensor.square().mean() for tensor in tensors), torch.zeros(()))
+    loss.backward()  # type: ignore[no-untyped-call]
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return bool(grads) and all(bool(grad.isfinite().all()) for grad in grads)
+
+
+def unaccounted_layers(mutator: ChannelMutator) -> List[str]:
+    """Return the weights of conv and linear modules with rows or columns neither in a unit nor frozen."""
+    seen: Dict[Tuple[str, int], np.ndarray] = {}
+    for channels in [*(unit.channels for unit in mutator.units), *mutator.frozen]:
+        for member in channels.members:
+            marks = seen.setdefault((member.axis.tensor, member.axis.dim), np.zeros(len(member.axis.ids), dtype=bool))
+            marks[member.index] = True
+    missing = []
+    for name, _ in mutator.model.named_parameters():
+        layer = mutator.model.get_submodule(name.rpartition('.')[0])
+        if name.endswith('weight') and isinstance(layer, LAYERS):
+            groups = getattr(layer, 'groups', 1)
+            depthwise = groups > 1 and groups == getattr(layer, 'in_channels', 0)
+            dims = (0,) if depthwise else (0, 1)  # a depthwise conv has one column
+            if not all((name, dim) in seen and seen[name, dim].all() for dim in dims):
+                missing.append(name)
+    return missing

@@ -69,6 +69,8 @@ class Complexity:
         macs = acts = 0
         rows = {axis.tensor: axis for axis in self.graph.axes if axis.role in ('out', 'depthwise')}
         for call in self.graph.calls:
+            if call.training_only:
+                continue
             if call.computed_weight is not None:  # frozen, so it costs what it costs
                 macs += COUNTERS[call.kind](call, call.computed_weight)
                 acts += call.out_positions * call.out_channels
@@ -108,5 +110,7 @@ class Complexity:
         if not hasattr(self, '_by_weight'):
             self._by_weight: Dict[str, Tuple[LayerCall, ...]] = {}
             for call in self.graph.calls:
+                if call.training_only:
+                    continue
                 self._by_weight[call.weight] = (*self._by_weight.get(call.weight, ()), call)
         return self._by_weight.get(weight, ())

@@ -1,11 +1,16 @@
 """One tracing input per model family: how to run a model once, without data."""
-from typing import Any, Sequence
+import copy
+import math
+from typing import Any, List, Sequence
 
 import torch
 from mmengine.model import BaseModel
 from torch import nn
 
 from .registry import TASK_UTILS
+
+#: Shorter side of the images of a trial cut.
+TRIAL_SIZE = 128
 
 
 @TASK_UTILS.register_module()
@@ -27,6 +32,21 @@ class DemoInput:
         parameter = next(model.parameters())
         generator = torch.Generator().manual_seed(0)
         return torch.randn(self.input_shape, generator=generator).to(parameter.device, parameter.dtype)
+
+    def for_trial(self) -> List['DemoInput']:
+        """Return inputs for the trial cut, the cheapest first: two samples, small images where the model takes them."""
+        batch, *rest = self.input_shape
+        shapes = [(max(2, batch), *rest)]
+        if len(rest) == 3 and min(rest[1:]) > TRIAL_SIZE:
+            scale = TRIAL_SIZE / min(rest[1:])
+            small = [math.ceil(size * scale / 32) * 32 for size in rest[1:]]
+            shapes.insert(0, (max(2, batch), rest[0], *small))
+        return [self._with_shape(shape) for shape in shapes]
+
+    def _with_shape(self, shape: Sequence[int]) -> 'DemoInput':
+        other = copy.copy(self)
+        other.input_shape = tuple(shape)
+        return other
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""

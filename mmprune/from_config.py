@@ -37,7 +37,8 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
     elif kind == 'GroupFisherDeploySubModel':
         structure = read_structure(model['fix_subnet'])
         unit = dict(type='mmprune.ChannelUnit', mutate_linear=model.get('mutate_linear', False))
-        mutator = dict(type='mmprune.ChannelMutator', channel_unit_cfg=unit, demo_input=model.get('demo_input'))
+        mutator = dict(type='mmprune.ChannelMutator', channel_unit_cfg=unit, demo_input=model.get('demo_input'),
+                       include=model.get('include'), exclude=model.get('exclude'))
         architecture = model['architecture']
     else:
         architecture = architecture_of(cfg)
@@ -84,5 +85,5 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
         mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=INPUT_SHAPE)
     model: nn.Module = MODELS.build(architecture)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
-    mutator.prepare(model)
+    mutator.prepare(model, proven=structure)
     return mutator, structure

@@ -9,11 +9,14 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 from torch import nn
 
-from .trace import Axis, LayerCall, Trace
+from .coupling import couple
+from .trace import Axis, IdleLayer, LayerCall, Trace
 from .tracing import trace_model
 
 NO_CONSUMER = 'no conv or linear layer reads it'
 NO_PRODUCER = 'no conv or linear layer produces it'
+ONLY_CHANNEL = 'it is the only channel of its layer'
+ALL_OR_NONE = 'its channels are all tied to one another, so that none can go alone'
 #: Roles of axes, in the order in which they name a unit.
 ROLES = ('out', 'depthwise', 'in', 'affine')
 
@@ -105,8 +108,8 @@ def build_graph(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Channe
 
 def group_channels(traced: Trace) -> ChannelGraph:
     """Group the ids of a trace into classes and units."""
-    root = connected_components(traced.num_ids, *traced.ties)
-    axes, reasons = list(traced.axes), _frozen_roots(traced, root)
+    root, reasons = couple(traced)
+    axes = list(traced.axes)
     for name, ids in traced.loose.items():
         axis, reason = _cut_axis(name, root[ids], axes)
         if axis is not None:
@@ -116,6 +119,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
             reasons.update({int(r): reason for r in np.unique(root[ids]) if int(r) not in reasons})
     components = [root[axis.ids] for axis in axes]
     kinds = {call.layer: call.kind for call in traced.calls if call.weight}
+    kinds.update({layer.layer: layer.kind for layer in traced.idle})
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
     for group in _signature_groups(axes, components, reasons, traced.num_ids):
@@ -124,38 +128,24 @@ def group_channels(traced: Trace) -> ChannelGraph:
             reason = NO_CONSUMER
         if reason is None and not group.producers:
             reason = NO_PRODUCER
+        if reason is None and group.num_classes == 1:
+            reason = ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL
         group.frozen = reason
         if group.producers or group.consumers:
             (units if reason is None else frozen).append(group)
+    frozen += [group for layer in traced.idle for group in _idle_channels(layer)]
     _name(units)
     _name(frozen)
     return ChannelGraph(units, frozen, traced.calls, axes, kinds)
 
 
-def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the smallest id of each id's component, ``ndarray[count]``; edges are ``left[i] - right[i]``."""
-    parent = np.arange(count)
-    while True:
-        low, high = np.minimum(parent[left], parent[right]), np.maximum(parent[left], parent[right])
-        apart = low != high
-        if not apart.any():
-            return parent
-        left, right = left[apart], right[apart]
-        np.minimum.at(parent, high[apart], low[apart])
-        while True:
-            grand = parent[parent]
-            if np.array_equal(grand, parent):
-                break
-            parent = grand
-
-
-def _frozen_roots(traced: Trace, root: np.ndarray) -> Dict[int, str]:
-    """Return component -> reason; the first reason given wins."""
-    reasons: Dict[int, str] = {}
-    for ids, reason in traced.frozen:
-        for component in np.unique(root[ids]).tolist():
-            reasons.setdefault(component, reason)
-    return reasons
+def _idle_channels(layer: IdleLayer) -> List[CoupledChannels]:
+    """Return the channels of a layer that was not seen, as frozen groups: its rows and its columns."""
+    groups = []
+    for dim, role in enumerate(('out', 'in')):
+        ids = np.arange(layer.shape[dim])
+        groups.append(CoupledChannels('', [Member(Axis(layer.weight, dim, role, 1, ids), ids[:, None])], layer.reason))
+    return groups
 
 
 def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optional[int], Optional[str]]:

@@ -17,6 +17,16 @@ def compact(labels: Tensor) -> Tensor:
     return labels
 
 
+def canonical(labels: Tensor) -> Tensor:
+    """Return the labels with every axis along which they are constant reduced to size 1."""
+    labels = compact(labels)
+    if sum(size > 1 for size in labels.shape) > 1:
+        for axis in range(labels.dim()):
+            if labels.size(axis) > 1 and constant_along(labels, [axis]):
+                labels = labels.narrow(axis, 0, 1)
+    return labels
+
+
 def take_first(labels: Tensor, axes: Sequence[int]) -> Tensor:
     """Return the labels at position 0 of each of the axes, which keep size 1."""
     for axis in axes:

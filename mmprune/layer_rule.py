@@ -6,7 +6,7 @@ A rule is called after the function ran, as ``rule(tracer, name, args, kwargs, o
 """
 from typing import Any, Callable, Dict, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .op_rule import labelled, unknown
 
@@ -55,18 +55,18 @@ def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], ou
     depthwise = groups > 1 and groups == channels
     if depthwise and not transposed:
         rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
-        tracer.tie_or_freeze(rows, ids.repeat_interleave(out_channels // groups))
+        tracer.tie_or_freeze(rows, ids.repeat_interleave(out_channels // groups), x)
         out_ids = rows
     elif depthwise:
         rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
-        tracer.tie_or_freeze(rows, ids)
+        tracer.tie_or_freeze(rows, ids, x)
         out_ids = rows
         if out_channels != groups:
             out_ids = rows.repeat_interleave(out_channels // groups)
     else:
         out_ids = _tied_axis(tracer, weight, out_axis, 'out', out_channels, groups)
         in_ids = _tied_axis(tracer, weight, in_axis, 'in', channels, groups)
-        tracer.tie_or_freeze(in_ids, ids)
+        tracer.tie_or_freeze(in_ids, ids, x)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), out_ids)
     tracer.record_call(weight, 'conv', positions, out, axis)
@@ -96,7 +96,7 @@ def linear(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], 
         _freeze_functional(tracer, name, args, kwargs, out, 'linear', positions, out.dim() - 1)
         return
     rows = tracer.axis(weight, 0, 'out')
-    tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1))
+    tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
     tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
@@ -112,13 +112,29 @@ def channelwise(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, A
     ids = tracer.channels_of(x, 1)
     for tensor in [*args[1:], *kwargs.values()]:
         if isinstance(tensor, Tensor) and tracer.is_tensor_of_model(tensor) and tensor.numel() > 1:
-            tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids)
+            tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids, x)
     shape = [1] * out.dim()
     shape[1] = out.size(1)
     tracer.set_labels(out, ids.view(shape).expand(out.shape))
 
 
-@register_layer('layer_norm', 'group_norm', 'local_response_norm', 'normalize')
+@register_layer('group_norm')
+def group_norm(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Group norm of a ``nn.GroupNorm`` with weights: whole groups go together. Otherwise it freezes them."""
+    x, groups = args[0], _argument(args, kwargs, 1, 'num_groups')
+    weight = _argument(args, kwargs, 2, 'weight')
+    if tracer.labels_of(x) is None:
+        return
+    followed = isinstance(tracer.module, nn.GroupNorm) and weight is not None and tracer.is_tensor_of_model(weight)
+    if groups == 1 or not followed:
+        cross_channel(tracer, name, args, kwargs, out)
+        return
+    ids = tracer.channels_of(x, 1)
+    tracer.fix(ids.view(groups, -1), [1], f'{name} normalises over groups of channels')
+    channelwise(tracer, name, args, kwargs, out)
+
+
+@register_layer('layer_norm', 'local_response_norm', 'normalize')
 def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
     """Layers that normalise across channels freeze them."""
     labels = tracer.labels_of(args[0])
@@ -127,7 +143,36 @@ def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str,
         tracer.set_labels(out, labels)
 
 
-@register_layer('scaled_dot_product_attention', 'multi_head_attention_forward', 'embedding', 'embedding_bag')
+@register_layer('repeat_interleave')
+def repeat_interleave(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Every channel several times; aten would show an index."""
+    repeats, dim = _argument(args, kwargs, 1, 'repeats'), _argument(args, kwargs, 2, 'dim')
+    labels = tracer.labels_of(args[0])
+    if labels is None:
+        return
+    if isinstance(repeats, Tensor):
+        unknown(tracer, name, args, kwargs, out)
+    else:
+        tracer.set_labels(out, labels.repeat_interleave(repeats, dim))
+
+
+@register_layer('multi_head_attention_forward')
+def multi_head_attention(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+    """Attention as one function: its projections cost what they cost, and stay."""
+    unknown(tracer, name, args, kwargs, out, f'{name} combines its channels with one another')
+    query, key, out_proj = args[0], args[1], _argument(args, kwargs, 11, 'out_proj_weight')
+    packed = _argument(args, kwargs, 5, 'in_proj_weight')
+    names = ('q_proj_weight', 'k_proj_weight', 'v_proj_weight')
+    weights = [(packed, query)] if packed is not None else list(zip([kwargs.get(n) for n in names],
+                                                                   (query, key, args[2])))
+    for weight, x in [*weights, (out_proj, query)]:
+        if isinstance(weight, Tensor) and tracer.is_tensor_of_model(weight):
+            for axis, role in ((0, 'out'), (1, 'in')):
+                tracer.freeze(tracer.axis(weight, axis, role), f'{name} combines its channels with one another')
+            tracer.record_positions(weight, 'linear', x.numel() // x.size(-1))
+
+
+@register_layer('scaled_dot_product_attention', 'embedding', 'embedding_bag')
 def opaque(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Functions whose channel structure is not followed."""
-    unknown(tracer, name, args, kwargs, out)
+    unknown(tracer, name, args, kwargs, out, f'{name} combines its channels with one another')

@@ -1,6 +1,6 @@
 """The channel mutator: all units of a model, their present structure, and the surgery that makes it real."""
 import math
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -8,11 +8,13 @@ from mmengine import dist
 from torch import Tensor, nn
 
 from . import ops
+from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .graph import ChannelGraph, CoupledChannels, build_graph
 from .registry import MODELS, TASK_UTILS, build
 from .structure import Structure, check_structure
 from .surgery import Surgery
+from .trial import breaking_units
 from .unit import by_name
 
 KEPT = 'kept.'
@@ -29,6 +31,11 @@ class ChannelMutator(nn.Module):
     Args:
         channel_unit_cfg (dict): Type and arguments of the units.
         demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        include (str or list[str], optional): Only units whose producers match one of these patterns are pruned; see
+            :class:`~mmprune.choice.Choice`.
+        exclude (str or list[str], optional): Units with a producer that matches stay.
+        min_channels (int or dict[str, int]): Channels of a unit that stay at least, for all or by pattern.
+        trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`mmprune.trial`.
 
     Attributes:
         units (list[ChannelUnit]): May be pruned, in the order of the forward pass.
@@ -41,38 +48,54 @@ class ChannelMutator(nn.Module):
     complexity: Complexity
     model: nn.Module
 
-    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None) -> None:
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
+                 include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
+                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
         self.demo_input = build(TASK_UTILS, demo_input or dict(type='DemoInput'))
+        self.choice = Choice(include, exclude, min_channels)
+        self.trial_cut = trial_cut
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, proven: Optional[Collection[str]] = None) -> None:
         """Trace the dense model and build its units.
 
         Args:
             model (nn.Module): The dense architecture; it is changed in place by everything that follows.
+            proven (collection[str], optional): Units that a prune run has found, such as those of a structure. Where
+                they are the units found here, no trial cut is made.
 
         Raises:
             NoPrunableUnitError: No channel of the model may be pruned; the message says why.
+            PatternError: A pattern matches no layer.
         """
         # not a child module: the architecture belongs to the algorithm
         object.__setattr__(self, 'model', model)
         graph = build_graph(model, self.demo_input)
         self.complexity = Complexity.of(model, graph)
+        self.choice.check(layers_of([*graph.units, *graph.frozen]))
         self.units, self.frozen = [], list(graph.frozen)
         for channels in graph.units:
             unit = build(MODELS, dict(self.channel_unit_cfg, channels=channels))
-            reason = unit.reason_to_freeze(graph.kinds) or self._reason_to_freeze(channels, graph)
-            if reason is None:
-                self.units.append(unit)
-            else:
-                channels.frozen = reason
-                self.frozen.append(channels)
+            unit.min_classes = math.ceil(self.choice.min_channels_of(channels) / unit.multiplicity)
+            self.units.append(unit)
+        self._freeze({unit.name: reason for unit in self.units if (
+            reason := unit.reason_to_freeze(graph.kinds) or self.choice.reason_to_freeze(unit.channels)
+            or self._reason_to_freeze(unit.channels, graph))})
+        if self.trial_cut and {*(proven or ())} != {unit.name for unit in self.units}:
+            self._freeze(breaking_units(model, self.units, self.demo_input))
         if not self.units:
             lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
                                       + '\n  '.join(lines or ['it calls no conv or linear layer']))
         self.surgery = Surgery(model, self.units)
+
+    def _freeze(self, reasons: Mapping[str, str]) -> None:
+        """Move units to the frozen channels, by name with a reason."""
+        for unit in self.units:
+            unit.channels.frozen = reasons.get(unit.name)
+        self.frozen += [unit.channels for unit in self.units if unit.name in reasons]
+        self.units = [unit for unit in self.units if unit.name not in reasons]
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
         """Return why this mutator cannot prune the channels, or None."""
@@ -179,6 +202,7 @@ class GroupFisherChannelMutator(ChannelMutator):
     Args:
         channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
         demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        include, exclude, min_channels, trial_cut: See :class:`ChannelMutator`.
 
     Attributes:
         fisher (Tensor[total classes]): One accumulator for all units, so that one all_reduce serves an event.
@@ -186,12 +210,15 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     fisher: Tensor
 
-    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None) -> None:
-        super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input)
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
+                 include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
+                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
+        super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,
+                         min_channels, trial_cut)
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, proven: Optional[Collection[str]] = None) -> None:
         """Trace the dense model, build its units and tap the inputs of their consumers."""
-        super().prepare(model)
+        super().prepare(model, proven)
         bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])
         self._start = dict(zip((unit.name for unit in self.units), bounds[:-1].tolist()))
         self.register_buffer('fisher', _empty_accumulator(model, int(bounds[-1])))
@@ -295,12 +322,12 @@ class GroupFisherChannelMutator(ChannelMutator):
         return self._scatter[layers]
 
     def scores(self) -> Dict[str, Tensor]:
-        """Return unit name -> ``Tensor[classes]`` of the units with more than one class left; dropped ones inf."""
+        """Return unit name -> ``Tensor[classes]`` of the units above their floor; dropped ones inf."""
         widths, scores = self.widths, {}
         for unit in self.units:
             start = self._start[unit.name]
             unit.fisher = self.fisher[start:start + len(unit.kept)]
-            if unit.num_classes > 1:
+            if unit.num_classes > unit.min_classes:
                 alive = torch.from_numpy(unit.kept).to(self.fisher.device)
                 score = unit.score(self.complexity, widths)
                 scores[unit.name] = torch.where(alive, score, torch.full_like(score, float('inf')))

@@ -1,8 +1,9 @@
 """What every aten operation does to channel labels: one table entry an operation.
 
 A rule is called after the operation ran, as ``rule(tracer, op, args, kwargs, out)``. ``tracer`` is the
-:class:`~mmprune.tracing.Tracer`; the rule reads the labels of its inputs, unites or freezes channel ids, and
-labels ``out``. An operation without an entry freezes every channel that it touches.
+:class:`~mmprune.tracer.Tracer`; the rule reads the labels of its inputs, unites or freezes channel ids, and
+labels ``out``. An operation without an entry freezes every channel that it touches. A ``torch.autograd.Function``
+counts as one operation, by its class name, if it has an entry.
 
 The table is keyed by the operation's name without a trailing underscore (``add_`` is ``add``), never by attribute
 look-up, because operations come and go between torch versions.
@@ -12,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .label import compact, constant_along, take_first
+from .label import canonical, constant_along, take_first
 
 Rule = Callable[..., None]
 #: aten operation name -> rule
@@ -40,20 +41,32 @@ def _tensors(args: Sequence[Any]) -> List[Tensor]:
     'log1p', 'neg', 'abs', 'sqrt', 'rsqrt', 'reciprocal', 'pow', 'square', 'erf', 'sin', 'cos', 'dropout',
     'native_dropout', 'bernoulli', 'threshold', 'clone', 'detach', 'alias', '_to_copy', 'contiguous', 'lift_fresh',
     'add', 'sub', 'mul', 'div', 'rsub', 'maximum', 'minimum', 'where', 'addcmul', 'addcdiv', 'lerp', 'atan2', 'round',
-    'floor', 'ceil', 'sign', 'zeros_like', 'ones_like', 'softshrink', 'hardshrink', 'nan_to_num', 'special_expm1')
+    'floor', 'ceil', 'sign', 'zeros_like', 'ones_like', 'softshrink', 'hardshrink', 'nan_to_num', 'special_expm1',
+    'rand_like', 'randn_like', 'full_like', 'empty_like', 'eq', 'ne', 'lt', 'gt', 'le', 'ge', 'logical_not',
+    'logical_and', 'logical_or', 'bitwise_not', 'bitwise_and', 'bitwise_or', 'isnan', 'isfinite', 'isinf',
+    'masked_fill', 'exp2', 'expm1', 'log2', 'log10', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'trunc', 'frac',
+    'remainder', 'fmod', 'floor_divide', 'erfc', 'sgn', 'heaviside', 'logit', 'rrelu_with_noise', 'xlogy', 'fmax',
+    'fmin', 'copysign', 'hypot', 'true_divide', 'positive')
 def elementwise(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Channels that meet in one element live and die together."""
     result = out[0] if isinstance(out, (tuple, list)) else out
     united: Optional[Tensor] = None
+    outside: List[Tensor] = []
     for tensor in _tensors(args):
         labels = tracer.labels_of(tensor)
         if labels is None:
+            outside.append(tensor)
             continue
-        labels = compact(labels)
+        labels = canonical(labels)
         labels = labels.reshape((1,) * (result.dim() - labels.dim()) + labels.shape)
         united = labels if united is None else _unite(tracer, op, united, labels)
-    if united is not None:
-        tracer.set_labels(result, united.expand(result.shape))
+    if united is None:
+        return
+    tracer.set_labels(result, united.expand(result.shape))
+    for tensor in outside:
+        first = result.dim() - tensor.dim()
+        axes = [first + axis for axis, size in enumerate(tensor.shape) if size > 1]
+        tracer.fix(united, axes, f'{op} combines it with a tensor of fixed size', tracer.closed.get(tensor))
 
 
 def _unite(tracer: Any, op: str, left: Tensor, right: Tensor) -> Tensor:
@@ -64,105 +77,13 @@ def _unite(tracer: Any, op: str, left: Tensor, right: Tensor) -> Tensor:
         return torch.where(left >= 0, left, right)
     left_wide = any(a > b for a, b in zip(left.shape, right.shape))
     right_wide = any(b > a for a, b in zip(left.shape, right.shape))
-    if not right_wide:
-        tracer.freeze(right, f'{op} broadcasts it over the channels of another map')
-        return left
-    if not left_wide:
-        tracer.freeze(left, f'{op} broadcasts it over the channels of another map')
-        return right
-    tracer.freeze(left, f'{op} broadcasts two maps along different axes')
-    tracer.freeze(right, f'{op} broadcasts two maps along different axes')
-    return torch.full((1,) * left.dim(), -1)
-
-
-@register_op(
-    'permute', 'transpose', 't', 'select', 'slice', 'split', 'split_with_sizes', 'chunk', 'unbind', 'expand', 'repeat',
-    'unsqueeze', 'squeeze', 'flip', 'roll', 'index_select', 'narrow', 'pixel_shuffle', 'pixel_unshuffle',
-    'channel_shuffle', 'native_channel_shuffle', 'unfold', 'movedim', 'swapaxes', 'diagonal', 'tile')
-def movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
-    """Data movement: the same operation moves the labels."""
-    labels = tracer.labels_of(args[0])
-    if labels is None:
-        return
-    moved = tracer.run_on(labels, args, kwargs)
-    outs, moves = (out, moved) if isinstance(out, (tuple, list)) else ([out], [moved])
-    for tensor, label in zip(outs, moves):
-        tracer.set_labels(tensor, label)
-
-
-@register_op('reflection_pad1d', 'reflection_pad2d', 'reflection_pad3d', 'replication_pad1d', 'replication_pad2d',
-             'replication_pad3d')
-def repeating_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Padding that repeats pixels repeats their labels; torch pads floating point only."""
-    labels = tracer.labels_of(args[0])
-    if labels is not None:
-        tracer.set_labels(out, tracer.run_on(labels.double(), args, kwargs).long())
-
-
-@register_op('view', '_unsafe_view', 'reshape', '_reshape_alias')
-def reshape(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Views keep the order of elements, whatever the strides of the labels are."""
-    labels = tracer.labels_of(args[0])
-    if labels is not None:
-        tracer.set_labels(out, labels.reshape(out.shape))
-
-
-@register_op('cat', 'stack')
-def join(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Concatenation: the labels side by side; unlabelled parts are no channel (-1)."""
-    tensors = list(args[0])
-    labels = [tracer.labels_of(tensor) for tensor in tensors]
-    if all(label is None for label in labels):
-        return
-    pairs = [(label, tensor) for label, tensor in zip(labels, tensors) if tensor.dim() == tensors[0].dim()]
-    full = [torch.full((), -1).expand(tensor.shape) if label is None else label for label, tensor in pairs]
-    dim = (args[1] if len(args) > 1 else kwargs.get('dim', 0)) % out.dim()
-    if op == 'cat':  # keep the axes along which all parts are constant unexpanded
-        for axis in range(out.dim()):
-            if axis != dim and all(part.stride(axis) == 0 for part in full):
-                full = [part.narrow(axis, 0, 1) for part in full]
-        tracer.set_labels(out, torch.cat(full, dim).expand(out.shape))
-    else:
-        tracer.set_labels(out, torch.stack(full, dim))
-
-
-@register_op('index')
-def index(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Advanced indexing by constant tensors."""
-    labels = tracer.labels_of(args[0])
-    if labels is not None:
-        tracer.set_labels(out, tracer.run_on(labels, args, kwargs))
-
-
-@register_op('constant_pad_nd')
-def constant_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Padding over space repeats the channel's label; padded channels are no channel (-1)."""
-    labels = tracer.labels_of(args[0])
-    if labels is None:
-        return
-    pad = list(args[1])
-    labels = compact(labels)
-    for axis in range(out.dim()):
-        before, after = (pad[2 * (out.dim() - 1 - axis):] + [0, 0])[:2]
-        if before or after:
-            if labels.size(axis) == 1:  # the same channel all along this axis: its padding belongs to it
-                continue
-            rest = [0, 0] * (out.dim() - 1 - axis)
-            labels = torch.nn.functional.pad(labels, [*rest, before, after], value=-1)
-    tracer.set_labels(out, labels.expand(out.shape))
-
-
-@register_op('copy')
-def copy(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """``copy_`` into a whole tensor; into a part of one, the label of the rest is unknown."""
-    target, source = args[0], args[1]
-    labels = tracer.labels_of(source)
-    if labels is None:
-        return
-    if target.numel() * target.element_size() == target.untyped_storage().nbytes():
-        tracer.set_labels(out, labels.expand(out.shape))
-    else:
-        tracer.freeze(labels, 'it is written in place into a part of another tensor')
+    if left_wide and right_wide:
+        tracer.freeze(left, f'{op} broadcasts two maps along different axes')
+        tracer.freeze(right, f'{op} broadcasts two maps along different axes')
+        return torch.full((1,) * left.dim(), -1)
+    wide, narrow = (left, right) if left_wide else (right, left)
+    tracer.broadcast(wide, narrow, f'{op} broadcasts it over the channels of another map')
+    return wide
 
 
 @register_op(
@@ -235,13 +156,25 @@ def softmax(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], o
     tracer.set_labels(out, labels)
 
 
+@register_op('bmm', 'mm', 'matmul', 'baddbmm', 'addmm', 'addbmm', 'mv', 'dot', 'addmv', 'ger', 'linalg_vecdot')
+def product(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Matrix products of activations, as in attention, combine channels with one another."""
+    unknown(tracer, op, args, kwargs, out, f'{op} multiplies it with another activation, as attention does')
+
+
 def _ignored(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """The result holds no activation: sizes, comparisons, new constants."""
 
 
-register_op('eq', 'ne', 'lt', 'gt', 'le', 'ge', 'logical_not', 'logical_and', 'logical_or', 'new_zeros', 'new_ones',
-            'new_empty', 'new_full', 'empty_like', 'full_like', 'rand_like', 'randn_like', 'uniform', 'normal', 'fill',
-            'zero', '_local_scalar_dense', 'is_nonzero', 'equal', 'isnan', 'isfinite', 'random',
+@register_op('new_zeros', 'new_ones', 'new_empty', 'new_full')
+def new(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """A constant of the shape of an activation has its channels; of another shape it has none."""
+    labels = tracer.labels_of(args[0])
+    if labels is not None and out.shape == args[0].shape:
+        tracer.set_labels(out, labels)
+
+
+register_op('uniform', 'normal', 'fill', 'zero', '_local_scalar_dense', 'is_nonzero', 'equal', 'random',
             'new_empty_strided', 'set', 'resize', 'arange', 'zeros', 'ones', 'empty', 'full')(_ignored)
 
 
@@ -266,8 +199,10 @@ def labelled(tracer: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[T
     return found
 
 
-def unknown(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
-    """No rule: freeze what it touches, and say so."""
+def unknown(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any,
+            reason: Optional[str] = None) -> None:
+    """No rule, or one that follows nothing: freeze what it touches, and say so."""
+    text = reason or f'{op} has no channel rule (add one with mmprune.op_rule.register_op)'
     for labels in labelled(tracer, args, kwargs):
-        tracer.freeze(labels, f'{op} has no channel rule (add one with mmprune.op_rule.register_op)')
-
+        tracer.freeze(labels, text)
+    tracer.close(out, text)

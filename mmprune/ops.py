@@ -155,6 +155,10 @@ def refresh_attributes(module: nn.Module, depthwise: bool = False) -> None:
             module.in_channels = module.weight.size(in_axis) * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.GroupNorm):
+        size = module.num_channels // module.num_groups
+        module.num_channels = module.weight.numel()
+        module.num_groups = module.num_channels // size
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
     elif hasattr(module, 'num_features'):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .algorithm import GroupFisherAlgorithm
 from .architecture import build_architecture
 from .checkpoint import check_fit
+from .choice import Patterns
 from .mutator import ChannelMutator
 from .plugin import load_plugins
 from .registry import MODELS, build
@@ -57,7 +58,8 @@ def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: i
 @MODELS.register_module()
 def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[dict, str],  # noqa: N802
                               divisor: int = 1, demo_input: Optional[dict] = None,
-                              data_preprocessor: Optional[dict] = None, mutate_linear: bool = False) -> nn.Module:
+                              data_preprocessor: Optional[dict] = None, mutate_linear: bool = False,
+                              include: Optional[Patterns] = None, exclude: Optional[Patterns] = None) -> nn.Module:
     """Build a pruned model from its structure, ready to load a finetuned checkpoint and to be exported.
 
     Args:
@@ -68,6 +70,8 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
         demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
         data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
         mutate_linear (bool): As in the prune run: whether linear layers have units too.
+        include (str or list[str], optional): As in the prune run: patterns of the layers that it pruned.
+        exclude (str or list[str], optional): As in the prune run: patterns of the layers that it left.
 
     Returns:
         nn.Module: The architecture with the widths of ``fix_subnet``.
@@ -79,8 +83,8 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     load_plugins()
     structure = read_structure(fix_subnet)
     module, _ = build_architecture(architecture, data_preprocessor)
-    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input)
-    mutator.prepare(module)
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include, exclude)
+    mutator.prepare(module, proven=structure)
     mutator.apply_structure(structure)
     model = _static(module, mutator)
     object.__setattr__(model, '_mutator', mutator)  # no child: the state dict stays that of the architecture

@@ -29,11 +29,19 @@ class Surgery:
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
         """(tensor, axis) -> present size, for every axis that a unit touches."""
+        return self._widths({name: unit.num_classes for name, unit in self.units.items()})
+
+    def widths_with(self, masks: Mapping[str, np.ndarray]) -> Dict[Tuple[str, int], int]:
+        """Return (tensor, axis) -> size as if the model were cut to the masks; it is not changed."""
+        return self._widths({name: int(masks[name].sum()) if name in masks else unit.num_classes
+                             for name, unit in self.units.items()})
+
+    def _widths(self, classes: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
         sizes: Dict[Tuple[str, int], int] = {}
         for members in self.members.values():
             for unit, member in members:
                 axis = member.axis
-                dropped = (len(member.index) - unit.num_classes) * member.index.shape[1]
+                dropped = (len(member.index) - classes[unit.name]) * member.index.shape[1]
                 key = (axis.tensor, axis.dim)
                 sizes[key] = sizes.get(key, len(axis.ids)) - dropped
         return sizes

@@ -41,6 +41,7 @@ class LayerCall:
         out_channels (int): Output channels.
         computed_weight (tuple or None): Shape of a weight that is no parameter but computed; ``weight`` is empty then.
         by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
+        training_only (bool): It runs in training only (an auxiliary head), so that it costs nothing at inference.
     """
 
     weight: str
@@ -50,11 +51,64 @@ class LayerCall:
     out_channels: int
     by_module: bool = True
     computed_weight: Optional[Tuple[int, ...]] = None
+    training_only: bool = False
 
     @property
     def layer(self) -> str:
         """Name of the module that owns the weight."""
         return self.weight.rpartition('.')[0]
+
+
+@dataclass(frozen=True)
+class IdleLayer:
+    """A conv or linear module whose weight was not seen as that of a layer.
+
+    Attributes:
+        weight (str): Qualified name of the weight.
+        kind (str): ``conv`` or ``linear``.
+        shape (tuple[int]): Of the weight.
+        reason (str): Why.
+    """
+
+    weight: str
+    kind: str
+    shape: Tuple[int, ...]
+    reason: str
+
+    @property
+    def layer(self) -> str:
+        """Name of the module that owns the weight."""
+        return self.weight.rpartition('.')[0]
+
+
+@dataclass
+class Grid:
+    """Ids of a tensor that must stay rectangular: pruning may shorten one of its axes, as a whole.
+
+    Attributes:
+        ids (ndarray): One id an element; -1 is no channel.
+        fixed (tuple[int]): Axes that must keep their size.
+        reason (str): Why the ids are frozen where nothing but a fixed axis could be shortened.
+    """
+
+    ids: np.ndarray
+    fixed: Tuple[int, ...]
+    reason: str
+
+
+@dataclass
+class Broadcast:
+    """An element-wise operation in which each id of ``narrow`` meets several elements of ``wide``.
+
+    Attributes:
+        wide (ndarray): Ids, -1 is no channel.
+        narrow (ndarray): Ids, of size 1 along at least one axis of ``wide``.
+        reason (str): Why the narrow ids are frozen where they meet channels that may go one by one.
+    """
+
+    wide: np.ndarray
+    narrow: np.ndarray
+    reason: str
 
 
 @dataclass
@@ -68,6 +122,9 @@ class Trace:
         ties (tuple[ndarray, ndarray]): Pairs of ids that belong together.
         frozen (list[tuple[ndarray, str]]): Ids that must stay, with the reason.
         calls (list[LayerCall]): In the order of the forward pass.
+        grids (list[Grid]): Tensors that must stay rectangular.
+        broadcasts (list[Broadcast]): Operations that repeat one operand over the other.
+        idle (list[IdleLayer]): Conv and linear modules that were not seen as layers.
     """
 
     num_ids: int
@@ -76,3 +133,6 @@ class Trace:
     ties: Tuple[np.ndarray, np.ndarray]
     frozen: List[Tuple[np.ndarray, str]]
     calls: List[LayerCall] = field(default_factory=list)
+    grids: List[Grid] = field(default_factory=list)
+    broadcasts: List[Broadcast] = field(default_factory=list)
+    idle: List[IdleLayer] = field(default_factory=list)

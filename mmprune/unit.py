@@ -23,6 +23,7 @@ class ChannelUnit:
     Attributes:
         kept (ndarray[classes], bool): Which classes stay.
         padding (int): Classes of zeros beyond the original ones, for a divisor.
+        min_classes (int): Classes that a prune run leaves at least.
     """
 
     def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
@@ -30,6 +31,7 @@ class ChannelUnit:
         self.mutate_linear = mutate_linear
         self.kept: np.ndarray = np.ones(channels.num_classes, dtype=bool)
         self.padding = 0
+        self.min_classes = 1
 
     @property
     def name(self) -> str:

@@ -323,7 +323,7 @@ def test_architecture_that_is_no_model():
 
 
 def test_model_without_a_prunable_unit_says_why():
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(1, 4), nn.Conv2d(4, 2, 1))
     assert message_of(NoPrunableUnitError, ChannelMutator(demo_input=DEMO).prepare, net) == (
         'Sequential has no unit that may be pruned:\n'
         "  0_(0, 4)_4: group_norm normalises across channels in module '1'\n"

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, randomise
 
-from mmprune import check
+from mmprune import equivalence
 from mmprune.mutator import ChannelMutator
 from mmprune.ops import GroupFisherConv2d, GroupFisherLinear, Tap
 
@@ -388,5 +388,5 @@ def test_layers_record_float32_statistics_in_bfloat16(autocast):
 
 def test_masks_of_check_keep_at_least_one_class():
     mutator = mutator_of(toy_nets.Everything(), 8)
-    masks = check.random_masks(mutator, 1.0, 0)
+    masks = equivalence.random_masks(mutator.units, 1.0, 0)
     assert [int(mask.sum()) for mask in masks.values()] == [1] * 7

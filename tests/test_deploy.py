@@ -16,17 +16,17 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
-from mmprune.check import random_masks, randomise_norms, relative_difference
 from mmprune.checkpoint import CheckpointError
 from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
+from mmprune.equivalence import random_masks, randomise, relative_difference
 from mmprune.from_config import read_config
 from mmprune.mutator import ChannelMutator
+from mmprune.nested import output_tensors
 from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel, pad
-from mmprune.tracing import output_tensors
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcls')
@@ -39,11 +39,11 @@ if HAS_DYNAMO and importlib.util.find_spec('onnxscript'):
 
 def prepared(net, size=8, seed=0):
     """Return the mutator of a toy net, linear layers included, random channels of every unit dropped."""
-    randomise_norms(net, seed)
+    randomise(net, seed)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True),
                              dict(type='DemoInput', input_shape=(1, 3, size, size)))
     mutator.prepare(net.eval())
-    mutator.cut(random_masks(mutator, 0.4, seed))
+    mutator.cut(random_masks(mutator.units, 0.4, seed))
     return mutator
 
 
@@ -86,7 +86,7 @@ def test_onnx_parity_of_everything(divisor, exporter, tmp_path):
 
 def test_original_width_is_no_multiple():
     net = nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 4, 1))
-    randomise_norms(net, 0)
+    randomise(net, 0)
     mutator = ChannelMutator(demo_input=dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
     mutator.prepare(net.eval())
     mutator.apply_structure({'0_(0, 20)_20': 17})
@@ -138,7 +138,7 @@ def test_impossible_divisor(divisor):
 def test_switch_to_deploy_pads_once(mutate_linear, hidden):
     model = deploy_toy(Everything(), 8, mutate_linear)
     assert model.net.fc1.out_features == (13 if mutate_linear else 14)
-    randomise_norms(model, 0)
+    randomise(model, 0)
     model.eval()
     x = torch.randn(2, 3, 8, 8)
     before, structure = output_of(model, x), dict(model.fix_subnet)

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
-from mmprune.check import randomise_norms
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.distill import DISTLoss
+from mmprune.equivalence import randomise
 from mmprune.registry import MODELS
 
 TINY = Path(__file__).parent / 'configs' / 'tiny_digits.py'
@@ -51,7 +51,7 @@ def config(tmp_path):
     pruned.mutator.apply_structure({unit.name: unit.width // 2 for unit in pruned.mutator.units})
     torch.save(dict(state_dict=pruned.state_dict()), tmp_path / 'pruned.pth')
     teacher = MODELS.build(copy.deepcopy(dense))
-    randomise_norms(teacher, 1)
+    randomise(teacher, 1)
     torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'teacher.pth')
     algorithm['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'pruned.pth'))
     return dict(type='mmprune.DistilledSubModel', student=dict(type='mmprune.GroupFisherSubModel', algorithm=algorithm),

@@ -10,7 +10,7 @@ import toy_nets
 from mmengine.config import Config
 from torch import nn
 
-from mmprune import check
+from mmprune import check, equivalence
 from mmprune.graph import build_graph
 from mmprune.mutator import ChannelMutator
 from mmprune.op_rule import OP_RULES, register_op
@@ -153,15 +153,36 @@ class Shuffle(nn.Module):
 
     def forward(self, x):
         x = self.a(x)
-        x = x.view(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+        x = x.view(len(x), 2, x.size(1) // 2, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
         left, right = x.chunk(2, 1)
         return self.left(left), self.right(right)
 
 
-def test_units_that_interleave_on_a_producer_share_a_range_and_get_suffixes():
+def test_shuffle_ties_positions_of_its_groups_and_chunk_those_of_its_halves():
+    # the shuffle ties c and c + 4; the halves 0 4 1 5 and 2 6 3 7 then tie 0 and 2, 1 and 3
     assert members_of(graph_of(Shuffle()).units) == {
-        'a_(0, 8)_4': {**layer('a', [[0], [1], [4], [5]]), ('left.weight', 1): [[0], [2], [1], [3]]},
-        'a_(0, 8)_4#2': {**layer('a', [[2], [3], [6], [7]]), ('right.weight', 1): [[0], [2], [1], [3]]}}
+        'a_(0, 8)_8': {**layer('a', [[0, 2, 4, 6], [1, 3, 5, 7]]), ('left.weight', 1): [[0, 1], [2, 3]],
+                       ('right.weight', 1): [[0, 1], [2, 3]]}}
+
+
+class Interleaved(nn.Module):
+    """Two groups read ``a + [b, c]``: position 0 of both is ``a0 b0`` and ``a2 c1``, position 1 ``a1 c0``, ``a3 c2``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 1, 1), nn.Conv2d(3, 3, 1)
+        self.g, self.head = nn.Conv2d(4, 2, 1, groups=2), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.g(self.a(x) + torch.cat([self.b(x), self.c(x)], 1)))
+
+
+def test_units_that_interleave_on_a_producer_share_a_range_and_get_suffixes():
+    assert {channels.name: members_of([channels])[channels.name]
+            for channels in [*graph_of(Interleaved()).units, *graph_of(Interleaved()).frozen]
+            if channels.name.startswith('a_(0, 4)')} == {
+        'a_(0, 4)_2': {**layer('a', [[0, 2]]), **layer('b', [[0]]), **layer('c', [[1]]), ('g.weight', 1): [[0]]},
+        'a_(0, 4)_2#2': {**layer('a', [[1, 3]]), **layer('c', [[0, 2]]), ('g.weight', 1): [[1]]}}
 
 
 class SplitConv(nn.Module):
@@ -238,12 +259,16 @@ class Norms(nn.Module):
         return self.head(self.c(self.group_norm(self.b(x))))
 
 
-def test_norms_across_channels_freeze_with_operation_and_module():
+def test_layer_norm_freezes_with_operation_and_module_and_group_norm_goes_in_groups():
     graph = graph_of(Norms())
-    assert members_of(graph.units) == {'c_(0, 5)_5': {**layer('c', span(0, 5)), ('head.weight', 1): span(0, 5)}}
+    halves = [[0, 1, 2], [3, 4, 5]]  # a group goes as a whole
+    assert members_of(graph.units) == {
+        'b_(0, 6)_6': {**layer('b', halves), ('group_norm.weight', 0): halves, ('group_norm.bias', 0): halves,
+                       ('c.weight', 1): halves},
+        'c_(0, 5)_5': {**layer('c', span(0, 5)), ('head.weight', 1): span(0, 5)}}
     assert reasons_of(graph.frozen) == {
         'a_(0, 3)_3': IMAGE, 'a_(0, 4)_4': "layer_norm normalises across channels in module 'layer_norm'",
-        'b_(0, 6)_6': "group_norm normalises across channels in module 'group_norm'", 'head_(0, 2)_2': OUTPUT}
+        'head_(0, 2)_2': OUTPUT}
 
 
 class CumulativeProduct(nn.Module):
@@ -263,7 +288,6 @@ def test_operation_without_a_rule_freezes_what_it_touches_and_says_so():
 
 
 def test_a_registered_rule_lets_the_operation_prune(monkeypatch):
-    monkeypatch.setattr('mmprune.tracing.OP_RULES', OP_RULES)
     monkeypatch.setitem(OP_RULES, 'cumprod', None)  # restored after the test
 
     @register_op('cumprod')
@@ -432,7 +456,7 @@ def test_cost_of_toy_nets_equals_counting_on_the_cut_model(net):
     mutator.prepare(net())
     for seed in range(5):
         assert mutator.cost == count_by_hooks(mutator)
-        mutator.cut(check.random_masks(mutator, 0.2 + 0.15 * seed, seed))
+        mutator.cut(equivalence.random_masks(mutator.units, 0.2 + 0.15 * seed, seed))
 
 
 def test_cost_by_hand():

@@ -8,14 +8,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
-    ('op_rule', 'figure'),
-    ('layer_rule',),
+    ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
+    ('op_rule', 'module_rule', 'figure'),
+    ('layer_rule', 'movement_rule'),
+    ('tracer', 'coupling'),
     ('tracing',),
     ('graph',),
     ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture'),
-    ('unit', 'checkpoint'),
+    ('unit', 'checkpoint', 'choice'),
     ('surgery',),
+    ('equivalence',),
+    ('trial',),
     ('mutator',),
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),

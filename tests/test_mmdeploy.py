@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmprune.check import relative_difference
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
+from mmprune.equivalence import relative_difference
 from mmprune.from_config import read_config
 
 pytest.importorskip('mmdeploy')

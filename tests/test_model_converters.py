@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmprune.algorithm import GroupFisherAlgorithm
-from mmprune.check import largest_difference, random_masks, randomise_norms
+from mmprune.check import largest_difference
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
+from mmprune.equivalence import random_masks, randomise
 from mmprune.registry import MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -62,8 +63,8 @@ def mmrazor_state(algorithm, masks, with_frozen=False):
 @pytest.mark.parametrize('with_frozen', [False, True])
 def test_mmrazor_checkpoint_becomes_the_masked_model(prune_config, tmp_path, with_frozen):
     algorithm = build(prune_config)
-    randomise_norms(algorithm.architecture, 0)
-    masks = random_masks(algorithm.mutator, 0.5, seed=0)
+    randomise(algorithm.architecture, 0)
+    masks = random_masks(algorithm.mutator.units, 0.5, seed=0)
     difference, cut = largest_difference(algorithm.mutator, masks)
     assert difference < 1e-10
     state = mmrazor_state(algorithm, masks, with_frozen)
@@ -83,7 +84,7 @@ def test_mmrazor_checkpoint_becomes_the_masked_model(prune_config, tmp_path, wit
 
 def test_masks_of_another_model_are_refused(prune_config):
     algorithm = build(prune_config)
-    state = mmrazor_state(algorithm, random_masks(algorithm.mutator, 0.5, seed=0))
+    state = mmrazor_state(algorithm, random_masks(algorithm.mutator.units, 0.5, seed=0))
     state['mutator.units.0.mutable_channel.mask'] = torch.ones(9)
     with pytest.raises(CheckpointError, match=r'have widths 9 .*Is PRUNE_CONFIG of that model'):
         tool('from_mmrazor').convert(algorithm, state)
@@ -98,7 +99,7 @@ def test_dense_checkpoint_is_no_mmrazor_checkpoint():
 def test_torchvision_mobilenet_v2_gives_the_same_logits():
     models = pytest.importorskip('torchvision.models')
     theirs = models.mobilenet_v2(weights=None)
-    randomise_norms(theirs, 0)
+    randomise(theirs, 0)
     cfg = Config.fromfile(ROOT / 'configs/mmcls/imagenet_sample/mobilenet-v2_imagenet-sample.py')
     init_default_scope('mmcls')
     ours = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmprune import check
+from mmprune import check, equivalence
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
@@ -92,7 +92,7 @@ def test_outputs_inside_objects_are_outputs():
     assert [unit.name for unit in mutator.units] == ['b_(0, 6)_6']
     reasons = {channels.name: channels.frozen for channels in mutator.frozen}
     assert reasons['a_(0, 8)_8'] == 'it is an output of the model'
-    difference, cut = check.largest_difference(mutator, check.random_masks(mutator, 0.5, 0))
+    difference, cut = check.largest_difference(mutator, equivalence.random_masks(mutator.units, 0.5, 0))
     assert difference < 1e-10
     assert cut.b.out_channels == 3
 
@@ -173,11 +173,11 @@ def test_masks_of_units_that_start_in_the_middle():
     class Halves(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.head = nn.Conv2d(8, 2, 1)
 
         def forward(self, x):
-            left, right = self.a(x).chunk(2, 1)
-            return self.b(left), self.c(right)
+            return self.head(self.a(x) + torch.cat([self.b(x), self.c(x)], 1))
 
     mutator = ChannelMutator(demo_input=dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
     mutator.prepare(Halves())

@@ -10,10 +10,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..check import randomise_norms
 from ..checkpoint import load_weights
 from ..config import plain
 from ..demo_input import DemoInput
+from ..equivalence import randomise
 from ..registry import MODELS
 from ..structure import StructureError
 
@@ -46,7 +46,7 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
         model_cfg.setdefault('data_preprocessor', plain(cfg['data_preprocessor']))
     model = revert_sync_batchnorm(MODELS.build(model_cfg))
     if checkpoint == RANDOM:
-        randomise(model, input_shape(cfg))
+        fill_randomly(model, input_shape(cfg))
     else:
         load_weights(model, checkpoint)
     if callable(getattr(model, 'switch_to_deploy', None)):
@@ -59,7 +59,7 @@ def type_name(model_cfg: Mapping[str, Any]) -> str:
     return str(model_cfg['type']).split('.')[-1]
 
 
-def randomise(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
+def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
     """Give every layer random weights, and batch norms the statistics of a random batch.
 
     Activations then stay in a usual range, so that comparing outputs means something: unnormalised residual sums would
@@ -76,7 +76,7 @@ def randomise(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
             if parameter.dim() > 1:
                 deviation = (2.0 / parameter[0].numel()) ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
-        randomise_norms(model, seed)
+        randomise(model, seed)
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         momenta, training = [norm.momentum for norm in norms], model.training
         for norm in norms:

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..tracing import output_tensors
+from ..nested import output_tensors
 from ..whole_file import whole_file
 
 EXPORTERS = ('torchscript', 'dynamo')

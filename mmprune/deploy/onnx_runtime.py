@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..check import relative_difference
-from ..tracing import output_tensors
+from ..equivalence import relative_difference
+from ..nested import output_tensors
 
 #: largest relative difference between PyTorch and onnxruntime that counts as equal
 TOLERANCE = 1e-4

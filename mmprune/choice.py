@@ -1,0 +1,96 @@
+"""Which units a user lets be pruned, and how far: patterns over module names."""
+from fnmatch import fnmatchcase
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Union
+
+from .graph import CoupledChannels
+from .structure import nearest
+
+Patterns = Union[str, Sequence[str]]
+
+
+class PatternError(ValueError):
+    """A pattern matches no layer."""
+
+
+def matches(layer: str, pattern: str) -> bool:
+    """Tell whether a pattern is the name of a layer or of a module around it, ``*`` for anything, dots included."""
+    return any(fnmatchcase(name, pattern) for name in _with_parents(layer))
+
+
+def _with_parents(layer: str) -> Iterator[str]:
+    parts = layer.split('.')
+    return ('.'.join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+class Choice:
+    """Patterns that say which units may be pruned and what stays of them.
+
+    A unit belongs to the layers that produce its channels; the layers that only read them follow.
+
+    Args:
+        include (str or list[str], optional): Only units all of whose producers match are pruned.
+        exclude (str or list[str], optional): Units with a producer that matches stay.
+        min_channels (int or dict[str, int]): Channels that stay at least, of every unit or by pattern.
+
+    Raises:
+        ValueError: ``min_channels`` is not a positive whole number.
+    """
+
+    def __init__(self, include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
+                 min_channels: Union[int, Mapping[str, int]] = 1) -> None:
+        self.include = None if include is None else _as_list(include)
+        self.exclude = [] if exclude is None else _as_list(exclude)
+        self.min_channels = dict(min_channels) if isinstance(min_channels, Mapping) else {'*': min_channels}
+        for pattern, count in self.min_channels.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f'min_channels of {pattern!r} is {count!r}; it must be a whole number of 1 or more')
+
+    def check(self, layers: Sequence[str]) -> None:
+        """Check that every pattern matches a layer.
+
+        Args:
+            layers (list[str]): Names of all conv and linear layers.
+
+        Raises:
+            PatternError: It does not; the message lists near names.
+        """
+        patterns = {'include': self.include or [], 'exclude': self.exclude, 'min_channels': list(self.min_channels)}
+        for option, several in patterns.items():
+            for pattern in several:
+                if pattern != '*' and not any(matches(layer, pattern) for layer in layers):
+                    names: Set[str] = {name for layer in layers for name in _with_parents(layer)}
+                    raise PatternError(f'{option}: no conv or linear layer matches {pattern!r}'
+                                       f'{nearest(pattern.strip("*."), sorted(names))}. Patterns are names of modules, '
+                                       'with * for anything: "backbone.layer1" or "*.downsample"')
+
+    def reason_to_freeze(self, channels: CoupledChannels) -> Optional[str]:
+        """Return why the patterns do not let a unit be pruned, or None."""
+        for layer in _producers(channels):
+            pattern = next((pattern for pattern in self.exclude if matches(layer, pattern)), None)
+            if pattern is not None:
+                return f'its producer {layer!r} is excluded (exclude={pattern!r})'
+            if self.include is not None and not any(matches(layer, pattern) for pattern in self.include):
+                return f'its producer {layer!r} is not among those to prune (include={self.include})'
+        return None
+
+    def min_channels_of(self, channels: CoupledChannels) -> int:
+        """Return how many channels of a unit stay at least; the largest number of the patterns that match."""
+        layers = _producers(channels)
+        return max((count for pattern, count in self.min_channels.items()
+                    if any(matches(layer, pattern) for layer in layers)), default=1)
+
+
+def _as_list(patterns: Patterns) -> List[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def _producers(channels: CoupledChannels) -> List[str]:
+    return list(dict.fromkeys(member.axis.layer for member in channels.producers))
+
+
+def layers_of(groups: Sequence[CoupledChannels]) -> List[str]:
+    """Return the names of all conv and linear layers of the groups, each once."""
+    names: Dict[str, None] = {}
+    for group in groups:
+        names.update({member.axis.layer: None for member in [*group.producers, *group.consumers]})
+    return list(names)

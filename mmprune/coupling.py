@@ -1,0 +1,132 @@
+"""From the statements of a trace to components: ids that can only be removed together, and those that must stay.
+
+Besides ties between ids a trace knows tensors that must stay rectangular. A channel shuffle views C channels as groups
+of C/g: it can be cut only if the same positions of every group go. A chunk needs parts of one size, a stack rows of
+one length. Which axis of such a grid may become shorter is decided here, when all ties are known.
+"""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from .trace import Broadcast, Grid, Trace
+
+Pair = Tuple[np.ndarray, np.ndarray]
+
+
+def couple(traced: Trace) -> Tuple[np.ndarray, Dict[int, str]]:
+    """Return the component of every id ``ndarray[num_ids]``, and component -> reason for those that must stay."""
+    root = connected_components(traced.num_ids, *traced.ties)
+    while True:
+        before = root
+        for grid in traced.grids:
+            root = _merge(root, _ties_of_grid(grid, root))
+        for broadcast in traced.broadcasts:
+            root = _merge(root, _ties_of_broadcast(broadcast, root))
+        if root is before:
+            return root, _reasons(traced, root)
+
+
+def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the smallest id of each id's component, ``ndarray[count]``; edges are ``left[i] - right[i]``."""
+    parent = np.arange(count)
+    while True:
+        low, high = np.minimum(parent[left], parent[right]), np.maximum(parent[left], parent[right])
+        apart = low != high
+        if not apart.any():
+            return parent
+        left, right = left[apart], right[apart]
+        np.minimum.at(parent, high[apart], low[apart])
+        while True:
+            grand = parent[parent]
+            if np.array_equal(grand, parent):
+                break
+            parent = grand
+
+
+def _merge(root: np.ndarray, pair: Optional[Pair]) -> np.ndarray:
+    """Return the components after further ties; the same array where they change nothing."""
+    if pair is None or np.array_equal(root[pair[0]], root[pair[1]]):
+        return root
+    return connected_components(len(root), root[pair[0]], root[pair[1]])[root]
+
+
+def _components(ids: np.ndarray, root: np.ndarray) -> np.ndarray:
+    return np.where(ids >= 0, root[ids], -1)
+
+
+def _first(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Return the array at position 0 of the axes, which keep size 1."""
+    return array[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(array.ndim))]
+
+
+def _varying(components: np.ndarray) -> List[int]:
+    """Return the axes along which the components are not constant."""
+    return [axis for axis in range(components.ndim)
+            if components.shape[axis] > 1 and bool((components != _first(components, [axis])).any())]
+
+
+def _axes(grid: Grid, root: np.ndarray) -> Tuple[Optional[int], List[int]]:
+    """Return the axis of a grid that may become shorter, or None, and the other axes along which it varies.
+
+    Of several that may, it is the one with the most different slices.
+    """
+    components = _components(grid.ids, root)
+    varying = _varying(components)
+    free = [axis for axis in varying if axis not in grid.fixed]
+    shrinks = max(free, key=lambda axis: _different_slices(components, axis)) if free else None
+    return shrinks, [axis for axis in varying if axis != shrinks]
+
+
+def _ties_of_grid(grid: Grid, root: np.ndarray) -> Optional[Pair]:
+    """Tie a grid along every axis but the one that may become shorter."""
+    shrinks, others = _axes(grid, root)
+    if shrinks is None or not others:
+        return None
+    wide = np.broadcast_to(_first(grid.ids, others), grid.ids.shape)
+    met = (grid.ids >= 0) & (wide >= 0)
+    return grid.ids[met], wide[met]
+
+
+def _different_slices(components: np.ndarray, axis: int) -> int:
+    """Count the different slices across an axis, by a hash of each."""
+    rows: np.ndarray = np.moveaxis(components, axis, 0).reshape(components.shape[axis], -1).astype(np.uint64)
+    weights = np.random.RandomState(0).randint(1, 2**62, size=rows.shape[1]).astype(np.uint64)
+    return len(np.unique((rows * weights).sum(axis=1, dtype=np.uint64)))
+
+
+def _repeated(broadcast: Broadcast) -> List[int]:
+    return [axis for axis, (wide, narrow) in enumerate(zip(broadcast.wide.shape, broadcast.narrow.shape))
+            if narrow < wide]
+
+
+def _ties_of_broadcast(broadcast: Broadcast, root: np.ndarray) -> Optional[Pair]:
+    """Tie the operands where the wide one is a single component along the axes over which the narrow is repeated."""
+    axes = _repeated(broadcast)
+    if set(axes) & set(_varying(_components(broadcast.wide, root))):
+        return None
+    wide, narrow = _first(broadcast.wide, axes), broadcast.narrow
+    met = (wide >= 0) & (narrow >= 0)
+    return wide[met], narrow[met]
+
+
+def _reasons(traced: Trace, root: np.ndarray) -> Dict[int, str]:
+    """Return component -> reason; the first reason given wins."""
+    reasons: Dict[int, str] = {}
+
+    def freeze(ids: np.ndarray, reason: str) -> None:
+        for component in np.unique(root[ids[ids >= 0]]).tolist():
+            reasons.setdefault(component, reason)
+
+    for ids, reason in traced.frozen:
+        freeze(ids, reason)
+    for grid in traced.grids:
+        shrinks, others = _axes(grid, root)
+        if shrinks is None and others:
+            freeze(grid.ids, grid.reason)
+        elif others:  # an index that also holds a value outside every unit cannot go
+            outside = (grid.ids < 0).any(axis=tuple(others), keepdims=True)
+            freeze(np.where(outside, grid.ids, -1), grid.reason)
+    for broadcast in traced.broadcasts:
+        if set(_repeated(broadcast)) & set(_varying(_components(broadcast.wide, root))):
+            freeze(broadcast.narrow, broadcast.reason)
+    return reasons

@@ -1,0 +1,171 @@
+"""Masked dense against cut: the two models that must compute the same.
+
+Masked dense: the dense model with the consumers' input columns of the dropped channels set to zero. Zeroing anything
+earlier would not be exact, since activations like sigmoid map zero to something else.
+"""
+import copy
+import random
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .layer_rule import LAYER_RULES
+from .nested import output_tensors
+from .surgery import Surgery
+from .unit import ChannelUnit
+
+Masks = Mapping[str, np.ndarray]
+Forward = Callable[[nn.Module], Any]
+
+
+def random_masks(units: Sequence[ChannelUnit], ratio: float, seed: int, spread: float = 0.0) -> Dict[str, np.ndarray]:
+    """Return masks that drop random classes of every unit, at least one stays.
+
+    Args:
+        units (list[ChannelUnit]): The units.
+        ratio (float): Share of a unit's classes that goes.
+        seed (int): Of the choice.
+        spread (float): Each unit's share lies in ``ratio +- spread``, so that units of one width get different ones.
+    """
+    generator = np.random.RandomState(seed)
+    masks: Dict[str, np.ndarray] = {}
+    for unit in units:
+        count = len(unit.kept)
+        dropped = round(count * (ratio + spread * generator.uniform(-1, 1)))
+        masks[unit.name] = np.ones(count, dtype=bool)
+        masks[unit.name][generator.permutation(count)[:min(count - 1, max(0, dropped))]] = False
+    return masks
+
+
+def randomise(model: nn.Module, seed: int) -> None:
+    """Give norms random statistics and affine parameters, and parameters that are all alike random values.
+
+    So no channel is like another, and a branch behind a layer scale of 1e-6 counts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def fill(tensor: Tensor, deviation: float, centre: float) -> None:
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * deviation + centre)
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(getattr(module, 'running_mean', None), Tensor):
+                fill(module.running_mean, 0.1, 0.0)
+                module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+                for name, centre in (('weight', 1.0), ('bias', 0.0)):
+                    if isinstance(getattr(module, name, None), Tensor):
+                        fill(getattr(module, name), 0.2, centre)
+        for name, parameter in model.named_parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.reshape(-1)[0]).all()):
+                matrix = sum(size > 1 for size in parameter.shape) > 1
+                fill(parameter, 0.05 if matrix else 0.2, 0.0 if matrix or name.endswith('bias') else 1.0)
+
+
+def double_copy(model: nn.Module) -> nn.Module:
+    """Return a copy in float64 on the CPU, with plain batch norms for synchronised ones, which need a GPU."""
+    double: nn.Module = revert_sync_batchnorm(copy.deepcopy(model)).double().cpu()
+    return double
+
+
+def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
+    """Return a copy of a dense model with the dropped channels masked at their consumers."""
+    dense = copy.deepcopy(model)
+    tensors = dict(dense.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for unit in units:
+            for member in unit.channels.members:
+                if member.axis.role == 'in' and unit.name in masks:
+                    weight = tensors[member.axis.tensor]
+                    dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
+                    weight.index_fill_(member.axis.dim, dropped, 0.0)
+    return dense
+
+
+def cut_copy(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
+    """Return a copy of a dense model that is cut; the units are not changed."""
+    cut = copy.deepcopy(model)
+    Surgery(cut, [copy.copy(unit) for unit in units]).cut(masks)
+    return cut
+
+
+def relative_difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """Return the largest difference of two lists of tensors, over the largest value; inf where shapes differ."""
+    if [a.shape for a in left] != [b.shape for b in right]:
+        return float('inf')
+    worst = 0.0
+    for a, b in zip(left, right):
+        if a.numel():
+            difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
+            worst = max(worst, difference if difference == difference else float('inf'))
+    return worst
+
+
+def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
+    """Run a model on the demo input and return its floating-point output tensors; nothing is drawn at random.
+
+    Raises:
+        ValueError: The model returns no tensor.
+    """
+    model.train(training)
+    for module in model.modules():  # whatever drops at random stays off
+        if 'drop' in type(module).__name__.lower():
+            module.eval()
+    with torch.no_grad(), _same_randomness(), _Comparable():
+        tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.is_floating_point()]
+    if not tensors:
+        raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
+    return tensors
+
+
+class _Comparable(TorchFunctionMode):
+    """Keep functional dropout off, and float32 constants of a forward out of float64 layers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, '__name__', '')
+        if 'dropout' in name and args and isinstance(args[0], Tensor):
+            return args[0]
+        if name in LAYER_RULES and len(args) > 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor) \
+                and args[0].is_floating_point() and args[1].dtype == torch.float64 != args[0].dtype:
+            args = (args[0].double(), *args[1:])
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _same_randomness() -> Iterator[None]:
+    """Seed all generators for the block, and give them their states back."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numpy_state)
+
+
+def difference(model: nn.Module, units: Sequence[ChannelUnit], forward: Forward,
+               masks: Masks) -> Tuple[float, nn.Module]:
+    """Compare the masked dense with the cut model, in eval and in train mode.
+
+    Args:
+        model (nn.Module): The dense model, in float64; it is not changed.
+        units (list[ChannelUnit]): Its units; they are not changed.
+        forward (Callable): Called with a model; runs it and returns its outputs.
+        masks (dict[str, ndarray[classes], bool]): Unit name -> classes that stay; units without one stay whole.
+
+    Returns:
+        tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.
+    """
+    dense, cut = mask_dense(model, units, masks), cut_copy(model, units, masks)
+    eval_mode = relative_difference(outputs(dense, forward, False), outputs(cut, forward, False))
+    trained = copy.deepcopy(cut)  # its batch norms learn
+    train_mode = relative_difference(outputs(dense, forward, True), outputs(trained, forward, True))
+    return max(eval_mode, train_mode), cut

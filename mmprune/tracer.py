@@ -1,0 +1,285 @@
+"""What is known while a forward runs: the labels of live tensors, and everything that rules have said about ids."""
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .label import canonical, compact, constant_along, take_first, to_axis
+from .nested import output_tensors
+from .op_rule import OP_RULES, labelled, unknown
+from .trace import Axis, Broadcast, Grid, IdleLayer, LayerCall, Trace
+
+MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
+NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which none can become shorter'
+NEVER_RUN = 'the traced forward never runs it'
+NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
+#: Wrappers whose forward runs ordinary operations.
+TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
+
+
+class Tracer:
+    """Labels of live tensors and everything that rules have said about channel ids."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = _tensor_names(model)
+        self.labels = WeakTensorKeyDictionary()
+        self.axes: Dict[Tuple[int, int], Axis] = {}
+        self.loose: Dict[str, Tensor] = {}
+        self.calls: List[LayerCall] = []
+        self.module_stack: List[Tuple[str, nn.Module]] = []
+        self.paused = False
+        self.training_only = False
+        #: tensor -> why what it holds has no channels that could be followed
+        self.closed = WeakTensorKeyDictionary()
+        self.grids: Dict[Tuple[Any, ...], Grid] = {}
+        self.broadcasts: List[Broadcast] = []
+        #: weight -> conv or linear module, as long as it was not seen as a layer
+        self.idle = _layer_modules(model, self.names)
+        self.whole_module: Optional[str] = None
+        self.current: Callable[..., Any] = torch.Tensor.add
+        self._num_ids = 0
+        self._ties: List[Tuple[np.ndarray, np.ndarray]] = []
+        self._frozen: List[Tuple[np.ndarray, str]] = []
+
+    # labels of tensors
+
+    def new_ids(self, count: int) -> Tensor:
+        """Issue ``count`` fresh channel ids, ``Tensor[count]``."""
+        self._num_ids += count
+        return torch.arange(self._num_ids - count, self._num_ids)
+
+    def is_tensor_of_model(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a parameter or buffer of the traced model."""
+        return id(tensor) in self.names
+
+    def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
+        """Return the labels of a tensor, or None if it holds no channel.
+
+        A parameter that is used element by element (layer scale, position embedding) gets an id an element.
+        """
+        labels = self.labels.get(tensor)
+        if labels is None and tensor.is_floating_point() and id(tensor) in self.names and tensor.dim() > 0:
+            labels = self.new_ids(tensor.numel()).view(tensor.shape)
+            self.loose[self.names[id(tensor)]] = labels
+            self.labels[tensor] = labels
+        return labels
+
+    def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
+        """Label a tensor; the shapes must agree.
+
+        Labels that vary along several axes are noted: such a tensor must stay rectangular when channels go.
+        """
+        if labels.shape != tensor.shape:
+            raise RuntimeError(f'labels of shape {tuple(labels.shape)} for an activation of shape '
+                               f'{tuple(tensor.shape)} in {self.where()}: a channel rule is wrong')
+        labels = canonical(labels)
+        if sum(size > 1 for size in labels.shape) > 1:
+            self._add_grid(labels, (), NOT_RECTANGULAR)
+        self.labels[tensor] = labels.expand(tensor.shape)
+
+    def fix(self, labels: Tensor, axes: Sequence[int], reason: str, because: Optional[str] = None) -> None:
+        """State that axes of a labelled tensor keep their size and order.
+
+        Args:
+            labels (Tensor): Labels of the tensor.
+            axes (sequence[int]): Nothing happens where the labels do not vary along them.
+            reason (str): Why the channels are frozen where no other axis can become shorter.
+            because (str, optional): Takes the reason's place; it names its module already.
+        """
+        labels = canonical(labels)
+        axes = [axis for axis in axes if labels.size(axis) > 1]
+        if axes:
+            self._add_grid(labels, tuple(axes), because or f'{reason} in {self.where()}')
+
+    def _add_grid(self, labels: Tensor, fixed: Tuple[int, ...], reason: str) -> None:
+        ids = labels.numpy()
+        self.grids.setdefault((ids.shape, fixed, hash(ids.tobytes())), Grid(ids, fixed, reason))
+
+    def broadcast(self, wide: Tensor, narrow: Tensor, reason: str) -> None:
+        """State that an element-wise operation repeats ``narrow`` over ``wide``."""
+        self.broadcasts.append(Broadcast(wide.numpy(), narrow.numpy(), f'{reason} in {self.where()}'))
+
+    def close(self, out: Any, reason: str) -> None:
+        """State that an operation's results have no channels that could be followed, and why."""
+        for tensor in output_tensors(out):
+            self.closed[tensor] = f'{reason} in {self.where()}'
+
+    def channels_of(self, tensor: Tensor, axis: int) -> Tensor:
+        """Return one id an index of an axis; ids that share an index are tied. -1 where there is no channel."""
+        labels = self.labels_of(tensor)
+        if labels is None:
+            return torch.full((tensor.size(axis),), -1)
+        rows = to_axis(labels, axis)
+        first = rows[0]
+        if len(rows) > 1:
+            rest = rows[1:]
+            both = (rest >= 0) & (first >= 0)
+            self.tie(rest[both], first.expand_as(rest)[both])
+            if bool((rest[:, first < 0] >= 0).any()):
+                self.freeze(rest[:, first < 0], 'it shares a weight column with a value outside every unit')
+        return first
+
+    # statements about ids
+
+    def axis(self, tensor: Tensor, dim: int, role: str, groups: int = 1) -> Tensor:
+        """Return the ids of an axis of a parameter or buffer, issued when it is first seen."""
+        key = (id(tensor), dim)
+        if key not in self.axes:
+            ids = self.new_ids(tensor.size(dim))
+            self.axes[key] = Axis(self.names[id(tensor)], dim, role, groups, ids.numpy())
+        return torch.from_numpy(self.axes[key].ids)
+
+    def tie(self, left: Tensor, right: Tensor) -> None:
+        """State that two arrays of ids belong together, element by element."""
+        if left.numel():
+            self._ties.append((left.reshape(-1).numpy(), right.reshape(-1).numpy()))
+
+    def tie_or_freeze(self, own: Tensor, ids: Tensor, source: Optional[Tensor] = None) -> None:
+        """Tie a tensor's own ids to the channels of ``source`` that it meets; freeze them where it meets none (-1)."""
+        met = ids >= 0
+        self.tie(own[met], ids[met])
+        reason = MODEL_INPUT if source is None else self.closed.get(source, MODEL_INPUT)
+        self.freeze(own[~met], reason, where=False)
+
+    def freeze(self, ids: Tensor, reason: str, where: bool = True) -> None:
+        """State that ids must stay, and why; the current module is added to the reason."""
+        ids = compact(ids).reshape(-1)
+        ids = ids[ids >= 0]
+        if ids.numel():
+            self._frozen.append((ids.numpy(), f'{reason} in {self.where()}' if where else reason))
+
+    def merge_along(self, labels: Tensor, axes: Sequence[int], reason: str) -> Optional[Tensor]:
+        """Tie the ids along axes that an operation combines; freeze them if nothing varies across the others.
+
+        Returns:
+            Tensor or None: The labels with size 1 along the axes, None if they were frozen.
+        """
+        labels = compact(labels)
+        first = take_first(labels, axes)
+        if constant_along(labels, axes):
+            return first
+        others = [axis for axis in range(labels.dim()) if axis not in axes]
+        if constant_along(labels, others):
+            self.freeze(labels, reason)
+            return None
+        wide = first.expand(labels.shape)
+        if bool(((wide < 0) != (labels < 0)).any()):
+            self.freeze(labels, reason)
+            return None
+        met = labels >= 0
+        self.tie(labels[met], wide[met])
+        return first
+
+    def record_positions(self, weight: Tensor, kind: str, positions: int) -> None:
+        """Write down a linear call inside a larger function, whose own output is not seen."""
+        self.calls.append(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
+                                    training_only=self.training_only))
+
+    def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
+        """Write down a call of a conv or linear layer."""
+        channels, name = out.size(axis), self.names[id(weight)]
+        by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
+        self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
+                                    training_only=self.training_only))
+
+    def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
+        """Write down a call with a weight that is no parameter: it always costs the same."""
+        channels = out.size(axis)
+        self.calls.append(LayerCall('', kind, positions, out.numel() // channels, channels, False, tuple(weight.shape),
+                                    self.training_only))
+
+    def where(self) -> str:
+        """Name the module that is running."""
+        name = self.module_stack[-1][0] if self.module_stack else ''
+        return f'module {name!r}' if name else 'the model'
+
+    @property
+    def module(self) -> Optional[nn.Module]:
+        """The module that is running."""
+        return self.module_stack[-1][1] if self.module_stack else None
+
+    # what the modes call
+
+    def run_on(self, labels: Tensor, args: Any, kwargs: Any) -> Any:
+        """Run the current operation on labels in place of its first argument; labels live on the CPU."""
+        rest = [tree_map(_to_cpu, value) for value in args[1:]]
+        return self.current(labels, *rest, **tree_map(_to_cpu, kwargs))
+
+    def note_run(self, module: nn.Module) -> None:
+        """Note that a module runs; if it is a layer that is not seen as one, that is why."""
+        weight = self.names.get(id(getattr(module, 'weight', None)))
+        if weight is not None and weight in self.idle:
+            inside = self.whole_module
+            reason = NOT_FOLLOWED if inside is None else f'it runs inside {inside}, which is taken whole'
+            self.idle[weight] = replace(self.idle[weight], reason=reason)
+
+    @property
+    def unseen_layers(self) -> bool:
+        """Whether a conv or linear module was never run."""
+        return any(layer.reason == NEVER_RUN for layer in self.idle.values())
+
+    def after_op(self, op: str, args: Any, kwargs: Any, out: Any) -> None:
+        """Apply the rule of an aten operation."""
+        rule = OP_RULES.get(op)
+        if rule is not None:
+            rule(self, op, args, kwargs, out)
+        elif labelled(self, args, kwargs):
+            unknown(self, op, args, kwargs, out)
+        self._carry_reason(args, out)
+
+    def after_function(self, name: str, args: Any, out: Any) -> None:
+        """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
+        before = [] if name in TRANSPARENT_FUNCTIONS else labelled(self, args, {})
+        if before and not labelled(self, output_tensors(out), {}):
+            text = f'{name} computes outside torch (add a rule with mmprune.op_rule.register_op({name!r}))'
+            for labels in before:
+                self.freeze(labels, text)
+            self.close(out, text)
+
+    def _carry_reason(self, args: Any, out: Any) -> None:
+        """Let results without channels remember why."""
+        if len(self.closed):
+            reason = next((self.closed[tensor] for tensor in output_tensors(args) if tensor in self.closed), None)
+            if reason is not None:
+                for tensor in output_tensors(out):
+                    if tensor not in self.labels:
+                        self.closed[tensor] = reason
+
+    def result(self) -> Trace:
+        """Return everything stated so far."""
+        empty: np.ndarray = np.zeros(0, dtype=np.int64)
+        left = np.concatenate([pair[0] for pair in self._ties]) if self._ties else empty
+        right = np.concatenate([pair[1] for pair in self._ties]) if self._ties else empty
+        loose = {name: labels.numpy() for name, labels in self.loose.items()}
+        weights = {axis.tensor for axis in self.axes.values()}
+        idle = [layer for layer in self.idle.values() if layer.weight not in weights]
+        return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
+                     list(self.grids.values()), self.broadcasts, idle)
+
+
+def _to_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _tensor_names(model: nn.Module) -> Dict[int, str]:
+    """Return ``id(tensor) -> qualified name`` of all parameters and buffers; the first name wins."""
+    names: Dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        own = [*module._parameters.items(), *module._buffers.items()]
+        for name, tensor in own:
+            if tensor is not None:
+                names.setdefault(id(tensor), f'{prefix}.{name}' if prefix else name)
+    return names
+
+
+def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
+    """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
+    kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
+    layers = [IdleLayer(names[id(module.weight)], kind, tuple(module.weight.shape), NEVER_RUN)
+              for module in model.modules() for base, kind in kinds.items()
+              if isinstance(module, base) and id(module.weight) in names]
+    return {layer.weight: layer for layer in layers}
