@@ -60,8 +60,8 @@ class Choice:
                 if pattern != '*' and not any(matches(layer, pattern) for layer in layers):
                     names: Set[str] = {name for layer in layers for name in _with_parents(layer)}
                     raise PatternError(f'{option}: no conv or linear layer matches {pattern!r}'
-                                       f'{nearest(pattern.strip("*."), sorted(names))}. Patterns are names of modules, '
-                                       'with * for anything: "backbone.layer1" or "*.downsample"')
+                                       f'{nearest(pattern.strip("*."), sorted(names))} (patterns are names of modules, '
+                                       'with * for anything, such as "backbone.layer1" or "*.downsample")')
 
     def reason_to_freeze(self, channels: CoupledChannels) -> Optional[str]:
         """Return why the patterns do not let a unit be pruned, or None."""

@@ -33,7 +33,8 @@ def architecture_of(base: Mapping[str, Any]) -> Config:
 
 
 def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
-                       input_shape: Sequence[int], mutate_linear: bool = False) -> Config:
+                       input_shape: Sequence[int], mutate_linear: bool = False,
+                       choice: Optional[Config] = None) -> Config:
     """Return the model of a prune config.
 
     Args:
@@ -43,6 +44,7 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
         normalization_type (str): ``act``, ``flops`` or ``none``.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
     """
     architecture = architecture_of(base)
     architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
@@ -55,7 +57,8 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
             type='mmprune.GroupFisherChannelMutator',
             channel_unit_cfg=dict(type='mmprune.GroupFisherChannelUnit', normalization_type=normalization_type,
                                   mutate_linear=mutate_linear),
-            demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape))))
+            demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)),
+            **plain(choice or {})))
 
 
 def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
@@ -68,7 +71,8 @@ def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval:
 
 def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
                    lr_ratio: float, target_flop_ratio: float, input_shape: Sequence[int],
-                   mutate_linear: bool = False) -> Tuple[Config, Config, Config, List[Config]]:
+                   mutate_linear: bool = False,
+                   choice: Optional[Config] = None) -> Tuple[Config, Config, Config, List[Config]]:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config.
 
     Args:
@@ -80,8 +84,9 @@ def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int,
         target_flop_ratio (float): The run ends when this share of the FLOPs is left.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
     """
-    model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear)
+    model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
     wrapper = dict(type='mmprune.GroupFisherDDP', broadcast_buffers=False,
                    find_unused_parameters=bool(base.get('find_unused_parameters', False)))
     optim_wrapper = dict(optimizer=dict(lr=base['optim_wrapper']['optimizer']['lr'] * lr_ratio))
@@ -129,7 +134,8 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
 
 
 def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
-                 input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False) -> Config:
+                 input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False,
+                 choice: Optional[Config] = None) -> Config:
     """Return the model of a deploy config.
 
     Args:
@@ -138,10 +144,12 @@ def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], s
         divisor (int): Every unit is padded to a multiple after loading.
         input_shape (tuple[int]): An input that the model accepts, batch first.
         mutate_linear (bool): As in the prune config.
+        choice (dict, optional): As in the prune config, ``include`` and ``exclude`` only.
     """
     load_plugins()
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,
                 fix_subnet=read_structure(fix_subnet), divisor=divisor, mutate_linear=mutate_linear,
-                demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)))
+                demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)),
+                **{key: value for key, value in plain(choice or {}).items() if key != 'min_channels'})

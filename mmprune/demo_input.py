@@ -1,5 +1,6 @@
 """One tracing input per model family: how to run a model once, without data."""
 import copy
+import inspect
 import math
 from typing import Any, List, Sequence
 
@@ -51,4 +52,7 @@ class DemoInput:
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
         x = self.tensor(model)
-        return model(x, mode='tensor') if isinstance(model, BaseModel) else model(x)
+        if not isinstance(model, BaseModel):
+            return model(x)
+        unused = {name: None for name in ('data_samples',) if name in inspect.signature(model.forward).parameters}
+        return model(x, **unused, mode='tensor')

@@ -6,7 +6,7 @@ earlier would not be exact, since activations like sigmoid map zero to something
 import copy
 import random
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -133,7 +133,35 @@ class _Comparable(TorchFunctionMode):
         if name in LAYER_RULES and len(args) > 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor) \
                 and args[0].is_floating_point() and args[1].dtype == torch.float64 != args[0].dtype:
             args = (args[0].double(), *args[1:])
+        if name == 'conv2d' and _is_slow_depthwise(*args, **kwargs):
+            return _depthwise(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _is_slow_depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride: Any = 1, padding: Any = 0,
+                       dilation: Any = 1, groups: int = 1) -> bool:
+    """Tell whether torch would run this convolution group by group: it has no fast float64 one for many groups."""
+    return groups > 1 and groups == x.size(1) and x.dim() == 4 and x.dtype == torch.float64 and padding not in (
+        'same', 'valid')
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride: Any = 1, padding: Any = 0,
+               dilation: Any = 1, groups: int = 1) -> Tensor:
+    """Sum over the positions of the kernel, all channels at once; the arguments are those of ``F.conv2d``."""
+    (down, right), (pad_y, pad_x), (apart_y, apart_x) = (
+        (value, value) if isinstance(value, int) else tuple(value) for value in (stride, padding, dilation))
+    x = nn.functional.pad(x, (pad_x, pad_x, pad_y, pad_y)).repeat_interleave(len(weight) // groups, dim=1)
+    height, width = weight.shape[2:]
+    rows = (x.size(2) - apart_y * (height - 1) - 1) // down + 1
+    columns = (x.size(3) - apart_x * (width - 1) - 1) // right + 1
+    out = x.new_zeros(len(x), len(weight), rows, columns) if bias is None else bias.view(1, -1, 1, 1).repeat(
+        len(x), 1, rows, columns)
+    for i in range(height):
+        for j in range(width):
+            top, left = i * apart_y, j * apart_x
+            window = x[:, :, top:top + down * rows:down, left:left + right * columns:right]
+            out = torch.addcmul(out, window, weight[:, 0, i, j].view(1, -1, 1, 1))
+    return out
 
 
 @contextmanager

@@ -62,6 +62,8 @@ class _LayerMode(TorchFunctionMode):
         self.tracer.paused = True
         try:
             out = func(*args, **kwargs)
+            if not args and 'input' in kwargs:
+                args = (kwargs['input'],)
             with torch.no_grad():
                 rule(self.tracer, name, args, kwargs, out)
         finally:

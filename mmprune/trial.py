@@ -8,11 +8,13 @@ import copy
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .equivalence import Masks, cut_copy, double_copy, mask_dense, outputs, random_masks, randomise, relative_difference
+from .ops import TAPPABLE
 from .surgery import Surgery
 from .tracing import ERRORS
 from .unit import ChannelUnit
@@ -102,28 +104,27 @@ def first_different_layer(dense: nn.Module, units: Sequence[ChannelUnit], masks:
     surgery = Surgery(cut, cut_units)
     surgery.cut(masks)
     axes = {member.axis.layer: member.axis for unit in units for member in unit.channels.producers}
-    runs = [_layer_outputs(model, list(axes), forward, training)
-            for model in (mask_dense(dense, units, masks), cut)]
+    runs = [_layer_outputs(model, forward, training) for model in (mask_dense(dense, units, masks), cut)]
     for (layer, before), (_, after) in zip(*runs):
-        axis = axes[layer]
-        kept = torch.from_numpy(surgery.layout(axis.tensor)[axis.dim].astype(int))
+        axis = axes.get(layer)  # None where its rows stay
         dim = -1 if isinstance(dense.get_submodule(layer), nn.Linear) else 1
-        if before.size(dim) == len(axis.ids):
-            before = before.index_select(dim, kept)
+        if axis is not None and before.size(dim) == len(axis.ids):
+            kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
+            before = before.index_select(dim, torch.from_numpy(kept))
         if not relative_difference([before], [after]) < TOLERANCE:
             return layer
     return None
 
 
-def _layer_outputs(model: nn.Module, layers: Sequence[str], forward: TrialInput,
-                   training: bool) -> List[Tuple[str, Tensor]]:
-    """Run a model and return (layer, output) of every call of the layers, in order."""
+def _layer_outputs(model: nn.Module, forward: TrialInput, training: bool) -> List[Tuple[str, Tensor]]:
+    """Run a model and return (layer, output) of every call of a conv or linear module, in order."""
     found: List[Tuple[str, Tensor]] = []
 
     def keep(layer: str) -> Callable[..., None]:
         return lambda module, args, out: found.append((layer, out))
 
-    handles = [model.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
+    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()
+               if isinstance(module, TAPPABLE)]
     outputs(model, forward, training)
     for handle in handles:
         handle.remove()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune import complexity, layer_rule, op_rule
+from mmprune import complexity, layer_rule, module_rule, op_rule
+from mmprune.check import verify
 from mmprune.demo_input import DemoInput
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
@@ -22,7 +23,8 @@ NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
 @pytest.fixture(autouse=True)
 def own_tables():
     """What a snippet registers is gone after the test."""
-    tables = [op_rule.OP_RULES, layer_rule.LAYER_RULES, complexity.COUNTERS, MODELS._module_dict]
+    tables = [op_rule.OP_RULES, layer_rule.LAYER_RULES, module_rule.MODULE_RULES, complexity.COUNTERS,
+              MODELS._module_dict]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before):
@@ -71,6 +73,27 @@ def test_op_rule_of_the_docs_frees_channels():
     assert [unit.name for unit in mutator_of(Crossing(), (1, 3, 4, 3)).units] == ['first_(0, 6)_6']
 
 
+def test_module_rule_of_the_docs_frees_channels():
+    def net(sharpen):
+        return nn.Sequential(nn.Conv2d(3, 6, 1), sharpen, nn.Conv2d(6, 2, 1))
+
+    sharpen = type('Sharpen', (nn.Module,), {'forward': lambda self, x: torch.from_numpy(x.detach().numpy() ** 2)})
+    with pytest.raises(ValueError, match='no conv or linear layer reads it'):
+        mutator_of(net(sharpen()), (1, 3, 4, 4))
+    scope = snippet('extending.md', 1)
+    subclass = type('Sharper', (scope['Sharpen'],), {})
+    for kind in (scope['Sharpen'], subclass):
+        mutator = mutator_of(net(kind()), (2, 3, 4, 4))
+        assert [unit.name for unit in mutator.units] == ['0_(0, 6)_6']
+        assert verify(mutator)['max_relative_difference'] < 1e-12
+
+
+def test_rules_of_the_docs_are_short():
+    for number in (0, 1):
+        code = next(code for name, n, code in SNIPPETS if (name, n) == ('extending.md', number))
+        assert len(code.splitlines()) < 20
+
+
 class Bilinear(nn.Module):
     def __init__(self):
         super().__init__()
@@ -81,7 +104,7 @@ class Bilinear(nn.Module):
 
 
 def test_counter_of_the_docs_counts():
-    snippet('extending.md', 1)
+    snippet('extending.md', 2)
     mutator = mutator_of(Bilinear(), (3, 5))
     assert mutator.cost['macs'] == 3 * 6 * 5 * (4 + 1) + 3 * 6 * 2
     mutator.apply_structure({'pair_(0, 6)_6': 4})
@@ -90,7 +113,7 @@ def test_counter_of_the_docs_counts():
 
 
 def test_score_of_the_docs_is_used():
-    snippet('extending.md', 2)
+    snippet('extending.md', 3)
     mutator = MODELS.build(dict(type='mmprune.GroupFisherChannelMutator',
                                 channel_unit_cfg=dict(type='mmprune.DampedFisherUnit')))
     mutator.demo_input = DemoInput((1, 3, 4, 4))

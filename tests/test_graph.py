@@ -166,7 +166,7 @@ def test_shuffle_ties_positions_of_its_groups_and_chunk_those_of_its_halves():
 
 
 class Interleaved(nn.Module):
-    """Two groups read ``a + [b, c]``: position 0 of both is ``a0 b0`` and ``a2 c1``, position 1 ``a1 c0``, ``a3 c2``."""
+    """Two groups read ``a + [b, c]``: position 0 of both is ``a0 b0``, ``a2 c1``; position 1 ``a1 c0``, ``a3 c2``."""
 
     def __init__(self):
         super().__init__()

@@ -1,0 +1,151 @@
+"""The trial cut: what it finds, what it says, what it costs nothing, and when it is left out."""
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from mmprune import trial
+from mmprune.check import verify
+from mmprune.demo_input import DemoInput
+from mmprune.mutator import ChannelMutator
+from mmprune.registry import TASK_UTILS
+from mmprune.sub_model import GroupFisherDeploySubModel
+
+
+class Block(nn.Module):
+    """Two convs; between them a split into halves of a size that is written down."""
+
+    def __init__(self, fixed):
+        super().__init__()
+        self.fixed = fixed
+        self.one, self.two = nn.Conv2d(8, 6, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        y = self.one(x)
+        left, right = y.split(3 if self.fixed else y.size(1) // 2, 1)
+        return x + self.two(torch.tanh(left * right))
+
+
+class Blocks(nn.Module):
+    def __init__(self, *fixed):
+        super().__init__()
+        self.stem, self.blocks, self.head = nn.Conv2d(3, 8, 1), nn.Sequential(*map(Block, fixed)), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)))
+
+
+def mutator_of(net, size=8, **options):
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True),
+                             dict(type='DemoInput', input_shape=(1, 3, size, size)), **options)
+    mutator.prepare(net)
+    return mutator
+
+
+@pytest.mark.parametrize('fixed', [(True,), (False, True, False, False, True, True, False), (True,) * 5])
+def test_bisecting_finds_exactly_the_units_at_fault(fixed):
+    mutator = mutator_of(Blocks(*fixed))
+    good = [f'blocks.{n}.one_(0, 6)_6' for n, bad in enumerate(fixed) if not bad]
+    assert [unit.name for unit in mutator.units] == ['stem_(0, 8)_8', *good]
+    reasons = {channels.name: channels.frozen for channels in mutator.frozen}
+    for n, bad in enumerate(fixed):
+        if bad:
+            assert reasons[f'blocks.{n}.one_(0, 6)_6'].startswith(
+                f"cutting it breaks the forward of module 'blocks.{n}'")
+    assert verify(mutator)['max_relative_difference'] < 1e-12
+
+
+class Counts(nn.Module):
+    """A value that depends on how many channels there are, in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        x = self.b(torch.tanh(self.a(x)))
+        return self.c(x * x.size(1) if self.training else x)
+
+
+def test_train_mode_is_tried_too_and_the_first_layer_is_named():
+    mutator = mutator_of(Counts())
+    reason, = (channels.frozen for channels in mutator.frozen if channels.name == 'b_(0, 5)_5')
+    assert reason.startswith('cutting it changes what the model computes by ')
+    assert "(first seen in layer 'c')" in reason
+    assert [unit.name for unit in mutator.units] == ['a_(0, 6)_6']
+
+
+def test_neither_model_nor_random_state_change():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    mutator_of(net)
+    assert torch.equal(torch.rand(4), wanted)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(module.training for module in net.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_what_is_drawn_at_random_does_not_count():
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            x = F.dropout2d(F.dropout(self.a(x), 0.5, self.training), 0.5, self.training)
+            return self.b(x * (torch.rand(len(x), 1, 1, 1) > 0.3))
+
+    assert [unit.name for unit in mutator_of(Drops()).units] == ['a_(0, 6)_6']
+
+
+def test_a_model_that_does_not_run_small_is_tried_at_its_size():
+    shapes = [demo.input_shape for demo in DemoInput((1, 3, 1333, 800)).for_trial()]
+    assert shapes == [(2, 3, 224, 128), (2, 3, 1333, 800)]
+    assert [demo.input_shape for demo in DemoInput((4, 3, 96, 96)).for_trial()] == [(4, 3, 96, 96)]
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), nn.AvgPool2d(32), nn.Flatten(), nn.Linear(3 * 25, 2))
+    assert [unit.name for unit in mutator_of(net, 160).units] == ['0_(0, 4)_4', '1_(0, 3)_3']
+
+
+def test_a_mode_in_which_the_dense_model_does_not_run_is_left_out(monkeypatch):
+    class EvalOnly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            if self.training:
+                raise NotImplementedError('inference only')
+            return self.b(self.a(x))
+
+    said = []
+    monkeypatch.setattr(trial, 'print_log', lambda text, **options: said.append(text))
+    assert [unit.name for unit in mutator_of(EvalOnly()).units] == ['a_(0, 6)_6']
+    assert said == ['the dense model does not run on the demo input in train mode (inference only): the trial cut '
+                    'leaves that mode out']
+
+
+def test_no_trial_where_a_structure_proves_the_units_or_the_user_says_so(monkeypatch):
+    tried = []
+    monkeypatch.setattr('mmprune.mutator.breaking_units', lambda *args: tried.append(1) or {})
+    structure = {'stem_(0, 8)_8': 4, 'blocks.0.one_(0, 6)_6': 2}
+    GroupFisherDeploySubModel(Blocks(False), structure, demo_input=dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
+    mutator_of(Blocks(False), trial_cut=False)
+    assert tried == []
+    mutator_of(Blocks(False))
+    assert tried == [1]
+
+
+def test_a_demo_input_of_ones_own_needs_no_trial_method():
+    @TASK_UTILS.register_module(force=True)
+    class TwoImages:
+        def __call__(self, model):
+            parameter = next(model.parameters())
+            return model(torch.ones(2, 3, 4, 4, dtype=parameter.dtype))
+
+    mutator = ChannelMutator(demo_input=dict(type='TwoImages'))
+    mutator.prepare(Blocks(True))
+    assert [unit.name for unit in mutator.units] == ['stem_(0, 8)_8']
+    TASK_UTILS._module_dict.pop('TwoImages')
