@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .equivalence import Masks, cut_copy, difference, double_copy, outputs, random_masks, randomise
+from .equivalence import Comparable, Masks, cut_copy, difference, double_copy, outputs, random_masks, randomise
 from .mutator import ChannelMutator
 from .nested import output_tensors
 
@@ -127,7 +127,8 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:
     """Run a forward and a backward pass in train mode and tell whether all gradients are finite."""
     model.train()
-    tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.requires_grad]
+    with Comparable():
+        tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.requires_grad]
     loss = sum((tensor.square().mean() for tensor in tensors), torch.zeros(()))
     loss.backward()  # type: ignore[no-untyped-call]
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

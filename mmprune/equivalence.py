@@ -72,23 +72,30 @@ def double_copy(model: nn.Module) -> nn.Module:
     return double
 
 
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """Return a copy whose parameters share their storage with the model's: replace them, do not write into them."""
+    memo: Dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = type(parameter)(parameter.data, requires_grad=parameter.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
-    """Return a copy of a dense model with the dropped channels masked at their consumers."""
-    dense = copy.deepcopy(model)
+    """Return a :func:`sharing_copy` of a dense model with the dropped channels masked at their consumers."""
+    dense = sharing_copy(model)
     tensors = dict(dense.named_parameters(remove_duplicate=False))
-    with torch.no_grad():
-        for unit in units:
-            for member in unit.channels.members:
-                if member.axis.role == 'in' and unit.name in masks:
-                    weight = tensors[member.axis.tensor]
-                    dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
-                    weight.index_fill_(member.axis.dim, dropped, 0.0)
+    for unit in units:
+        for member in unit.channels.members:
+            if member.axis.role == 'in' and unit.name in masks:
+                weight = tensors[member.axis.tensor]
+                dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
+                weight.data = weight.data.index_fill(member.axis.dim, dropped, 0.0)
     return dense
 
 
 def cut_copy(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
-    """Return a copy of a dense model that is cut; the units are not changed."""
-    cut = copy.deepcopy(model)
+    """Return a :func:`sharing_copy` of a dense model that is cut; the units are not changed."""
+    cut = sharing_copy(model)
     Surgery(cut, [copy.copy(unit) for unit in units]).cut(masks)
     return cut
 
@@ -115,14 +122,14 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
     for module in model.modules():  # whatever drops at random stays off
         if 'drop' in type(module).__name__.lower():
             module.eval()
-    with torch.no_grad(), _same_randomness(), _Comparable():
+    with torch.no_grad(), _same_randomness(), Comparable():
         tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.is_floating_point()]
     if not tensors:
         raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
     return tensors
 
 
-class _Comparable(TorchFunctionMode):
+class Comparable(TorchFunctionMode):
     """Keep functional dropout off, and float32 constants of a forward out of float64 layers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -194,6 +201,6 @@ def difference(model: nn.Module, units: Sequence[ChannelUnit], forward: Forward,
     """
     dense, cut = mask_dense(model, units, masks), cut_copy(model, units, masks)
     eval_mode = relative_difference(outputs(dense, forward, False), outputs(cut, forward, False))
-    trained = copy.deepcopy(cut)  # its batch norms learn
+    trained = sharing_copy(cut)  # its batch norms learn
     train_mode = relative_difference(outputs(dense, forward, True), outputs(trained, forward, True))
     return max(eval_mode, train_mode), cut

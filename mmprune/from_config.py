@@ -85,5 +85,5 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
         mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=INPUT_SHAPE)
     model: nn.Module = MODELS.build(architecture)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
-    mutator.prepare(model, proven=structure)
+    mutator.prepare(model, proven=structure or ())
     return mutator, structure

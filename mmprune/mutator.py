@@ -57,13 +57,13 @@ class ChannelMutator(nn.Module):
         self.choice = Choice(include, exclude, min_channels)
         self.trial_cut = trial_cut
 
-    def prepare(self, model: nn.Module, proven: Optional[Collection[str]] = None) -> None:
+    def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
         """Trace the dense model and build its units.
 
         Args:
             model (nn.Module): The dense architecture; it is changed in place by everything that follows.
-            proven (collection[str], optional): Units that a prune run has found, such as those of a structure. Where
-                they are the units found here, no trial cut is made.
+            proven (collection[str]): Units that a prune run has found, such as those of a structure; the trial cut
+                leaves them out.
 
         Raises:
             NoPrunableUnitError: No channel of the model may be pruned; the message says why.
@@ -82,8 +82,8 @@ class ChannelMutator(nn.Module):
         self._freeze({unit.name: reason for unit in self.units if (
             reason := unit.reason_to_freeze(graph.kinds) or self.choice.reason_to_freeze(unit.channels)
             or self._reason_to_freeze(unit.channels, graph))})
-        if self.trial_cut and {*(proven or ())} != {unit.name for unit in self.units}:
-            self._freeze(breaking_units(model, self.units, self.demo_input))
+        if self.trial_cut:
+            self._freeze(breaking_units(model, self.units, self.demo_input, proven))
         if not self.units:
             lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
@@ -216,7 +216,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,
                          min_channels, trial_cut)
 
-    def prepare(self, model: nn.Module, proven: Optional[Collection[str]] = None) -> None:
+    def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
         """Trace the dense model, build its units and tap the inputs of their consumers."""
         super().prepare(model, proven)
         bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])

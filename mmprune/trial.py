@@ -6,14 +6,24 @@ eval and train mode. Where that fails, bisecting finds the units at fault.
 """
 import copy
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .equivalence import Masks, cut_copy, double_copy, mask_dense, outputs, random_masks, randomise, relative_difference
+from .equivalence import (
+    Masks,
+    cut_copy,
+    double_copy,
+    mask_dense,
+    outputs,
+    random_masks,
+    randomise,
+    relative_difference,
+    sharing_copy,
+)
 from .ops import TAPPABLE
 from .surgery import Surgery
 from .tracing import ERRORS
@@ -54,9 +64,13 @@ class TrialCut:
     def failure(self, units: Sequence[ChannelUnit]) -> Optional[str]:
         """Cut the units and return what is wrong with the cut model, or None."""
         masks = {unit.name: self.masks[unit.name] for unit in units}
-        dense, cut = mask_dense(self.dense, self.units, masks), cut_copy(self.dense, self.units, masks)
+        cut = cut_copy(self.dense, self.units, masks)
+        dense: Optional[nn.Module] = None
         for training in (False, True):
-            before = None if training in self.inputs else self._choose_input(dense, training)
+            before = None
+            if training not in self.inputs:
+                dense = dense or mask_dense(self.dense, self.units, masks)
+                before = self._choose_input(dense, training)
             forward = self.inputs[training]
             if forward is None:
                 continue
@@ -67,6 +81,7 @@ class TrialCut:
             except ERRORS as error:
                 return (f'cutting it breaks the forward of {running} ({_first_line(error)}): a size is fixed there; '
                         'take it from the shape of the tensor')
+            dense = dense or mask_dense(self.dense, self.units, masks)
             change = relative_difference(before or outputs(dense, forward, training), after)
             if not change < TOLERANCE:
                 return self._explain(masks, change, forward, training)
@@ -100,7 +115,7 @@ def first_different_layer(dense: nn.Module, units: Sequence[ChannelUnit], masks:
                           training: bool) -> Optional[str]:
     """Return the first conv or linear layer whose outputs differ between masked dense and cut model, or None."""
     cut_units = [copy.copy(unit) for unit in units]
-    cut = copy.deepcopy(dense)
+    cut = sharing_copy(dense)
     surgery = Surgery(cut, cut_units)
     surgery.cut(masks)
     axes = {member.axis.layer: member.axis for unit in units for member in unit.channels.producers}
@@ -164,18 +179,26 @@ def _first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {text[:160]}'
 
 
-def breaking_units(model: nn.Module, units: Sequence[ChannelUnit], demo_input: TrialInput) -> Dict[str, str]:
+def breaking_units(model: nn.Module, units: Sequence[ChannelUnit], demo_input: TrialInput,
+                   proven: Collection[str] = ()) -> Dict[str, str]:
     """Cut half of every unit of a copy at random and find the units whose cut is not exact.
 
     Args:
         model (nn.Module): The dense model; it is not changed.
         units (list[ChannelUnit]): Its units; they are not changed.
         demo_input (TrialInput): How to run it.
+        proven (collection[str]): Units that an earlier trial has passed; where they are all, nothing runs.
 
     Returns:
         dict[str, str]: Unit name -> what its cut breaks; all others can be cut together.
     """
+    unproven = [unit for unit in units if unit.name not in proven]
+    if not unproven:
+        return {}
     trial = TrialCut(model, units, demo_input)
+    if len(unproven) < len(units):  # very likely those that the earlier trial has frozen
+        alone = {unit.name: trial.failure([unit]) for unit in unproven}
+        return {name: failure for name, failure in alone.items() if failure is not None}
     good: List[ChannelUnit] = []
     broken: Dict[str, str] = {}
 
@@ -190,6 +213,5 @@ def breaking_units(model: nn.Module, units: Sequence[ChannelUnit], demo_input: T
             search(candidates[:half])
             search(candidates[half:])
 
-    if units:
-        search(units)
+    search(units)
     return broken

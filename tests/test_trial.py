@@ -9,6 +9,7 @@ from mmprune.check import verify
 from mmprune.demo_input import DemoInput
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import TASK_UTILS
+from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel
 
 
@@ -129,13 +130,21 @@ def test_a_mode_in_which_the_dense_model_does_not_run_is_left_out(monkeypatch):
 
 def test_no_trial_where_a_structure_proves_the_units_or_the_user_says_so(monkeypatch):
     tried = []
-    monkeypatch.setattr('mmprune.mutator.breaking_units', lambda *args: tried.append(1) or {})
-    structure = {'stem_(0, 8)_8': 4, 'blocks.0.one_(0, 6)_6': 2}
-    GroupFisherDeploySubModel(Blocks(False), structure, demo_input=dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
-    mutator_of(Blocks(False), trial_cut=False)
+    failure = trial.TrialCut.failure
+    monkeypatch.setattr(trial.TrialCut, 'failure',
+                        lambda self, units: tried.append([unit.name for unit in units]) or failure(self, units))
+    demo = dict(type='DemoInput', input_shape=(1, 3, 8, 8))
+    stem, first, second = 'stem_(0, 8)_8', 'blocks.0.one_(0, 6)_6', 'blocks.1.one_(0, 6)_6'
+    GroupFisherDeploySubModel(Blocks(False, False), {stem: 4, first: 2, second: 2}, demo_input=demo)
+    mutator_of(Blocks(False, True), trial_cut=False)
     assert tried == []
-    mutator_of(Blocks(False))
-    assert tried == [1]
+    mutator_of(Blocks(False, False))
+    assert tried == [[stem, first, second]]
+    tried.clear()
+    GroupFisherDeploySubModel(Blocks(False, True), {stem: 4, first: 2}, demo_input=demo)
+    assert tried == [[second]]  # the one that the prune run had frozen
+    with pytest.raises(StructureError, match="unit 'blocks.1.one.* is missing"):
+        GroupFisherDeploySubModel(Blocks(False, False), {stem: 4, first: 2}, demo_input=demo)
 
 
 def test_a_demo_input_of_ones_own_needs_no_trial_method():
