@@ -180,17 +180,13 @@ def problems(name: str, result: Dict[str, Any]) -> List[str]:
         if not result[key] < LIMIT:
             found.append(f'{key} {result[key]:.1e}')
     found += [key for key in ('same_shapes', 'backward') if not result[key]]
-    if result['macs'][0] != result['macs'][1] and name not in UNCOUNTED:
+    if result['macs'][0] != result['macs'][1]:
         found.append(f'macs {result["macs"][0]} by arithmetic, {result["macs"][1]} counted')
     if result['unaccounted']:
         found.append(f'unaccounted: {", ".join(result["unaccounted"])}')
     if not name.startswith('op: ') and result['share'] < SHARE and name not in TOKEN_MODELS:
         found.append(f'only {result["share"]:.0%} of the MACs can go')
     return found
-
-
-#: Networks in which functions run that no module of their own stands for; counting by modules misses them.
-UNCOUNTED = ('op: FunctionalWeights', 'op: FusedAttention')
 
 
 def table(results: Dict[str, Dict[str, Any]]) -> str:

@@ -1,10 +1,12 @@
 """Proof that a cut is right: the cut model computes what the masked dense model computes, and costs what is said."""
+import copy
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .equivalence import Comparable, Masks, cut_copy, difference, double_copy, outputs, random_masks, randomise
 from .mutator import ChannelMutator
@@ -51,7 +53,13 @@ def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn
     Returns:
         tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.
     """
-    return difference(double_copy(mutator.model), mutator.units, mutator.demo_input, masks)
+    return difference(double_copy(mutator.model), mutator.units, two_samples(mutator), masks)
+
+
+def two_samples(mutator: ChannelMutator) -> Callable[[nn.Module], Any]:
+    """Return the mutator's demo input with two samples at least: batch norms cannot train on one."""
+    demo_input = mutator.demo_input
+    return demo_input.for_trial()[-1] if hasattr(demo_input, 'for_trial') else demo_input
 
 
 def masks_around(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, np.ndarray]:
@@ -81,8 +89,7 @@ def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
     """Check everything that a cut promises, for random channels of every unit.
 
     Args:
-        mutator (ChannelMutator): Prepared on a dense model, whose norms get random values; its demo input holds two
-            samples or more.
+        mutator (ChannelMutator): Prepared on a dense model, whose norms get random values.
         ratio (float): Share of a unit that goes, on average.
         seeds (int): How many random choices.
     """
@@ -90,10 +97,10 @@ def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
     dense = double_copy(mutator.model)
     masks = masks_around(mutator, ratio, seeds - 1)
     cut = cut_copy(dense, mutator.units, masks)
-    before = outputs(dense, mutator.demo_input, False)
-    after = outputs(cut, mutator.demo_input, False)
+    forward = two_samples(mutator)
+    before, after = outputs(dense, forward, False), outputs(cut, forward, False)
     return Proof(len(mutator.units), result['per_seed'], [x.shape for x in before] == [x.shape for x in after],
-                 runs_backward(cut, mutator.demo_input), (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
+                 runs_backward(cut, forward), (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
                  prunable_share(mutator), unaccounted_layers(mutator))
 
 
@@ -108,20 +115,37 @@ def prunable_share(mutator: ChannelMutator) -> float:
 
 
 def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
-    """Run a model in eval mode and count the multiply-adds of the conv and linear modules that really run."""
-    total = 0
+    """Run a copy of a model in float32 and eval mode and count the multiply-adds of what really runs.
 
-    def count(module: nn.Module, args: Any, out: Tensor) -> None:
-        nonlocal total
-        transposed = getattr(module, 'transposed', False)
-        elements = args[0].numel() if transposed else out.numel()
-        total += elements * module.weight[0].numel()  # type: ignore[index, operator]
+    Conv and linear functions count, whichever module calls them, and the projections of fused attention.
+    """
+    counter = _Counter()
+    with torch.no_grad(), counter:
+        forward(copy.deepcopy(model).float().eval())
+    return counter.macs
 
-    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, LAYERS)]
-    outputs(model, forward, training=False)
-    for handle in handles:
-        handle.remove()
-    return total
+
+class _Counter(TorchFunctionMode):
+    """Count multiply-adds of function calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = getattr(func, '__name__', '')
+        if name.startswith('conv'):
+            x, weight = args[0], args[1] if len(args) > 1 else kwargs['weight']
+            self.macs += (x if 'transpose' in name else out).numel() * weight[0].numel()
+        elif name == 'linear':
+            weight = args[1] if len(args) > 1 else kwargs['weight']
+            self.macs += out.numel() * weight.size(1)
+        elif name == 'multi_head_attention_forward':
+            rows = args[0].numel() // args[0].size(-1)
+            self.macs += rows * (args[5].numel() + args[11].numel())
+        return out
 
 
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:

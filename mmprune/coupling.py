@@ -13,8 +13,30 @@ from .trace import Broadcast, Grid, Trace
 Pair = Tuple[np.ndarray, np.ndarray]
 
 
-def couple(traced: Trace) -> Tuple[np.ndarray, Dict[int, str]]:
-    """Return the component of every id ``ndarray[num_ids]``, and component -> reason for those that must stay."""
+class Reasons:
+    """Why components must stay; the first reason given to a component wins.
+
+    Attributes:
+        number (ndarray[num_ids]): For each component the number of its reason, from 1; 0 where it may go.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.number: np.ndarray = np.zeros(count, dtype=np.int64)
+        self._numbers: Dict[str, int] = {}
+
+    def add(self, components: np.ndarray, reason: str) -> None:
+        """Give a reason to the components that have none."""
+        fresh = components[self.number[components] == 0]
+        self.number[fresh] = self._numbers.setdefault(reason, len(self._numbers) + 1)
+
+    def of(self, component: int) -> Optional[str]:
+        """Return the reason of a component, or None."""
+        number = self.number[component]
+        return list(self._numbers)[number - 1] if number else None
+
+
+def couple(traced: Trace) -> Tuple[np.ndarray, Reasons]:
+    """Return the component of every id ``ndarray[num_ids]``, and which components must stay."""
     root = connected_components(traced.num_ids, *traced.ties)
     while True:
         before = root
@@ -109,13 +131,12 @@ def _ties_of_broadcast(broadcast: Broadcast, root: np.ndarray) -> Optional[Pair]
     return wide[met], narrow[met]
 
 
-def _reasons(traced: Trace, root: np.ndarray) -> Dict[int, str]:
-    """Return component -> reason; the first reason given wins."""
-    reasons: Dict[int, str] = {}
+def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
+    """Return which components must stay: frozen ones, and those that a fixed axis or a broadcast holds."""
+    reasons = Reasons(len(root))
 
     def freeze(ids: np.ndarray, reason: str) -> None:
-        for component in np.unique(root[ids[ids >= 0]]).tolist():
-            reasons.setdefault(component, reason)
+        reasons.add(root[ids[ids >= 0]], reason)
 
     for ids, reason in traced.frozen:
         freeze(ids, reason)

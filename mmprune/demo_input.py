@@ -35,14 +35,16 @@ class DemoInput:
         return torch.randn(self.input_shape, generator=generator).to(parameter.device, parameter.dtype)
 
     def for_trial(self) -> List['DemoInput']:
-        """Return inputs for the trial cut, the cheapest first: two samples, small images where the model takes them."""
+        """Return inputs for the trial cut, the cheapest first; the last has this size and two samples.
+
+        A batch norm behind a global pooling cannot train on one sample, and some models take images of one size.
+        """
         batch, *rest = self.input_shape
-        shapes = [(max(2, batch), *rest)]
+        sizes = [rest]
         if len(rest) == 3 and min(rest[1:]) > TRIAL_SIZE:
             scale = TRIAL_SIZE / min(rest[1:])
-            small = [math.ceil(size * scale / 32) * 32 for size in rest[1:]]
-            shapes.insert(0, (max(2, batch), rest[0], *small))
-        return [self._with_shape(shape) for shape in shapes]
+            sizes.insert(0, [rest[0], *(math.ceil(size * scale / 32) * 32 for size in rest[1:])])
+        return [self._with_shape((samples, *size)) for size in sizes for samples in (1, max(2, batch))]
 
     def _with_shape(self, shape: Sequence[int]) -> 'DemoInput':
         other = copy.copy(self)

@@ -68,16 +68,24 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 def double_copy(model: nn.Module) -> nn.Module:
     """Return a copy in float64 on the CPU, with plain batch norms for synchronised ones, which need a GPU."""
-    double: nn.Module = revert_sync_batchnorm(copy.deepcopy(model)).double().cpu()
+    double: nn.Module = revert_sync_batchnorm(_copy(model, _to_double)).double().cpu()
     return double
+
+
+def _to_double(tensor: Tensor) -> Tensor:
+    return tensor.to('cpu', torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Copy a model; parameters get the values that ``value`` makes of theirs, without a copy in between."""
+    memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
+                            for parameter in model.parameters()}
+    return copy.deepcopy(model, memo)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
     """Return a copy whose parameters share their storage with the model's: replace them, do not write into them."""
-    memo: Dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = type(parameter)(parameter.data, requires_grad=parameter.requires_grad)
-    return copy.deepcopy(model, memo)
+    return _copy(model, lambda tensor: tensor)
 
 
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:

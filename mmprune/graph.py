@@ -9,12 +9,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 from torch import nn
 
-from .coupling import couple
+from .coupling import Reasons, couple
 from .trace import Axis, IdleLayer, LayerCall, Trace
 from .tracing import trace_model
 
 NO_CONSUMER = 'no conv or linear layer reads it'
 NO_PRODUCER = 'no conv or linear layer produces it'
+TRAINING_ONLY = 'it is produced in training only, so that pruning it saves nothing at inference'
 ONLY_CHANNEL = 'it is the only channel of its layer'
 ALL_OR_NONE = 'its channels are all tied to one another, so that none can go alone'
 #: Roles of axes, in the order in which they name a unit.
@@ -116,18 +117,21 @@ def group_channels(traced: Trace) -> ChannelGraph:
             axes.append(Axis(name, axis, 'affine', 1, np.take(np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1),
                                                               0, axis=1)))
         elif reason:
-            reasons.update({int(r): reason for r in np.unique(root[ids]) if int(r) not in reasons})
+            reasons.add(root[ids].reshape(-1), reason)
     components = [root[axis.ids] for axis in axes]
     kinds = {call.layer: call.kind for call in traced.calls if call.weight}
     kinds.update({layer.layer: layer.kind for layer in traced.idle})
+    inference = {call.layer for call in traced.calls if not call.training_only}
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
-    for group in _signature_groups(axes, components, reasons, traced.num_ids):
+    for group in _signature_groups(axes, components, reasons):
         reason = group.frozen
         if reason is None and not group.consumers:
             reason = NO_CONSUMER
         if reason is None and not group.producers:
             reason = NO_PRODUCER
+        if reason is None and not any(member.axis.layer in inference for member in group.producers):
+            reason = TRAINING_ONLY
         if reason is None and group.num_classes == 1:
             reason = ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL
         group.frozen = reason
@@ -165,13 +169,10 @@ def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optiona
     return None, f'parameter {name!r} ties it along more than one axis'
 
 
-def _signatures(components: List[np.ndarray], reasons: Dict[int, str], count: int) -> np.ndarray:
+def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
     """Return a number for each component; equal for equally many indices on the same axes and the same reason."""
-    texts = sorted(set(reasons.values()))
-    signature: np.ndarray = np.zeros(count, dtype=np.int64)
-    for component, reason in reasons.items():
-        signature[component] = texts.index(reason) + 1
-    fresh = len(texts) + 1
+    signature = reasons.number.copy()
+    fresh = int(signature.max(initial=0)) + 1
     for on_axis in components:  # every axis splits the components that it touches by how often it does
         present, times = np.unique(on_axis, return_counts=True)
         pairs = np.stack([signature[present], times])
@@ -181,19 +182,18 @@ def _signatures(components: List[np.ndarray], reasons: Dict[int, str], count: in
     return signature
 
 
-def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Dict[int, str],
-                      count: int) -> List[CoupledChannels]:
+def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Reasons) -> List[CoupledChannels]:
     """Group components that have equally many indices on the same axes, and the same reason to be frozen."""
-    signature = _signatures(components, reasons, count)
+    signature = _signatures(components, reasons)
     groups: Dict[int, CoupledChannels] = {}
-    rank: np.ndarray = np.zeros(count, dtype=np.int64)
+    rank: np.ndarray = np.zeros(len(signature), dtype=np.int64)
     for position in sorted(range(len(axes)), key=lambda number: (ROLES.index(axes[number].role), number)):
         on_axis = components[position]
         marks = signature[on_axis]
         for mark in np.unique(marks).tolist():
             here = np.flatnonzero(marks == mark)
             if mark not in groups:  # the first producer gives each class its rank
-                groups[mark] = CoupledChannels('', [], reasons.get(int(on_axis[here[0]])))
+                groups[mark] = CoupledChannels('', [], reasons.of(int(on_axis[here[0]])))
                 present, first = np.unique(on_axis[here], return_index=True)
                 rank[present[np.argsort(first)]] = np.arange(len(present))
             ranks = rank[on_axis[here]]

@@ -40,7 +40,7 @@ class TrialInput(Protocol):
         """Run the model and return its outputs."""
 
     def for_trial(self) -> Sequence['TrialInput']:
-        """Return inputs to try, the cheapest first; at least two samples each, so that batch norms can train."""
+        """Return inputs to try, the cheapest first."""
 
 
 class TrialCut:

@@ -618,9 +618,9 @@ class SharedHead(nn.Module):
         return [self.cls(F.relu(self.norm(self.tower(level(x))))) for level in (self.p3, self.p4, self.p5)]
 
 
-@net({**A, 'aux_(0, 5)_5': 5})
+@net(A, 'it is produced in training only')
 class AuxiliaryHead(Net):
-    """A head that runs in training only reads pruned channels too."""
+    """A head that runs in training only reads pruned channels too; its own stay."""
 
     def __init__(self):
         super().__init__(aux=nn.Conv2d(6, 5, 1), aux_head=nn.Conv2d(5, 2, 1))

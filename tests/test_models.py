@@ -1,5 +1,7 @@
 """Named models cut at random: every promise of a cut, by the sweep that also writes docs/models.md."""
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,3 +63,20 @@ def test_a_broken_promise_is_told(change, problem):
                 unaccounted=[])
     assert sweep_models.problems('ResNet-50', good) == []
     assert sweep_models.problems('ResNet-50', {**good, **change}) == [problem]
+
+
+def test_verify_tool_proves_and_counts(tmp_path):
+    root = BENCHMARKS.parent
+    done = subprocess.run(
+        [sys.executable, str(root / 'tools/pruning/verify.py'), 'mmcls::mobilenet_v2/mobilenet-v2_8xb32_in1k.py',
+         '--input-shape', '1', '3', '64', '64', '--seeds', '2', '--json', str(tmp_path / 'proof.json')],
+        capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    proof = json.loads((tmp_path / 'proof.json').read_text())
+    assert proof['units'] == 24
+    assert len(proof['per_seed']) == 2
+    assert proof['max_relative_difference'] < 1e-12
+    assert proof['macs'] == proof['counted_macs']
+    assert proof['unaccounted'] == []
+    assert '24 units, largest relative difference' in done.stdout
+    assert 'output shapes unchanged; backward pass runs' in done.stdout

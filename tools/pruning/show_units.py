@@ -40,10 +40,11 @@ def print_table(found: Dict[str, List[Dict[str, Any]]]) -> None:
     """Print one line a unit, then the frozen channels."""
     units, frozen = found['units'], found['frozen']
     length = max(len(entry['name']) for entry in [*units, *frozen])
-    print(f'{len(units)} units may be pruned; acts and macs are what one channel costs')
-    print(f'  {"unit":<{length}}  {"acts":>9} {"macs":>12}  producers -> consumers')
+    print(f'{len(units)} units may be pruned; channels go in sets of "tied", and acts and macs are what one set costs')
+    print(f'  {"unit":<{length}} {"tied":>5} {"acts":>10} {"macs":>13}  producers -> consumers')
     for entry in units:
-        print(f'  {entry["name"]:<{length}}  {entry["channel_acts"]:>9,} {entry["channel_macs"]:>12,}  '
+        costs = f'{entry["tied"]:>5} {entry["channel_acts"]:>10,} {entry["channel_macs"]:>13,}'
+        print(f'  {entry["name"]:<{length}} {costs}  '
               f'{_short(entry["producers"])} -> {_short(entry["consumers"])}')
     print(f'{len(frozen)} groups of channels stay')
     for entry in frozen:
