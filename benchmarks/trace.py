@@ -7,7 +7,8 @@ python benchmarks/trace.py --models resnet50 densenet201 --repeats 9 --markdown 
 Ours: the trace with grouping, the trial cut, and the whole `ChannelMutator.prepare`, which does both. Theirs: building
 the dependency graph, and that with all pruning groups; they have no trial cut. One process, the same model and the same
 image, in turns; a cell is the median of the repeats (least-most), a ratio the median over the repeats. The first run of
-each is measured apart, in a fresh process, imports and the building of the model left out: a user pays that one.
+each is measured apart, in a fresh process, because a user pays that one: without the script's imports and the building
+of the model, but with what torch imports on first use (torch._dynamo, in ours).
 
 Two threads on two cores wait for one another as soon as anything else runs: either the machine is idle, or --threads 1.
 """
