@@ -90,14 +90,18 @@ def sharing_copy(model: nn.Module) -> nn.Module:
 
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
     """Return a :func:`sharing_copy` of a dense model with the dropped channels masked at their consumers."""
-    dense = sharing_copy(model)
-    tensors = dict(dense.named_parameters(remove_duplicate=False))
+    dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
     for unit in units:
         for member in unit.channels.members:
             if member.axis.role == 'in' and unit.name in masks:
-                weight = tensors[member.axis.tensor]
-                dropped = torch.from_numpy(member.index[~masks[unit.name]].reshape(-1)).to(weight.device)
-                weight.data = weight.data.index_fill(member.axis.dim, dropped, 0.0)
+                columns = member.index[~masks[unit.name]].reshape(-1)
+                dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
+    dense = sharing_copy(model)
+    tensors = dict(dense.named_parameters(remove_duplicate=False))
+    for (name, dim), parts in dropped.items():
+        weight = tensors[name]
+        index = torch.from_numpy(np.concatenate(parts)).to(weight.device)
+        weight.data = weight.data.index_fill(dim, index, 0.0)
     return dense
 
 

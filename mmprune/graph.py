@@ -190,8 +190,9 @@ def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: R
     for position in sorted(range(len(axes)), key=lambda number: (ROLES.index(axes[number].role), number)):
         on_axis = components[position]
         marks = signature[on_axis]
-        for mark in np.unique(marks).tolist():
-            here = np.flatnonzero(marks == mark)
+        order = np.argsort(marks, kind='stable')  # the indices of each mark side by side, ascending
+        for here in np.split(order, np.flatnonzero(np.diff(marks[order])) + 1):
+            mark = int(marks[here[0]])
             if mark not in groups:  # the first producer gives each class its rank
                 groups[mark] = CoupledChannels('', [], reasons.of(int(on_axis[here[0]])))
                 present, first = np.unique(on_axis[here], return_index=True)

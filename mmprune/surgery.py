@@ -79,20 +79,19 @@ class Surgery:
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""
-        layout: Dict[int, np.ndarray] = {}
+        kept: Dict[int, np.ndarray] = {}
+        padding: Dict[int, List[np.ndarray]] = {}
         for unit, member in self.members[tensor]:
             axis = member.axis
-            keys = layout.get(axis.dim)
-            if keys is None:
-                keys = np.arange(len(axis.ids), dtype=float)
-            keys = np.setdiff1d(keys, member.index[~unit.kept].reshape(-1), assume_unique=True)
+            alive = kept.setdefault(axis.dim, np.ones(len(axis.ids), dtype=bool))
+            alive[member.index[~unit.kept]] = False
             if unit.padding:  # behind the last channel of the unit, in each block of the axis
                 for columns in padding_blocks(member.index) or []:
                     count = unit.padding * columns.shape[1]
                     steps = np.arange(1, count + 1) / (count + 1)
-                    keys = np.concatenate([keys, columns.max() + steps])
-            layout[axis.dim] = np.sort(keys)
-        return layout
+                    padding.setdefault(axis.dim, []).append(columns.max() + steps)
+        return {dim: np.sort(np.concatenate([np.flatnonzero(alive).astype(float), *padding.get(dim, [])]))
+                for dim, alive in kept.items()}
 
 
 def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:

