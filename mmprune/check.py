@@ -1,5 +1,4 @@
 """Proof that a cut is right: the cut model computes what the masked dense model computes, and costs what is said."""
-import copy
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -8,7 +7,17 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .equivalence import Comparable, Masks, cut_copy, difference, double_copy, outputs, random_masks, randomise
+from .equivalence import (
+    Comparable,
+    Masks,
+    cut_copy,
+    difference,
+    double_copy,
+    outputs,
+    random_masks,
+    randomise,
+    sharing_copy,
+)
 from .mutator import ChannelMutator
 from .nested import output_tensors
 
@@ -121,7 +130,7 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     """
     counter = _Counter()
     with torch.no_grad(), counter:
-        forward(copy.deepcopy(model).float().eval())
+        forward(sharing_copy(model).float().eval())
     return counter.macs
 
 

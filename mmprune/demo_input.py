@@ -30,9 +30,10 @@ class DemoInput:
 
     def tensor(self, model: nn.Module) -> torch.Tensor:
         """Return a random input of the model's dtype and device; the global random state is not used."""
-        parameter = next(model.parameters())
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(self.input_shape, generator=generator).to(parameter.device, parameter.dtype)
+        image = torch.randn(self.input_shape, generator=generator)
+        like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), image)
+        return image.to(like.device, like.dtype)
 
     def for_trial(self) -> List['DemoInput']:
         """Return inputs for the trial cut, the cheapest first; the last has this size and two samples.

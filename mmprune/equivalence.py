@@ -80,6 +80,9 @@ def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
     """Copy a model; parameters get the values that ``value`` makes of theirs, without a copy in between."""
     memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
                             for parameter in model.parameters()}
+    for module in model.modules():  # activations that a module keeps cannot be copied
+        memo.update({id(kept): kept.detach().clone() for kept in vars(module).values()
+                     if isinstance(kept, Tensor) and kept.grad_fn is not None})
     return copy.deepcopy(model, memo)
 
 
@@ -97,7 +100,7 @@ def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> 
                 columns = member.index[~masks[unit.name]].reshape(-1)
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
     dense = sharing_copy(model)
-    tensors = dict(dense.named_parameters(remove_duplicate=False))
+    tensors = dict([*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)])
     for (name, dim), parts in dropped.items():
         weight = tensors[name]
         index = torch.from_numpy(np.concatenate(parts)).to(weight.device)
@@ -116,39 +119,51 @@ def relative_difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> floa
     """Return the largest difference of two lists of tensors, over the largest value; inf where shapes differ."""
     if [a.shape for a in left] != [b.shape for b in right]:
         return float('inf')
-    worst = 0.0
-    for a, b in zip(left, right):
-        if a.numel():
-            difference = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
-            worst = max(worst, difference if difference == difference else float('inf'))
-    return worst
+    return max((_difference(a, b) for a, b in zip(left, right) if a.numel() and not torch.equal(a, b)), default=0.0)
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    if not a.is_complex():
+        a, b = a.double(), b.double()
+    gap, scale = (a - b).abs().max(), a.abs().max()
+    if not bool(gap.isfinite() & scale.isfinite()):  # infinities and NaN at the same places are alike
+        alike = (a == b) | (a.isnan() & b.isnan())
+        finite = a.abs()[a.isfinite()]
+        gap = (a - b).abs().masked_fill(alike, 0.0).max()
+        scale = finite.max() if finite.numel() else gap.new_zeros(())
+    difference = float(gap / scale.clamp_min(1e-30))
+    return difference if difference == difference else float('inf')
 
 
 def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
-    """Run a model on the demo input and return its floating-point output tensors; nothing is drawn at random.
+    """Run a model on the demo input and return its output tensors; nothing is drawn at random.
 
     Raises:
         ValueError: The model returns no tensor.
     """
     model.train(training)
     for module in model.modules():  # whatever drops at random stays off
-        if 'drop' in type(module).__name__.lower():
+        if 'drop' in type(module).__name__.lower() and not any(True for _ in module.children()):
             module.eval()
     with torch.no_grad(), _same_randomness(), Comparable():
-        tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.is_floating_point()]
+        tensors = output_tensors(forward(model))
     if not tensors:
         raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
     return tensors
 
 
 class Comparable(TorchFunctionMode):
-    """Keep functional dropout off, and float32 constants of a forward out of float64 layers."""
+    """Keep out of a forward what differs for no good reason: draws at random, float32 constants in float64 layers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, '__name__', '')
         if 'dropout' in name and args and isinstance(args[0], Tensor):
             return args[0]
+        if name in ('rand_like', 'randn_like'):  # as many draws as channels
+            return torch.zeros_like(*args, **kwargs)
+        if name == 'rrelu':
+            return nn.functional.leaky_relu(args[0], (1 / 8 + 1 / 3) / 2)
         if name in LAYER_RULES and len(args) > 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor) \
                 and args[0].is_floating_point() and args[1].dtype == torch.float64 != args[0].dtype:
             args = (args[0].double(), *args[1:])

@@ -118,6 +118,9 @@ def group_channels(traced: Trace) -> ChannelGraph:
                                                               0, axis=1)))
         elif reason:
             reasons.add(root[ids].reshape(-1), reason)
+            for used in traced.axes:
+                if used.tensor == name:
+                    reasons.add(root[used.ids], reason)
     components = [root[axis.ids] for axis in axes]
     kinds = {call.layer: call.kind for call in traced.calls if call.weight}
     kinds.update({layer.layer: layer.kind for layer in traced.idle})

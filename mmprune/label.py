@@ -3,8 +3,9 @@
 A label tensor has the shape of its activation, but is usually an expanded view of one id per channel, so that it
 costs C integers and not N*C*H*W. ``-1`` marks elements that are no channel of any layer (the image, padding).
 """
-from typing import Sequence
+from typing import Optional, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,20 @@ def canonical(labels: Tensor) -> Tensor:
         for axis in range(labels.dim()):
             if labels.size(axis) > 1 and constant_along(labels, [axis]):
                 labels = labels.narrow(axis, 0, 1)
+    return labels
+
+
+def distinct_slices(labels: Tensor, axes: Optional[Sequence[int]] = None) -> Tensor:
+    """Return the labels with the slices along the axes (default: all) that repeat an earlier one left out."""
+    for axis in range(labels.dim()) if axes is None else axes:
+        if labels.size(axis) > 1 and labels.numel() > labels.size(axis):
+            rows = labels.movedim(axis, 0).reshape(labels.size(axis), -1)
+            generator = torch.Generator().manual_seed(0)
+            weights = torch.randint(1, 2**62, (rows.size(1),), generator=generator)
+            keys = (rows * weights).sum(1).numpy()  # integers wrap around: a hash of each slice
+            first = np.sort(np.unique(keys, return_index=True)[1])
+            if len(first) < len(keys):
+                labels = labels.index_select(axis, torch.from_numpy(first))
     return labels
 
 

@@ -4,10 +4,11 @@ These are seen as public functions (``F.conv2d``, ``F.batch_norm``...) rather th
 parameters are still themselves: parameter identity names the layer, whoever called the function.
 A rule is called after the function ran, as ``rule(tracer, name, args, kwargs, out)``.
 """
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from torch import Tensor, nn
 
+from .label import constant_along
 from .op_rule import labelled, unknown
 
 Rule = Callable[..., None]
@@ -111,8 +112,14 @@ def channelwise(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, A
         return
     ids = tracer.channels_of(x, 1)
     for tensor in [*args[1:], *kwargs.values()]:
-        if isinstance(tensor, Tensor) and tracer.is_tensor_of_model(tensor) and tensor.numel() > 1:
+        if not isinstance(tensor, Tensor) or tensor.numel() == 1:
+            continue
+        if tracer.is_tensor_of_model(tensor):
             tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids, x)
+        elif tracer.labels_of(tensor) is not None:  # computed
+            tracer.tie_or_freeze(ids, tracer.channels_of(tensor, 0), tensor)
+        else:
+            tracer.freeze(ids, f'{name} scales it by a tensor of fixed size')
     shape = [1] * out.dim()
     shape[1] = out.size(1)
     tracer.set_labels(out, ids.view(shape).expand(out.shape))
@@ -139,8 +146,22 @@ def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str,
     """Layers that normalise across channels freeze them."""
     labels = tracer.labels_of(args[0])
     if labels is not None:
-        tracer.freeze(labels, f'{name} normalises across channels')
+        axes = _normalised_axes(name, args, kwargs)
+        if axes is None or not constant_along(labels, axes):
+            tracer.freeze(labels, f'{name} normalises across channels')
         tracer.set_labels(out, labels)
+
+
+def _normalised_axes(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> Optional[List[int]]:
+    """Return the axes that a norm reduces over, or None where channels are among them for sure."""
+    dims = args[0].dim()
+    if name == 'layer_norm':
+        shape = _argument(args, kwargs, 1, 'normalized_shape')
+        return list(range(dims - len(shape), dims))
+    if name == 'normalize':
+        dim = _argument(args, kwargs, 2, 'dim', 1)
+        return [axis % dims for axis in ([dim] if isinstance(dim, int) else dim)]
+    return None
 
 
 @register_layer('repeat_interleave')

@@ -35,7 +35,11 @@ def _dim(args: Sequence[Any], kwargs: Dict[str, Any], position: int, default: in
 def split(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Sequence[Tensor]) -> None:
     """Parts of one size stay of one size, so that the same positions of each go together."""
     dim = _dim(args, kwargs, 2, 0, args[0].dim())
-    _keep_blocks(tracer, op, args[0], dim, [part.size(dim) for part in out])
+    sizes = [part.size(dim) for part in out]
+    labels = tracer.labels_of(args[0])
+    if labels is not None and isinstance(args[1], int) and len(set(sizes)) > 1:  # a rest is left, of whatever size
+        tracer.fix(labels, [dim], f'{op} cuts its channels into parts of different sizes')
+    _keep_blocks(tracer, op, args[0], dim, sizes)
     movement(tracer, op, args, kwargs, out)
 
 
@@ -58,9 +62,11 @@ def take_slice(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any]
     start = (args[2] if len(args) > 2 else kwargs.get('start')) or 0
     step = args[4] if op == 'slice' and len(args) > 4 else kwargs.get('step', 1)
     start = min(start + size if start < 0 else start, size)
-    if step > 1 and size % step == 0:
-        labels = tracer.labels_of(source)
-        if labels is not None and canonical(labels).size(dim) > 1:
+    labels = tracer.labels_of(source)
+    if step > 1 and labels is not None and canonical(labels).size(dim) > 1:
+        if size % step:
+            tracer.fix(labels, [dim], f'{op} takes one of {step} channels')
+        else:
             tracer.fix(canonical(labels).unflatten(dim, (size // step, step)), [dim + 1],
                        f'{op} takes one of {step} channels')
     elif 0 < length < size and size % length == 0 and start % length == 0:
@@ -68,7 +74,7 @@ def take_slice(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any]
     movement(tracer, op, args, kwargs, out)
 
 
-@register_op('select', 'unbind', 'index_select', 'roll', 'diagonal', 'unfold', 'pixel_shuffle')
+@register_op('select', 'unbind', 'index_select', 'roll', 'unfold', 'pixel_shuffle')
 def fixed_movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Data movement by constant positions: the axis that they count along cannot become shorter."""
     source = args[0]
@@ -124,10 +130,19 @@ def repeating_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, A
 
 @register_op('view', '_unsafe_view', 'reshape', '_reshape_alias')
 def reshape(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Views keep the order of elements, whatever the strides of the labels are."""
+    """Views keep the order of elements, whatever the strides of the labels are.
+
+    Of an axis that is viewed as several, the one whose size is left open (-1) is the one that may become shorter.
+    """
     labels = tracer.labels_of(args[0])
-    if labels is not None:
-        tracer.set_labels(out, labels.reshape(out.shape))
+    if labels is None:
+        return
+    labels = labels.reshape(out.shape)
+    sizes = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else []
+    if -1 in sizes and canonical(labels).size(list(sizes).index(-1)) > 1:
+        fixed = [axis for axis, size in enumerate(sizes) if size != -1]
+        tracer.fix(labels, fixed, f'{op} gives the axes that it is viewed as fixed sizes')
+    tracer.set_labels(out, labels)
 
 
 @register_op('cat', 'stack')
@@ -197,6 +212,10 @@ def copy(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out:
                 tracer.freeze(touched, 'it is written in place into a part of a tensor that is not contiguous')
         return
     part = torch.full((), -1) if labels is None else labels
-    whole.as_strided(target.shape, target.stride(), target.storage_offset()).copy_(part.expand(target.shape))
+    place = whole.as_strided(target.shape, target.stride(), target.storage_offset())
+    met = (place >= 0) & (part >= 0)
+    tracer.tie(place[met], part.expand(target.shape)[met])  # what is written over has the size of what is written
+    tracer.freeze(place[(place >= 0) & (part < 0)], 'a tensor of fixed size is written over it')
+    place.copy_(part.expand(target.shape))
     for tensor in (base, target, out):
         tracer.set_labels(tensor, whole if tensor is base else part.expand(tensor.shape))

@@ -46,13 +46,19 @@ def _tensors(args: Sequence[Any]) -> List[Tensor]:
     'logical_and', 'logical_or', 'bitwise_not', 'bitwise_and', 'bitwise_or', 'isnan', 'isfinite', 'isinf',
     'masked_fill', 'exp2', 'expm1', 'log2', 'log10', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'trunc', 'frac',
     'remainder', 'fmod', 'floor_divide', 'erfc', 'sgn', 'heaviside', 'logit', 'rrelu_with_noise', 'xlogy', 'fmax',
-    'fmin', 'copysign', 'hypot', 'true_divide', 'positive')
+    'fmin', 'copysign', 'hypot', 'true_divide', 'positive', 'logaddexp', 'logaddexp2', 'logical_xor', 'sinc', 'lgamma',
+    'digamma', 'erfinv', 'deg2rad', 'rad2deg', 'log_sigmoid', 'bitwise_xor', 'threshold_backward')
 def elementwise(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Channels that meet in one element live and die together."""
     result = out[0] if isinstance(out, (tuple, list)) else out
+    tensors = _tensors(args)
     united: Optional[Tensor] = None
     outside: List[Tensor] = []
-    for tensor in _tensors(args):
+    # parameters that were not used before get ids only along the axes that the others vary along
+    for tensor in sorted(tensors, key=tracer.is_unused_parameter):
+        if united is not None and tracer.is_unused_parameter(tensor):
+            first = result.dim() - tensor.dim()
+            tracer.label_parameter(tensor, [axis for axis in range(tensor.dim()) if united.size(first + axis) > 1])
         labels = tracer.labels_of(tensor)
         if labels is None:
             outside.append(tensor)
@@ -97,6 +103,9 @@ def spatial(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], o
     """Pooling and resizing work inside each channel."""
     result = out[0] if isinstance(out, (tuple, list)) else out
     labels = tracer.labels_of(args[0])
+    for positions in args[1:]:  # where grid_sample samples
+        if isinstance(positions, Tensor) and tracer.labels_of(positions) is not None:
+            tracer.freeze(tracer.labels_of(positions), f'{op} takes it as positions')
     if labels is None:
         return
     axes = list(range(result.dim() - int(next(c for c in op if c in '123')), result.dim()))
@@ -123,7 +132,7 @@ def reduction(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any],
     if first is None:
         return
     for tensor in outs:
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or op == 'sum':  # others return positions too
             kept = first if tensor.dim() == source.dim() else _squeeze(first, axes)
             tracer.set_labels(tensor, kept.expand(tensor.shape))
 
@@ -160,6 +169,17 @@ def softmax(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], o
 def product(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
     """Matrix products of activations, as in attention, combine channels with one another."""
     unknown(tracer, op, args, kwargs, out, f'{op} multiplies it with another activation, as attention does')
+
+
+@register_op('glu')
+def glu(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """One half gates the other: the same positions of both go together."""
+    labels = tracer.labels_of(args[0])
+    if labels is not None:
+        dim = (args[1] if len(args) > 1 else kwargs.get('dim', -1)) % out.dim()
+        left, right = labels.chunk(2, dim)
+        tracer.fix(labels.unflatten(dim, (2, -1)), [dim], f'{op} cuts its channels into 2 parts')
+        tracer.set_labels(out, _unite(tracer, op, canonical(left), canonical(right)).expand(out.shape))
 
 
 def _ignored(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:

@@ -47,8 +47,9 @@ class GroupFisherMixin:
     channel_axis = 1
     stats: List[Tensor]
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run the layer on the tapped input."""
+        x = input  # named as torch names it: callers may pass it by keyword
         if self.recording and torch.is_grad_enabled():
             dtype = x.dtype if x.dtype == torch.float64 else torch.float32
             stat = x.new_zeros((x.size(0), x.size(self.channel_axis)), dtype=dtype).requires_grad_()

@@ -1,14 +1,16 @@
 """What is known while a forward runs: the labels of live tensors, and everything that rules have said about ids."""
+import math
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .label import canonical, compact, constant_along, take_first, to_axis
+from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .nested import output_tensors
 from .op_rule import OP_RULES, labelled, unknown
 from .trace import Axis, Broadcast, Grid, IdleLayer, LayerCall, Trace
@@ -62,11 +64,22 @@ class Tracer:
         A parameter that is used element by element (layer scale, position embedding) gets an id an element.
         """
         labels = self.labels.get(tensor)
-        if labels is None and tensor.is_floating_point() and id(tensor) in self.names and tensor.dim() > 0:
-            labels = self.new_ids(tensor.numel()).view(tensor.shape)
-            self.loose[self.names[id(tensor)]] = labels
-            self.labels[tensor] = labels
+        if labels is None and self.is_unused_parameter(tensor):
+            self.label_parameter(tensor, range(tensor.dim()))
+            labels = self.labels[tensor]
         return labels
+
+    def is_unused_parameter(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a parameter or buffer of floats without labels so far."""
+        return (id(tensor) in self.names and tensor not in self.labels and tensor.is_floating_point()
+                and tensor.dim() > 0)
+
+    def label_parameter(self, tensor: Tensor, axes: Sequence[int]) -> None:
+        """Give a parameter ids that vary along some of its axes only."""
+        shape = [size if axis in axes else 1 for axis, size in enumerate(tensor.shape)]
+        labels = self.new_ids(math.prod(shape)).view(shape).expand(tensor.shape)
+        self.loose[self.names[id(tensor)]] = labels
+        self.labels[tensor] = labels
 
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor; the shapes must agree.
@@ -96,7 +109,7 @@ class Tracer:
             self._add_grid(labels, tuple(axes), because or f'{reason} in {self.where()}')
 
     def _add_grid(self, labels: Tensor, fixed: Tuple[int, ...], reason: str) -> None:
-        ids = labels.numpy()
+        ids = distinct_slices(labels).numpy()
         self.grids.setdefault((ids.shape, fixed, hash(ids.tobytes())), Grid(ids, fixed, reason))
 
     def broadcast(self, wide: Tensor, narrow: Tensor, reason: str) -> None:
@@ -113,7 +126,7 @@ class Tracer:
         labels = self.labels_of(tensor)
         if labels is None:
             return torch.full((tensor.size(axis),), -1)
-        rows = to_axis(labels, axis)
+        rows = distinct_slices(to_axis(labels, axis), [0])
         first = rows[0]
         if len(rows) > 1:
             rest = rows[1:]
@@ -128,6 +141,8 @@ class Tracer:
     def axis(self, tensor: Tensor, dim: int, role: str, groups: int = 1) -> Tensor:
         """Return the ids of an axis of a parameter or buffer, issued when it is first seen."""
         key = (id(tensor), dim)
+        if key in self.axes and self.axes[key].role != role:
+            self.freeze(torch.from_numpy(self.axes[key].ids), f'{self.names[id(tensor)]!r} is used in two ways')
         if key not in self.axes:
             ids = self.new_ids(tensor.size(dim))
             self.axes[key] = Axis(self.names[id(tensor)], dim, role, groups, ids.numpy())
@@ -229,7 +244,7 @@ class Tracer:
             rule(self, op, args, kwargs, out)
         elif labelled(self, args, kwargs):
             unknown(self, op, args, kwargs, out)
-        self._carry_reason(args, out)
+        self.carry_reason(args, out)
 
     def after_function(self, name: str, args: Any, out: Any) -> None:
         """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
@@ -240,7 +255,7 @@ class Tracer:
                 self.freeze(labels, text)
             self.close(out, text)
 
-    def _carry_reason(self, args: Any, out: Any) -> None:
+    def carry_reason(self, args: Any, out: Any) -> None:
         """Let results without channels remember why."""
         if len(self.closed):
             reason = next((self.closed[tensor] for tensor in output_tensors(args) if tensor in self.closed), None)
@@ -278,6 +293,10 @@ def _tensor_names(model: nn.Module) -> Dict[int, str]:
 
 def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
     """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
+    for name, module in model.named_modules():
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+            raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
+                             'input before it is pruned')
     kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
     layers = [IdleLayer(names[id(module.weight)], kind, tuple(module.weight.shape), NEVER_RUN)
               for module in model.modules() for base, kind in kinds.items()

@@ -26,7 +26,7 @@ from .tracer import Tracer
 
 OUTPUT = 'it is an output of the model'
 #: What a forward may raise.
-ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
+ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 
 
 class _OpMode(TorchDispatchMode):
@@ -66,6 +66,7 @@ class _LayerMode(TorchFunctionMode):
                 args = (kwargs['input'],)
             with torch.no_grad():
                 rule(self.tracer, name, args, kwargs, out)
+                self.tracer.carry_reason(args, out)
         finally:
             self.tracer.paused = False
         return out
@@ -106,6 +107,8 @@ class _Modules:
         self.tracer = tracer
         self.handles: List[Any] = []
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; its operations are seen all the same
+                continue
             self.handles.append(module.register_forward_pre_hook(
                 lambda module, args, name=name: self._enter(name, module)))
             self.handles.append(module.register_forward_hook(self._leave, with_kwargs=True))

@@ -6,7 +6,7 @@ eval and train mode. Where that fails, bisecting finds the units at fault.
 """
 import copy
 from contextlib import contextmanager
-from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .equivalence import (
     Masks,
-    cut_copy,
     double_copy,
     mask_dense,
     outputs,
@@ -26,6 +25,7 @@ from .equivalence import (
 )
 from .ops import TAPPABLE
 from .surgery import Surgery
+from .trace import Axis
 from .tracing import ERRORS
 from .unit import ChannelUnit
 
@@ -43,8 +43,32 @@ class TrialInput(Protocol):
         """Return inputs to try, the cheapest first."""
 
 
+class Run(NamedTuple):
+    """What one forward pass of a model gave.
+
+    Attributes:
+        outputs (list[Tensor]): Of the model.
+        layers (list[tuple[str, Tensor]]): Output of every call of a conv or linear module, in order.
+    """
+
+    outputs: List[Tensor]
+    layers: List[Tuple[str, Tensor]]
+
+
+class Difference(NamedTuple):
+    """The first place where two runs differ.
+
+    Attributes:
+        size (float): Relative difference; 0 where there is none above the tolerance.
+        layer (str, optional): Layer, None for the outputs of the model.
+    """
+
+    size: float
+    layer: Optional[str]
+
+
 class TrialCut:
-    """Cuts of one model, compared with the masked dense model.
+    """Cuts of one model, compared with the masked dense model layer by layer.
 
     Args:
         model (nn.Module): The dense model; it is not changed.
@@ -56,20 +80,37 @@ class TrialCut:
         self.dense = double_copy(model)
         randomise(self.dense, seed=0)
         self.units = units
-        self.masks = random_masks(units, ratio=0.5, seed=0, spread=0.25)
+        # about half of every unit in both modes; then most of some units and little of the others, and the reverse
+        self.cuts = [(random_masks(units, ratio=0.5, seed=0, spread=0.25), (False, True)),
+                     *((masks, (False,)) for masks in uneven_masks(units))]
+        #: identity of a weight -> the axis of its rows, of layers that units touch
+        self.rows = self._rows()
         self.candidates = demo_input.for_trial() if hasattr(demo_input, 'for_trial') else [demo_input]
         #: training -> the input that the dense model takes, None if there is none
         self.inputs: Dict[bool, Optional[TrialInput]] = {}
 
+    def _rows(self) -> Dict[int, Axis]:
+        tensors = dict([*self.dense.named_parameters(), *self.dense.named_buffers()])
+        axes = {member.axis.tensor: member.axis for unit in self.units for member in unit.channels.producers}
+        return {id(tensors[name]): axis for name, axis in axes.items()}
+
     def failure(self, units: Sequence[ChannelUnit]) -> Optional[str]:
-        """Cut the units and return what is wrong with the cut model, or None."""
-        masks = {unit.name: self.masks[unit.name] for unit in units}
-        cut = cut_copy(self.dense, self.units, masks)
+        """Cut the units in several ways and return what is wrong with a cut model, or None."""
+        for masks, modes in self.cuts:
+            failure = self._failure({unit.name: masks[unit.name] for unit in units}, modes)
+            if failure is not None:
+                return failure
+        return None
+
+    def _failure(self, masks: Masks, modes: Sequence[bool]) -> Optional[str]:
+        cut = sharing_copy(self.dense)
+        surgery = Surgery(cut, [copy.copy(unit) for unit in self.units])
+        surgery.cut(masks)
         dense: Optional[nn.Module] = None
-        for training in (False, True):
-            before = None
+        for training in modes:
+            before: Optional[Run] = None
             if training not in self.inputs:
-                dense = dense or mask_dense(self.dense, self.units, masks)
+                dense = mask_dense(self.dense, self.units, masks) if dense is None else dense
                 before = self._choose_input(dense, training)
             forward = self.inputs[training]
             if forward is None:
@@ -77,22 +118,25 @@ class TrialCut:
             running = _Running()
             try:
                 with running.watch(cut):
-                    after = outputs(cut, forward, training)
+                    after = run(cut, forward, training)
             except ERRORS as error:
-                return (f'cutting it breaks the forward of {running} ({_first_line(error)}): a size is fixed there; '
-                        'take it from the shape of the tensor')
-            dense = dense or mask_dense(self.dense, self.units, masks)
-            change = relative_difference(before or outputs(dense, forward, training), after)
-            if not change < TOLERANCE:
-                return self._explain(masks, change, forward, training)
+                return (f'cutting it breaks the forward of {running} ({_first_line(error)}): where a size is written '
+                        'down there, take it from the shape of the tensor')
+            dense = mask_dense(self.dense, self.units, masks) if dense is None else dense
+            before = run(dense, forward, training) if before is None else before
+            found = self.first_difference(before, after, surgery)
+            if found.size and found.size > 100 * self._noise(dense, before, forward, training, found.layer):
+                place = 'seen in the outputs only' if found.layer is None else f'first seen in layer {found.layer!r}'
+                return (f'cutting it changes what the model computes by {found.size:.1e} ({place}): the forward before '
+                        'it depends on the number or the order of channels')
         return None
 
-    def _choose_input(self, dense: nn.Module, training: bool) -> Optional[List[Tensor]]:
-        """Find the cheapest input on which the dense model runs; return its outputs, or None where there is none."""
+    def _choose_input(self, dense: nn.Module, training: bool) -> Optional[Run]:
+        """Find the cheapest input on which the dense model runs; return that run, or None where there is none."""
         error: Optional[Exception] = None
         for candidate in self.candidates:
             try:
-                found = outputs(dense, candidate, training)
+                found = run(dense, candidate, training)
             except ERRORS as raised:
                 error = raised
             else:
@@ -103,47 +147,84 @@ class TrialCut:
                   f'({error}): the trial cut leaves that mode out', logger='current', level=30)
         return None
 
-    def _explain(self, masks: Masks, change: float, forward: TrialInput, training: bool) -> str:
-        """Name the first layer whose remaining outputs differ."""
-        layer = first_different_layer(self.dense, self.units, masks, forward, training)
-        place = f'first seen in layer {layer!r}' if layer is not None else 'seen in the outputs only'
-        return (f'cutting it changes what the model computes by {change:.1e} ({place}): the forward before it depends '
-                'on the number or the order of channels')
+    def first_difference(self, before: Run, after: Run, surgery: Optional[Surgery] = None) -> Difference:
+        """Compare two runs, layers first.
+
+        Args:
+            before (Run): Of the masked dense model.
+            after (Run): Of the cut model, or of another dense one.
+            surgery (Surgery, optional): That of the cut model: which rows its layers have kept.
+        """
+        if [layer for layer, _ in before.layers] != [layer for layer, _ in after.layers]:
+            return Difference(float('inf'), None)  # the forward has taken another way
+        for (layer, dense), (_, cut) in zip(before.layers, after.layers):
+            change = relative_difference([dense if surgery is None else self._kept_rows(layer, dense, surgery)], [cut])
+            if not change < TOLERANCE:
+                return Difference(change, layer)
+        change = relative_difference(before.outputs, after.outputs)
+        return Difference(0.0 if change < TOLERANCE else change, None)
+
+    def _kept_rows(self, layer: str, out: Tensor, surgery: Surgery) -> Tensor:
+        """Return the channels of a layer's output that the cut model has kept."""
+        module = self.dense.get_submodule(layer)
+        axis = self.rows.get(id(module.weight))
+        if axis is None:
+            return out
+        dim = -1 if isinstance(module, nn.Linear) else 1
+        kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
+        times = out.size(dim) // len(axis.ids)  # of a transposed conv with groups the weight holds the rows of one
+        if axis.role == 'depthwise':
+            kept = (kept[:, None] * times + np.arange(times)).reshape(-1)
+        else:
+            kept = (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
+        return out.index_select(dim, torch.from_numpy(kept))
+
+    def _noise(self, dense: nn.Module, before: Run, forward: TrialInput, training: bool, layer: Optional[str]) -> float:
+        """Return how far rounding alone moves a layer of the dense model, or its outputs: weights differ by 1e-15."""
+        other = sharing_copy(dense)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in other.parameters():
+            if parameter.is_floating_point():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter.data = parameter.data * (1 + 1e-15 * noise)
+        moved = run(other, forward, training)
+        if layer is None:
+            return relative_difference(before.outputs, moved.outputs)
+        pairs = [(a, b) for (name, a), (_, b) in zip(before.layers, moved.layers) if name == layer]
+        return max(relative_difference([a], [b]) for a, b in pairs)
 
 
-def first_different_layer(dense: nn.Module, units: Sequence[ChannelUnit], masks: Masks, forward: TrialInput,
-                          training: bool) -> Optional[str]:
-    """Return the first conv or linear layer whose outputs differ between masked dense and cut model, or None."""
-    cut_units = [copy.copy(unit) for unit in units]
-    cut = sharing_copy(dense)
-    surgery = Surgery(cut, cut_units)
-    surgery.cut(masks)
-    axes = {member.axis.layer: member.axis for unit in units for member in unit.channels.producers}
-    runs = [_layer_outputs(model, forward, training) for model in (mask_dense(dense, units, masks), cut)]
-    for (layer, before), (_, after) in zip(*runs):
-        axis = axes.get(layer)  # None where its rows stay
-        dim = -1 if isinstance(dense.get_submodule(layer), nn.Linear) else 1
-        if axis is not None and before.size(dim) == len(axis.ids):
-            kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
-            before = before.index_select(dim, torch.from_numpy(kept))
-        if not relative_difference([before], [after]) < TOLERANCE:
-            return layer
-    return None
+def uneven_masks(units: Sequence[ChannelUnit]) -> List[Dict[str, np.ndarray]]:
+    """Return two sets of masks: an eighth of a random half of the units stays and of the others goes; the reverse."""
+    random = np.random.RandomState(1)
+    heavy = random.rand(len(units)) < 0.5
+    sets: List[Dict[str, np.ndarray]] = []
+    for flip in (False, True):
+        masks: Dict[str, np.ndarray] = {}
+        for unit, most in zip(units, heavy ^ flip):
+            count = len(unit.kept)
+            eighth = max(1, count // 8)
+            dropped = min(count - 1, count - eighth if most else eighth)
+            masks[unit.name] = np.ones(count, dtype=bool)
+            masks[unit.name][random.permutation(count)[:dropped]] = False
+        sets.append(masks)
+    return sets
 
 
-def _layer_outputs(model: nn.Module, forward: TrialInput, training: bool) -> List[Tuple[str, Tensor]]:
-    """Run a model and return (layer, output) of every call of a conv or linear module, in order."""
-    found: List[Tuple[str, Tensor]] = []
+def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
+    """Run a model on an input and keep what its conv and linear modules and the model itself return."""
+    layers: List[Tuple[str, Tensor]] = []
 
     def keep(layer: str) -> Callable[..., None]:
-        return lambda module, args, out: found.append((layer, out))
+        return lambda module, args, out: layers.append((layer, out))
 
     handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()
                if isinstance(module, TAPPABLE)]
-    outputs(model, forward, training)
-    for handle in handles:
-        handle.remove()
-    return found
+    try:
+        return Run(outputs(model, forward, training), layers)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Running:
@@ -158,6 +239,8 @@ class _Running:
         self.stack = []
         handles = []
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             handles.append(module.register_forward_pre_hook(
                 lambda module, args, name=name: self.stack.append((name, module))))
             handles.append(module.register_forward_hook(lambda *_: self.stack.pop() and None))

@@ -232,6 +232,38 @@ class HalvesByView(Net):
         return x[:, 0] * x[:, 1].sigmoid()
 
 
+@net({'a_(0, 6)_6': 3})
+class Glu(Net):
+    def __init__(self):
+        super().__init__(3)
+
+    def middle(self, x):
+        return F.glu(x, 1)
+
+
+@net({}, 'split cuts its channels into parts of different sizes')
+class UnevenChunk(Net):
+    channels = 5
+
+    def __init__(self):
+        super().__init__(2, b=nn.Conv2d(3, 2, 1))
+
+    def middle(self, x):
+        left, right = x.chunk(2, 1)
+        return self.b(left) + right
+
+
+@net({}, 'slice takes one of 2 channels')
+class EveryOtherOfSeven(Net):
+    channels = 7
+
+    def __init__(self):
+        super().__init__(4)
+
+    def middle(self, x):
+        return x[:, ::2]
+
+
 # moving
 
 
@@ -276,6 +308,16 @@ class Shuffle(Net):
     def middle(self, x):
         n, c, h, w = x.shape
         return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+@net({'a_(0, 12)_12': 2})
+class ShuffleOfManyGroups(Net):
+    """Six groups of two: the size that is left open is the one that shrinks, although it is the smaller one."""
+
+    channels = 12
+
+    def middle(self, x):
+        return x.view(len(x), 6, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
 
 
 @net({'a_(0, 6)_6': 3})
@@ -402,6 +444,30 @@ class InPlaceParts(Net):
         return out
 
 
+@net({'a_(0, 6)_6': 3})
+class WrittenOverInPlace(Net):
+    """What is written over a part of a tensor has that part's size."""
+
+    def __init__(self):
+        super().__init__(k=nn.Conv2d(6, 3, 1))
+
+    def middle(self, x):
+        y = x.clone()
+        z = self.k(x)
+        y[:, :z.size(1)] = z
+        return y
+
+
+@net({**A, 'o_(0, 4)_4': 4}, 'grid_sampler_2d takes it as positions')
+class SampledPositions(Net):
+    def __init__(self):
+        super().__init__(o=nn.Conv2d(6, 4, 1), offsets=nn.Conv2d(4, 2, 1))
+
+    def middle(self, x):
+        grid = self.offsets(torch.tanh(self.o(x))).tanh()
+        return F.grid_sample(x, grid.permute(0, 2, 3, 1), align_corners=False)
+
+
 # layers
 
 
@@ -492,6 +558,62 @@ class FrozenParameters(Net):
 
     def middle(self, x):
         return self.frozen(self.b(x))
+
+
+@net(A)
+class PositionBias(Net):
+    """Parameters over space, and over space and channels."""
+
+    def __init__(self):
+        super().__init__(space=nn.LayerNorm([8, 8]))
+        self.bias, self.both = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(1, 6, 8, 8))
+
+    def middle(self, x):
+        return self.space(x) + self.bias + self.both
+
+
+@net({**A, 'w_(0, 4)_4': 4})
+class ComputedNormAndBufferWeight(Net):
+    """Batch statistics with a computed scale; a conv whose weight is a buffer."""
+
+    class Weight(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('weight', torch.randn(4, 6, 1, 1))
+
+    def __init__(self):
+        super().__init__(4, w=self.Weight())
+        self.scale, self.shift = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(6))
+
+    def middle(self, x):
+        x = F.batch_norm(x, None, None, self.scale * 2, self.shift - 1, True)
+        return F.conv2d(x, self.w.weight)
+
+
+@net({'b_(0, 4)_4': 4}, "parameter 'enc.weight' is used both as a layer weight and element by element",
+     'linear is called with a computed weight')
+class TiedTranspose(nn.Module):
+    """An encoder whose weight decodes as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.b, self.c, self.enc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.c(self.b(x)).mean((2, 3))
+        return F.linear(torch.tanh(self.enc(x)), self.enc.weight.t())
+
+
+@net({**A, 'b_(0, 5)_5': 5})
+class KeptActivation(Net):
+    """A module keeps what it computed, and takes its input by keyword."""
+
+    def __init__(self):
+        super().__init__(5, b=nn.Conv2d(6, 5, 1))
+
+    def middle(self, x):
+        self.feature = self.b(input=x)
+        return self.feature.relu()
 
 
 @net({'embed_(0, 6)_6': 6, 'up_(0, 8)_8': 8})

@@ -1,4 +1,6 @@
 """The trial cut: what it finds, what it says, what it costs nothing, and when it is left out."""
+from collections import deque
+
 import pytest
 import torch
 from torch import nn
@@ -7,10 +9,11 @@ from torch.nn import functional as F  # noqa: N812
 from mmprune import trial
 from mmprune.check import verify
 from mmprune.demo_input import DemoInput
-from mmprune.mutator import ChannelMutator
+from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import TASK_UTILS
 from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.tracing import trace_model
 
 
 class Block(nn.Module):
@@ -158,3 +161,99 @@ def test_a_demo_input_of_ones_own_needs_no_trial_method():
     mutator.prepare(Blocks(True))
     assert [unit.name for unit in mutator.units] == ['stem_(0, 8)_8']
     TASK_UTILS._module_dict.pop('TwoImages')
+
+
+class Faint(nn.Module):
+    """A value that depends on the number of channels, behind so many convs that the outputs hardly show it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.body = nn.Sequential(*(nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sigmoid()) for _ in range(12)))
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(self.body(self.b(x / x.shape[1])))
+
+
+def test_layers_are_compared_not_only_outputs():
+    reason, = (channels.frozen for channels in mutator_of(Faint()).frozen if channels.name == 'a_(0, 8)_8')
+    assert "first seen in layer 'b'" in reason
+
+
+def test_rounding_of_a_very_deep_net_is_no_difference():
+    layers = [layer for _ in range(60) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())]
+    mutator = mutator_of(nn.Sequential(nn.Conv2d(3, 16, 1), *layers, nn.Conv2d(16, 2, 1)))
+    assert len(mutator.units) == 61
+
+
+class Ending(nn.Module):
+    """Outputs that cannot be subtracted: positions, masks, infinities, in objects of every kind."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.a, self.b, self.end = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1), end
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.end(self.b(x), x)
+
+
+class Slots:
+    __slots__ = ('value',)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Called:
+    def __init__(self, value):
+        self.value, self.me = value, self
+
+    def __call__(self):
+        return self.value
+
+
+@pytest.mark.parametrize('end', [
+    lambda y, x: y.masked_fill(y > 0, float('-inf')), lambda y, x: y.argmax(1), lambda y, x: y > 0,
+    lambda y, x: torch.fft.fft2(y)], ids=['infinite', 'positions', 'mask', 'complex'])
+def test_outputs_of_every_dtype_are_compared(end):
+    assert [unit.name for unit in mutator_of(Ending(end)).units] == ['a_(0, 6)_6']
+
+
+@pytest.mark.parametrize('keep', [lambda x: {'f': Slots(x)}, lambda x: deque([x]), Called, lambda x: (None, [x])],
+                         ids=['slots', 'deque', 'callable', 'nest'])
+def test_outputs_in_objects_of_every_kind_stay(keep):
+    with pytest.raises(NoPrunableUnitError, match=r'a_\(0, 6\)_6: it is an output of the model'):
+        mutator_of(Ending(lambda y, x: (y, keep(x))))
+
+
+def test_a_model_whose_name_says_drop_is_still_trained():
+    raindrop = type('RaindropNet', (Counts,), {})
+    assert [unit.name for unit in mutator_of(raindrop()).units] == ['a_(0, 6)_6']
+
+
+def test_uninitialised_parameters_are_told():
+    with pytest.raises(ValueError, match="module '0' has parameters that are not initialised yet: run the model once"):
+        mutator_of(nn.Sequential(nn.LazyConv2d(4, 1), nn.Conv2d(4, 2, 1)))
+
+
+def test_scripted_and_compiled_parts():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 2, 1)
+            self.gate = torch.jit.script(nn.Sigmoid())
+
+        def forward(self, x):
+            return self.c(self.b(self.gate(self.a(x))))
+
+    assert [unit.name for unit in mutator_of(Outer()).units] == ['a_(0, 6)_6', 'b_(0, 5)_5']
+
+
+def test_pixel_shuffle_of_a_large_map_stays_cheap():
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), nn.PixelShuffle(2), nn.PReLU(16), nn.Conv2d(16, 2, 1))
+    traced = trace_model(net, lambda model: model(torch.zeros(1, 3, 64, 64)))
+    assert max(grid.ids.size for grid in traced.grids) <= 64
+    assert sum(left.size for left in traced.ties[:1]) < 2000
