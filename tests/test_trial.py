@@ -234,6 +234,7 @@ def test_a_model_whose_name_says_drop_is_still_trained():
     assert [unit.name for unit in mutator_of(raindrop()).units] == ['a_(0, 6)_6']
 
 
+@pytest.mark.filterwarnings('ignore:Lazy modules are a new feature')
 def test_uninitialised_parameters_are_told():
     with pytest.raises(ValueError, match="module '0' has parameters that are not initialised yet: run the model once"):
         mutator_of(nn.Sequential(nn.LazyConv2d(4, 1), nn.Conv2d(4, 2, 1)))

@@ -1,0 +1,10 @@
+# The prune config.
+_base_ = './group_fisher_act_prune_retinanet_r50_fpn_1x_coco.py'
+# The checkpoint that the prune run wrote at its target.
+pruned_path = 'work_dirs/group_fisher_act_prune_retinanet_r50_fpn_1x_coco/flops_0.50.pth'
+# Learning rate, usually that of the original training.
+finetune_lr = 0.005
+
+from mmprune.config import finetune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)

@@ -1,0 +1,10 @@
+# The prune config.
+_base_ = './group_fisher_prune_rtmpose-s_8xb256-420e_aic-coco-256x192.py'
+# The checkpoint that the prune run wrote at its target.
+pruned_path = 'work_dirs/group_fisher_prune_rtmpose-s_8xb256-420e_aic-coco-256x192/flops_0.51.pth'
+# Learning rate, usually that of the original training.
+finetune_lr = 4e-3
+
+from mmprune.config import finetune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)
