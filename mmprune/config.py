@@ -32,6 +32,12 @@ def architecture_of(base: Mapping[str, Any]) -> Config:
     return architecture
 
 
+def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> Config:
+    """Return the demo input of an architecture: with regions for a two-stage detector."""
+    two_stages = 'rpn_head' in architecture and 'roi_head' in architecture
+    return dict(type='mmprune.RegionDemoInput' if two_stages else 'mmprune.DemoInput', input_shape=tuple(input_shape))
+
+
 def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
                        input_shape: Sequence[int], mutate_linear: bool = False,
                        choice: Optional[Config] = None) -> Config:
@@ -57,7 +63,7 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
             type='mmprune.GroupFisherChannelMutator',
             channel_unit_cfg=dict(type='mmprune.GroupFisherChannelUnit', normalization_type=normalization_type,
                                   mutate_linear=mutate_linear),
-            demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)),
+            demo_input=demo_input_of(architecture, input_shape),
             **plain(choice or {})))
 
 
@@ -151,5 +157,5 @@ def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], s
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,
                 fix_subnet=read_structure(fix_subnet), divisor=divisor, mutate_linear=mutate_linear,
-                demo_input=dict(type='mmprune.DemoInput', input_shape=tuple(input_shape)),
+                demo_input=demo_input_of(architecture, input_shape),
                 **{key: value for key, value in plain(choice or {}).items() if key != 'min_channels'})

@@ -6,6 +6,7 @@ from typing import Any, List, Sequence
 
 import torch
 from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
 from .registry import TASK_UTILS
@@ -59,3 +60,44 @@ class DemoInput:
             return model(x)
         unused = {name: None for name in ('data_samples',) if name in inspect.signature(model.forward).parameters}
         return model(x, **unused, mode='tensor')
+
+
+@TASK_UTILS.register_module()
+class RegionDemoInput(DemoInput):
+    """Random images and random regions of them, for mmdet's two-stage detectors.
+
+    The second stage reads regions of all sizes instead of the best proposals of an untrained first stage, so that both
+    stages are seen on every level, and the cost of the second does not depend on the image.
+
+    Args:
+        input_shape (tuple[int]): Shape of the images, batch first.
+        regions (int): Regions of each image; mmdet's test settings keep 1000.
+    """
+
+    def __init__(self, input_shape: Sequence[int] = (1, 3, 1333, 800), regions: int = 1000) -> None:
+        super().__init__(input_shape)
+        if regions < 1:
+            raise ValueError(f'regions is {regions}; it must be 1 or more')
+        self.regions = regions
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Run both stages and return their raw outputs."""
+        image = self.tensor(model)
+        levels = model.extract_feat(image)  # type: ignore[operator]
+        first = model.rpn_head(levels)  # type: ignore[operator]
+        proposals = [InstanceData(bboxes=self._boxes(seed).to(image)) for seed in range(len(image))]
+        return first, model.roi_head.forward(levels, proposals, self.data_samples())  # type: ignore[union-attr, operator]
+
+    def _boxes(self, seed: int) -> torch.Tensor:
+        """Return ``Tensor[regions, 4]``, corners of boxes from 8 pixels to the whole image."""
+        generator = torch.Generator().manual_seed(seed)
+        size = torch.tensor([float(self.input_shape[3]), float(self.input_shape[2])])
+        extent = 8 * (size / 8) ** torch.rand(self.regions, 2, generator=generator)
+        corner = torch.rand(self.regions, 2, generator=generator) * (size - extent)
+        return torch.cat([corner, corner + extent], 1)
+
+    def data_samples(self) -> List[BaseDataElement]:
+        """Return one sample an image, as large as it."""
+        size = self.input_shape[2:]
+        sizes = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+        return [BaseDataElement(metainfo=sizes) for _ in range(self.input_shape[0])]

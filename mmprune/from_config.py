@@ -6,7 +6,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from .config import architecture_of, plain
+from .config import architecture_of, demo_input_of, plain
 from .mutator import ChannelMutator
 from .registry import MODELS, build
 from .structure import read_structure
@@ -79,10 +79,8 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     architecture, mutator_cfg, structure = dense_config(cfg)
     mutator_cfg = mutator_cfg or dict(type='GroupFisherChannelMutator')
     shape = input_shape or cfg.get('input_shape')
-    if shape is not None:
-        mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=tuple(shape))
-    elif not mutator_cfg.get('demo_input'):
-        mutator_cfg['demo_input'] = dict(type='mmprune.DemoInput', input_shape=INPUT_SHAPE)
+    if shape is not None or not mutator_cfg.get('demo_input'):
+        mutator_cfg['demo_input'] = demo_input_of(architecture, shape or INPUT_SHAPE)
     model: nn.Module = MODELS.build(architecture)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
     mutator.prepare(model, proven=structure or ())

@@ -19,7 +19,7 @@ TRAINING_ONLY = 'it is produced in training only, so that pruning it saves nothi
 ONLY_CHANNEL = 'it is the only channel of its layer'
 ALL_OR_NONE = 'its channels are all tied to one another, so that none can go alone'
 #: Roles of axes, in the order in which they name a unit.
-ROLES = ('out', 'depthwise', 'in', 'affine')
+ROLES = ('out', 'depthwise', 'in', 'affine', 'attribute')
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class CoupledChannels:
         name (str): ``{first producer}_({start}, {end})_{channels}``.
         members (list[Member]): In the order of the forward pass.
         frozen (str or None): Why the channels must stay; None if they may be pruned.
+        attributes (list[Member]): Numbers of channels that modules keep and that follow.
     """
 
     name: str
     members: List[Member]
     frozen: Optional[str] = None
+    attributes: List[Member] = field(default_factory=list)
 
     @property
     def num_classes(self) -> int:
@@ -206,6 +208,9 @@ def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: R
     place = {id(axis): number for number, axis in enumerate(axes)}
     for group in groups.values():
         group.members.sort(key=lambda member: place[id(member.axis)])
+        group.attributes = [member for member in group.members if member.axis.role == 'attribute']
+        group.members = [member for member in group.members if member.axis.role != 'attribute']
+    groups = {mark: group for mark, group in groups.items() if group.members}
     return sorted(groups.values(), key=lambda group: (place[id(group.first.axis)], int(group.first.index.min())))
 
 

@@ -22,9 +22,12 @@ class Surgery:
         self.model = model
         self.units = by_name(units)
         self.members: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
+        self.attributes: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
         for unit in units:
             for member in unit.channels.members:
                 self.members.setdefault(member.axis.tensor, []).append((unit, member))
+            for member in unit.channels.attributes:
+                self.attributes.setdefault(member.axis.tensor, []).append((unit, member))
 
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
@@ -38,7 +41,7 @@ class Surgery:
 
     def _widths(self, classes: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
         sizes: Dict[Tuple[str, int], int] = {}
-        for members in self.members.values():
+        for members in [*self.members.values(), *self.attributes.values()]:
             for unit, member in members:
                 axis = member.axis
                 dropped = (len(member.index) - classes[unit.name]) * member.index.shape[1]
@@ -74,6 +77,10 @@ class Surgery:
             ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
         depthwise = {id(module) for name in tensors for module in owners[name][1]
                      if any(member.axis.role == 'depthwise' for _, member in self.members[name])}
+        widths = self.widths
+        for name in self.attributes:
+            layer, _, attribute = name.rpartition('.')
+            setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             ops.refresh_attributes(module, id(module) in depthwise)
 

@@ -12,7 +12,8 @@ class Axis:
     Attributes:
         tensor (str): Qualified name of the parameter or buffer.
         dim (int): The axis.
-        role (str): ``out`` (rows of a layer), ``in`` (columns), ``depthwise`` (both) or ``affine`` (follows).
+        role (str): ``out`` (rows of a layer), ``in`` (columns), ``depthwise`` (both), ``affine`` (follows) or
+            ``attribute`` (no tensor: a number of channels that a module keeps, such as ``out_channels``).
         groups (int): Groups of the convolution, 1 for everything else.
         ids (ndarray[size]): One channel id an index.
     """

@@ -1,7 +1,7 @@
 """What is known while a forward runs: the labels of live tensors, and everything that rules have said about ids."""
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ class Tracer:
     def __init__(self, model: nn.Module) -> None:
         self.names = _tensor_names(model)
         self.labels = WeakTensorKeyDictionary()
-        self.axes: Dict[Tuple[int, int], Axis] = {}
+        self.model = model
+        self.axes: Dict[Tuple[int, Union[int, str]], Axis] = {}
         self.loose: Dict[str, Tensor] = {}
         self.calls: List[LayerCall] = []
         self.module_stack: List[Tuple[str, nn.Module]] = []
@@ -147,6 +148,15 @@ class Tracer:
             ids = self.new_ids(tensor.size(dim))
             self.axes[key] = Axis(self.names[id(tensor)], dim, role, groups, ids.numpy())
         return torch.from_numpy(self.axes[key].ids)
+
+    def follow_attribute(self, module: nn.Module, attribute: str, ids: Tensor) -> None:
+        """State that an attribute of a module is the number of these channels, and has to follow when they go."""
+        name = next(name for name, other in self.model.named_modules() if other is module)
+        key = (id(module), attribute)
+        if key not in self.axes:
+            own = self.new_ids(len(ids)).numpy()
+            self.axes[key] = Axis(f'{name}.{attribute}' if name else attribute, 0, 'attribute', 1, own)
+        self.tie(torch.from_numpy(self.axes[key].ids), ids)
 
     def tie(self, left: Tensor, right: Tensor) -> None:
         """State that two arrays of ids belong together, element by element."""

@@ -16,7 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import movement_rule  # noqa: F401  (fills the table of operations)
+from . import movement_rule, openmmlab_rule  # noqa: F401  (fill the tables)
 from .layer_rule import LAYER_RULES
 from .module_rule import rule_of
 from .nested import output_tensors

@@ -6,8 +6,10 @@ from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from mmprune import check
 from mmprune.config import architecture_of, group_fisher_model
 from mmprune.equivalence import outputs, relative_difference
+from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 from mmprune.sub_model import GroupFisherDeploySubModel
 
@@ -18,7 +20,10 @@ DETECTORS = {
     'RetinaNet': ('retinanet/retinanet_r50_fpn_1x_coco', 128, 47), 'FSAF': ('fsaf/fsaf_r50_fpn_1x_coco', 128, 47),
     'ATSS': ('atss/atss_r50_fpn_1x_coco', 128, 47), 'PAA': ('paa/paa_r50_fpn_1x_coco', 128, 47),
     'YOLOX-s': ('yolox/yolox_s_8xb8-300e_coco', 128, 67), 'RTMDet-s': ('rtmdet/rtmdet_s_8xb32-300e_coco', 128, 57),
-    'SSD300': ('ssd/ssd300_coco', 300, 22)}
+    'SSD300': ('ssd/ssd300_coco', 300, 22), 'Faster R-CNN': ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 128, 42),
+    'Mask R-CNN': ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco', 128, 47)}
+#: Linear layers of the second stage are pruned too.
+TWO_STAGES = ('Faster R-CNN', 'Mask R-CNN')
 POSE = {
     'RTMPose-s': ('rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192', 28),
     'RTMPose-t': ('rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192', 26),
@@ -35,13 +40,15 @@ def base_of(config):
     return cfg
 
 
-def prune_and_rebuild(config, shape, batch, count=10):
+def prune_and_rebuild(config, shape, batch, count=10, mutate_linear=False):
     """Prune ``count`` channels, one an iteration, with the config's own loss and optimizer; rebuild and compare."""
     torch.manual_seed(0)
     cfg = base_of(config)
-    model = ConfigDict(group_fisher_model(cfg, '', 1, 'act', shape))
+    model = ConfigDict(group_fisher_model(cfg, '', 1, 'act', shape, mutate_linear))
     model.pop('_delete_')
     model.architecture.pop('init_cfg')
+    if model.mutator.demo_input.type.endswith('RegionDemoInput'):
+        model.mutator.demo_input.regions = 50
     if 'frozen_stages' in model.architecture.backbone:
         model.architecture.backbone.frozen_stages = -1
     algorithm = MODELS.build(model)
@@ -55,8 +62,9 @@ def prune_and_rebuild(config, shape, batch, count=10):
     pruned = algorithm.mutator.structure
     assert sum((dense[unit.name] - pruned[unit.name]) // unit.multiplicity for unit in algorithm.mutator.units) == count
 
-    demo = dict(type='DemoInput', input_shape=shape)
-    rebuilt = GroupFisherDeploySubModel(ConfigDict(architecture_of(cfg), init_cfg=None), pruned, demo_input=demo)
+    architecture = ConfigDict(architecture_of(cfg), init_cfg=None)
+    rebuilt = GroupFisherDeploySubModel(architecture, pruned, demo_input=model.mutator.demo_input,
+                                        mutate_linear=mutate_linear)
     rebuilt.load_state_dict(algorithm.architecture.state_dict())
     forward = algorithm.mutator.demo_input
     algorithm.mutator.remove_taps()
@@ -70,8 +78,29 @@ def test_detector(name):
     from mmdet.testing import demo_mm_inputs
     config, size, units = DETECTORS[name]
     algorithm = prune_and_rebuild(f'mmdet::{config}.py', (1, 3, size, size), lambda: demo_mm_inputs(
-        2, [[3, size, size], [3, size, size]], num_classes=20))
+        2, [[3, size, size], [3, size, size]], num_classes=20, with_mask=name == 'Mask R-CNN'),
+        mutate_linear=name in TWO_STAGES)
     assert len(algorithm.mutator.units) == units
+
+
+def test_second_stage_is_pruned_exactly_through_its_regions():
+    """conv -> RoIAlign -> flatten -> linear, and the number of channels that the extractor keeps."""
+    pytest.importorskip('mmdet')
+    cfg = base_of('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True),
+                             dict(type='RegionDemoInput', input_shape=(1, 3, 128, 128), regions=20))
+    mutator.prepare(MODELS.build(ConfigDict(cfg.model, _scope_='mmdet')))
+    pyramid = next(unit for unit in mutator.units if unit.name.startswith('neck.fpn_convs.0.conv_'))
+    columns = {member.axis.tensor: member.index.shape for member in pyramid.channels.consumers}
+    assert columns['roi_head.bbox_head.shared_fcs.0.weight'] == (256, 49)
+    assert columns['rpn_head.rpn_conv.weight'] == (256, 1)
+    proof = check.prove(mutator, seeds=1)
+    print(f'Faster R-CNN: {proof.differences[0]:.1e} over {proof.units} units')
+    assert proof.holds()
+    mask = pyramid.kept.copy()
+    mask[:56] = False
+    mutator.cut({pyramid.name: mask})
+    assert mutator.model.roi_head.bbox_roi_extractor.out_channels == 200
 
 
 @pytest.mark.parametrize('name', POSE)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
     ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
     ('op_rule', 'module_rule', 'figure'),
-    ('layer_rule', 'movement_rule'),
+    ('layer_rule', 'movement_rule', 'openmmlab_rule'),
     ('tracer', 'coupling'),
     ('tracing',),
     ('graph',),
