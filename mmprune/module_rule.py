@@ -37,8 +37,8 @@ def rule_of(module: nn.Module) -> Optional[Rule]:
     return None
 
 
-def keeps_channels(tracer: Any, module: nn.Module, args: Any, kwargs: Dict[str, Any], out: Any) -> None:
-    """Rule of a module that treats every channel of axis 1 alike: RoI pooling, resampling."""
+def keeps_channels(tracer: Any, module: Any, args: Any, kwargs: Dict[str, Any], out: Any) -> None:
+    """Rule of a module, or of a function, that treats every channel of axis 1 alike: RoI pooling, resampling."""
     if tracer.labels_of(args[0]) is not None:
         ids = tracer.channels_of(args[0], 1)
         tracer.set_labels(out, ids.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape))

@@ -74,7 +74,7 @@ def take_slice(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any]
     movement(tracer, op, args, kwargs, out)
 
 
-@register_op('select', 'unbind', 'index_select', 'roll', 'unfold', 'pixel_shuffle')
+@register_op('select', 'unbind', 'index_select', 'roll', 'unfold')
 def fixed_movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
     """Data movement by constant positions: the axis that they count along cannot become shorter."""
     source = args[0]
@@ -83,14 +83,19 @@ def fixed_movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, 
         return
     if op == 'roll':
         axes = list(args[2] if len(args) > 2 else kwargs.get('dims', [])) or list(range(source.dim()))
-    elif op == 'pixel_shuffle':
-        axes = []
     else:
         axes = [_dim(args, kwargs, 1, 0, source.dim())]
     tracer.fix(labels, [axis % source.dim() for axis in axes], f'{op} counts positions along its channels')
     movement(tracer, op, args, kwargs, out)
-    if op == 'pixel_shuffle':  # only the channel axis can become shorter
-        tracer.fix(tracer.labels_of(out), [out.dim() - 2, out.dim() - 1], 'pixel_shuffle spreads it over space')
+
+
+@register_op('pixel_shuffle')
+def pixel_shuffle(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+    """Channels are spread over space, which keeps its size; the channel axis becomes shorter."""
+    movement(tracer, op, args, kwargs, out)
+    labels = tracer.labels_of(out)
+    if labels is not None:
+        tracer.fix(labels, [out.dim() - 2, out.dim() - 1], f'{op} spreads it over space')
 
 
 @register_op('channel_shuffle', 'native_channel_shuffle')

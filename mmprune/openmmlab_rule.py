@@ -3,15 +3,11 @@ from typing import Any, Dict, Sequence
 
 from torch import Tensor, nn
 
-from .module_rule import register_module
+from .module_rule import keeps_channels, register_module
 from .op_rule import register_op
 
-
-@register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')
-def region_pooling(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
-    """Pooling of regions works inside each channel."""
-    if tracer.labels_of(args[0]) is not None:
-        tracer.set_labels(out, tracer.channels_of(args[0], 1).view(1, -1, 1, 1).expand(out.shape))
+# Pooling of regions works inside each channel.
+register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')(keeps_channels)
 
 
 @register_module('SingleRoIExtractor')
