@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 from .equivalence import (
     Comparable,
     Masks,
-    cut_copy,
     difference,
     double_copy,
     outputs,
@@ -87,11 +86,19 @@ def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[
     Returns:
         dict: ``max_relative_difference``, ``per_seed`` and ``units``.
     """
+    differences, _, _ = _differences(mutator, ratio, seeds)
+    return {'max_relative_difference': max(differences), 'per_seed': differences, 'units': len(mutator.units)}
+
+
+def _differences(mutator: ChannelMutator, ratio: float, seeds: int) -> Tuple[List[float], Masks, nn.Module]:
+    """Return the differences, one a seed, and masks and cut model of the last."""
     differences = []
     for seed in range(seeds):
         randomise(mutator.model, seed)
-        differences.append(largest_difference(mutator, masks_around(mutator, ratio, seed))[0])
-    return {'max_relative_difference': max(differences), 'per_seed': differences, 'units': len(mutator.units)}
+        masks = masks_around(mutator, ratio, seed)
+        change, cut = largest_difference(mutator, masks)
+        differences.append(change)
+    return differences, masks, cut
 
 
 def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
@@ -102,13 +109,10 @@ def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
         ratio (float): Share of a unit that goes, on average.
         seeds (int): How many random choices.
     """
-    result = verify(mutator, ratio, seeds)
-    dense = double_copy(mutator.model)
-    masks = masks_around(mutator, ratio, seeds - 1)
-    cut = cut_copy(dense, mutator.units, masks)
+    differences, masks, cut = _differences(mutator, ratio, seeds)
     forward = two_samples(mutator)
-    before, after = outputs(dense, forward, False), outputs(cut, forward, False)
-    return Proof(len(mutator.units), result['per_seed'], [x.shape for x in before] == [x.shape for x in after],
+    before, after = outputs(double_copy(mutator.model), forward, False), outputs(cut, forward, False)
+    return Proof(len(mutator.units), differences, [x.shape for x in before] == [x.shape for x in after],
                  runs_backward(cut, forward), (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
                  prunable_share(mutator), unaccounted_layers(mutator))
 

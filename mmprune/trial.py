@@ -147,18 +147,18 @@ class TrialCut:
                   f'({error}): the trial cut leaves that mode out', logger='current', level=30)
         return None
 
-    def first_difference(self, before: Run, after: Run, surgery: Optional[Surgery] = None) -> Difference:
+    def first_difference(self, before: Run, after: Run, surgery: Surgery) -> Difference:
         """Compare two runs, layers first.
 
         Args:
             before (Run): Of the masked dense model.
-            after (Run): Of the cut model, or of another dense one.
-            surgery (Surgery, optional): That of the cut model: which rows its layers have kept.
+            after (Run): Of the cut model.
+            surgery (Surgery): That of the cut model: which rows its layers have kept.
         """
         if [layer for layer, _ in before.layers] != [layer for layer, _ in after.layers]:
             return Difference(float('inf'), None)  # the forward has taken another way
         for (layer, dense), (_, cut) in zip(before.layers, after.layers):
-            change = relative_difference([dense if surgery is None else self._kept_rows(layer, dense, surgery)], [cut])
+            change = relative_difference([self._kept_rows(layer, dense, surgery)], [cut])
             if not change < TOLERANCE:
                 return Difference(change, layer)
         change = relative_difference(before.outputs, after.outputs)
