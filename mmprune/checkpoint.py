@@ -78,6 +78,22 @@ def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None
     load_state(module, read_state_dict(path, role), f'{role}: {str(path)!r}')
 
 
+def read_weights(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
+    """Return the weights of a plain model from its checkpoint, or from that of the prune run that made it.
+
+    Raises:
+        CheckpointError: There is no such file, or it is no PyTorch checkpoint.
+    """
+    return _plain(read_state_dict(path, role))
+
+
+def _plain(state: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the entries of a prune run's architecture as those of a plain model; any other state dict as it is."""
+    if not any(key.startswith(KEPT) for key in state):
+        return dict(state)
+    return {key[len(ARCHITECTURE):]: value for key, value in state.items() if key.startswith(ARCHITECTURE)}
+
+
 def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load a state dict into a module; everything must fit.
 
@@ -90,8 +106,8 @@ def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None
         CheckpointError: Keys are missing or shapes differ; the message lists them.
     """
     own = module.state_dict()
-    if any(key.startswith(KEPT) for key in state) and not any(key.startswith(ARCHITECTURE) for key in own):
-        state = {key[len(ARCHITECTURE):]: value for key, value in state.items() if key.startswith(ARCHITECTURE)}
+    if not any(key.startswith(ARCHITECTURE) for key in own):
+        state = _plain(state)
     check_fit(module, state, source)
     unexpected = [key for key in state if key not in own]
     if unexpected:

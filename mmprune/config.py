@@ -139,6 +139,26 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
                 distill_loss=distill_loss or dict(type='mmprune.DISTLoss'), logits=logits)
 
 
+def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], checkpoint: str,
+                      part: str = 'backbone', input_shape: Sequence[int] = (1, 3, 224, 224),
+                      mutate_linear: bool = False) -> Config:
+    """Return a model one part of which was pruned in another model, to be trained.
+
+    Args:
+        base (dict): The config of the model that gets the part (``_base_``).
+        fix_subnet (dict or str): Structure of the model in which only that part was pruned, or its json file.
+        checkpoint (str): The checkpoint of that model.
+        part (str): Name of the part in this model.
+        input_shape (tuple[int]): An input that this model accepts, batch first.
+        mutate_linear (bool): As in the prune config.
+    """
+    architecture = architecture_of(base)
+    architecture.pop('init_cfg', None)
+    return dict(_delete_=True, type='mmprune.TransferredSubModel', architecture=architecture,
+                fix_subnet=read_structure(fix_subnet), checkpoint=checkpoint, part=part, mutate_linear=mutate_linear,
+                demo_input=demo_input_of(architecture, input_shape))
+
+
 def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
                  input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False,
                  choice: Optional[Config] = None) -> Config:

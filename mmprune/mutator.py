@@ -12,7 +12,7 @@ from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .graph import ChannelGraph, CoupledChannels, build_graph
 from .registry import MODELS, TASK_UTILS, build
-from .structure import Structure, check_structure
+from .structure import Structure, check_structure, relocate
 from .surgery import Surgery
 from .trial import breaking_units
 from .unit import by_name
@@ -62,8 +62,8 @@ class ChannelMutator(nn.Module):
 
         Args:
             model (nn.Module): The dense architecture; it is changed in place by everything that follows.
-            proven (collection[str]): Units that a prune run has found, such as those of a structure; the trial cut
-                leaves them out.
+            proven (collection[str]): Units that a prune run has found, such as those of a structure (of a part of the
+                model, under whatever prefix); the trial cut leaves them out.
 
         Raises:
             NoPrunableUnitError: No channel of the model may be pruned; the message says why.
@@ -83,7 +83,8 @@ class ChannelMutator(nn.Module):
             reason := unit.reason_to_freeze(graph.kinds) or self.choice.reason_to_freeze(unit.channels)
             or self._reason_to_freeze(unit.channels, graph))})
         if self.trial_cut:
-            self._freeze(breaking_units(model, self.units, self.demo_input, proven))
+            known = relocate(dict.fromkeys(proven), [unit.name for unit in self.units])
+            self._freeze(breaking_units(model, self.units, self.demo_input, known))
         if not self.units:
             lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
@@ -127,10 +128,13 @@ class ChannelMutator(nn.Module):
                         optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
         """Cut the model to the counts of a structure; the first channels of each unit stay.
 
+        A structure of one part of a model, made for ``backbone.*``, also fits where the part has another prefix.
+
         Raises:
             StructureError: The structure does not fit the model.
         """
-        check_structure(structure, self.units)
+        structure = relocate(structure, [unit.name for unit in self.units])
+        check_structure(structure, self.units, frozen={channels.name: channels.frozen for channels in self.frozen})
         masks = {}
         for unit in self.units:
             mask: np.ndarray = np.zeros(len(unit.kept), dtype=bool)

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .whole_file import whole_file
 
@@ -42,13 +42,15 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
     return content
 
 
-def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet') -> None:
+def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet',
+                    frozen: Optional[Mapping[str, Optional[str]]] = None) -> None:
     """Check a structure against the units of a model.
 
     Args:
         structure (dict): Unit name -> channels of the first producer that stay.
         units (list[ChannelUnit]): The units that may be pruned.
         source (str): Where the structure comes from, for the error message.
+        frozen (dict[str, str], optional): Name -> reason of the channels that must stay, for the error message.
 
     Raises:
         StructureError: A name is unknown or missing, or a count cannot be; all problems are listed.
@@ -57,7 +59,9 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
     problems: List[str] = []
     for name, count in structure.items():
         unit = by_name.get(name)
-        if unit is None:
+        if unit is None and name in (frozen or {}):
+            problems.append(f'{name!r} is not pruned in this model: {(frozen or {})[name]}')
+        elif unit is None:
             problems.append(f'unknown unit {name!r}{nearest(name, list(by_name))}')
         elif isinstance(count, bool) or not isinstance(count, int):
             problems.append(f'{name!r}: {count!r} is not a whole number of channels')
@@ -70,6 +74,43 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
     if problems:
         more = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
         raise StructureError(f'{source} does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
+
+
+def relocation(structure: Iterable[str], names: Sequence[str]) -> Tuple[str, str]:
+    """Find where a part whose structure is given lies in another model.
+
+    Args:
+        structure (iterable[str]): Unit names in the model that was pruned, such as ``backbone.conv1_(0, 64)_64``.
+        names (list[str]): Unit names in the other model, such as ``detector.backbone.conv1_(0, 64)_64``.
+
+    Returns:
+        tuple[str, str]: What the names start with there and here: ``('', 'detector.')``; two empty strings where a name
+        is that of a unit already, or where the structure fits nowhere.
+
+    Raises:
+        StructureError: It fits in several places.
+    """
+    wanted = list(structure)
+    if not wanted or set(wanted) & set(names):
+        return '', ''
+    shared = os.path.commonprefix([name.split('_(')[0].split('.')[:-1] for name in wanted])
+    for count in range(len(shared) + 1):
+        old = ''.join(part + '.' for part in shared[:count])
+        tail = wanted[0][len(old):]
+        starts = [name[:-len(tail)] for name in names if name.endswith(tail) and name[:-len(tail)][-1:] in ('', '.')]
+        places = [new for new in starts if all(new + name[len(old):] in names for name in wanted)]
+        if len(places) > 1:
+            raise StructureError(f'fix_subnet fits in several places of this model: {", ".join(map(repr, places))}; '
+                                 'name one of them with include')
+        if places:
+            return old, places[0]
+    return '', ''
+
+
+def relocate(structure: Mapping[str, Any], names: Sequence[str]) -> Dict[str, Any]:
+    """Return a structure with the unit names of the model that it is applied to; see :func:`relocation`."""
+    old, new = relocation(structure, names)
+    return {new + name[len(old):]: count for name, count in structure.items()}
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -52,7 +52,7 @@ def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: i
     mutator.remove_taps()
     if divisor > 1:
         widen(mutator, divisor)
-    return _static(algorithm.architecture, mutator)
+    return make_static(algorithm.architecture, mutator)
 
 
 @MODELS.register_module()
@@ -86,7 +86,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include, exclude)
     mutator.prepare(module, proven=structure)
     mutator.apply_structure(structure)
-    model = _static(module, mutator)
+    model = make_static(module, mutator)
     object.__setattr__(model, '_mutator', mutator)  # no child: the state dict stays that of the architecture
     object.__setattr__(model, '_divisor', divisor)
     object.__setattr__(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))
@@ -109,8 +109,8 @@ def check_divisor(divisor: Any) -> None:
                          'whole')
 
 
-def _static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
-    """Keep the weights that are there: a Runner initialises models before it trains them."""
+def make_static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
+    """Name the structure, and keep the weights that are there: a Runner initialises models before it trains them."""
     setattr(model, FIX_SUBNET, dict(mutator.structure))
     for module in model.modules():
         if hasattr(module, '_is_init'):

@@ -22,7 +22,7 @@ RANKS = (
     ('mutator',),
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),
-    ('distill', 'hooks', 'config'),
+    ('distill', 'hooks', 'config', 'transfer'),
     ('from_config', 'report', 'diagram'),
     ('command_line', 'deploy'),
 )
