@@ -97,6 +97,15 @@ class GroupFisherAlgorithm(BaseModel):
         self.mutator.cut(masks)
         load_state(self, state, f'pruned_path: {path!r}')
 
+    def __getattr__(self, name: str) -> Any:
+        """Look up in the architecture what is not here: hooks of a code base reach for its parts and methods."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == 'architecture':  # not set yet
+                raise
+            return getattr(self.architecture, name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the architecture."""
         return self.architecture(*args, **kwargs)

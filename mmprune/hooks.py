@@ -71,10 +71,13 @@ class PruningStructureHook(Hook):
 
 
 class _Stoppable:
-    """A data loader whose epoch ends when the hook says so."""
+    """A data loader whose epoch ends when the hook says so; its attributes are the loader's, also to be set."""
+
+    loader: Any
+    hook: 'ResourceInfoHook'
 
     def __init__(self, loader: Any, hook: 'ResourceInfoHook') -> None:
-        self.loader, self.hook = loader, hook
+        self.__dict__.update(loader=loader, hook=hook)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
@@ -87,6 +90,9 @@ class _Stoppable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.loader, name, value)  # hooks that switch the pipeline restart workers by attributes
 
 
 class _AveragedFollower:

@@ -2,6 +2,7 @@
 import pytest
 import torch
 from digits_runs import make_runner, train, write_prune_config
+from mmengine.dataset import Compose
 from mmengine.hooks import EMAHook, Hook
 
 
@@ -90,3 +91,42 @@ def test_resumed_ema_goes_on(prune_config, tmp_path, update_buffers):
     for key, value in saved.items():
         assert torch.equal(loaded[key], value), key
     assert (probe.iterations, probe.pruned) == (6, 6)
+
+
+class SwitchHook(Hook):
+    """Switches the pipeline before the second epoch as mmdet's hooks do: persistent workers are started anew."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 1:
+            loader = runner.train_dataloader
+            loader.dataset.pipeline = Compose([dict(type='Resize', scale=(24, 24)), dict(type='PackClsInputs')])
+            loader._DataLoader__initialized = False
+            loader._iterator = None
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.sizes.append(data_batch['inputs'].shape[-1])
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_switched_pipeline_reaches_the_workers(prune_config, tmp_path, workers):
+    options = {'train_dataloader.dataset.indices': 16, 'train_dataloader.num_workers': workers,
+               'train_dataloader.persistent_workers': workers > 0, 'train_cfg.max_epochs': 2}
+    runner = make_runner(prune_config, tmp_path / 'switched', options)
+    switch = SwitchHook()
+    runner.register_hook(switch)
+    train(runner)
+    assert switch.sizes == [16, 16, 24, 24]
+    assert runner.model.iterations == 4
+
+
+def test_parts_of_the_architecture_are_found_on_the_algorithm(prune_config, tmp_path):
+    """Hooks write to them by the names that they have in the dense model: ``model.bbox_head.use_l1 = True``."""
+    algorithm = make_runner(prune_config, tmp_path / 'parts').model
+    assert algorithm.head is algorithm.architecture.head
+    assert algorithm.extract_feat == algorithm.architecture.extract_feat
+    assert algorithm.mutator is not getattr(algorithm.architecture, 'mutator', None)
+    with pytest.raises(AttributeError, match='bbox_head'):
+        algorithm.bbox_head.use_l1 = True
