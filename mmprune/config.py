@@ -122,21 +122,21 @@ def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: fl
 
 
 def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Optional[Config] = None,
-                    logits: str = 'head.fc') -> Config:
+                    outputs: Union[str, Sequence[str]] = 'head.fc') -> Config:
     """Return the model of a finetune config with a dense teacher.
 
     Args:
         base (dict): The finetune config (``_base_``).
         teacher_path (str): Checkpoint of the dense model.
         distill_loss (dict): Defaults to the DIST loss.
-        logits (str): Module whose output is compared.
+        outputs (str or list[str]): Modules whose outputs are compared.
     """
     student = plain(base['model'])
     student.pop('_delete_', None)
     teacher = plain(student['algorithm']['architecture'])
     teacher['init_cfg'] = dict(type='Pretrained', checkpoint=teacher_path)
     return dict(_delete_=True, type='mmprune.DistilledSubModel', student=student, teacher=teacher,
-                distill_loss=distill_loss or dict(type='mmprune.DISTLoss'), logits=logits)
+                distill_loss=distill_loss or dict(type='mmprune.DISTLoss'), outputs=plain(outputs))
 
 
 def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], checkpoint: str,

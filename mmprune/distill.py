@@ -1,16 +1,15 @@
-"""Finetuning a pruned student with its dense teacher: DIST.
-
-Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
-"""
-from typing import Any, Dict, List, Optional, Type
+"""Finetuning a pruned student with its dense teacher: on its predictions (DIST) or its feature maps (channel-wise)."""
+from functools import partial
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from .checkpoint import load_weights
 from .registry import MODELS, build
+from .structure import nearest
+from .sub_model import kept_outputs
 
 
 def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
@@ -21,8 +20,35 @@ def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
+class ChannelWiseDivergence(nn.Module):
+    """Imitate where each channel of a feature map is active.
+
+    A softmax over the positions of each channel, and the Kullback-Leibler divergence of the student's distribution from
+    the teacher's, averaged over channels and samples: Shu et al., Channel-wise Knowledge Distillation for Dense
+    Prediction, ICCV 2021.
+
+    Args:
+        loss_weight (float): Weight of the loss.
+        tau (float): Temperature of the softmax; the loss is multiplied by its square.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, tau: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight, self.tau = loss_weight, tau
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of feature maps ``Tensor[N, C, H, W]`` as a scalar."""
+        student = (student.float().flatten(2) / self.tau).log_softmax(2)
+        teacher = (teacher.float().flatten(2) / self.tau).log_softmax(2)
+        divergence = (teacher.exp() * (teacher - student)).sum(2)
+        return self.loss_weight * self.tau**2 * divergence.mean()
+
+
+@MODELS.register_module()
 class DISTLoss(nn.Module):
-    """Distillation from a stronger teacher: match relations of predictions, not the predictions themselves.
+    """Match relations of predictions, not the predictions themselves.
+
+    Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
 
     Args:
         inter_weight (float): Weight of the relation between classes, per sample.
@@ -43,24 +69,73 @@ class DISTLoss(nn.Module):
         return self.tau**2 * (self.inter_weight * inter + self.intra_weight * intra)
 
 
-class _Teacher:
-    """A frozen model that is no part of the student: not in its state dict, its parameters or its copies."""
+class _Recorder:
+    """Collects what some modules of a model put out, in the order of the calls."""
 
-    def __init__(self, model: nn.Module, logits: str) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.output: List[Tensor] = []
-        record_output(self.model, logits, self.output)
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.outputs: Dict[str, List[Tensor]] = {name: [] for name in names}
+        modules = dict(model.named_modules())
+        for name in names:
+            if name not in modules:
+                raise ValueError(f'outputs: the model has no module {name!r}{nearest(name, list(modules))}')
+        self._handles = [modules[name].register_forward_hook(partial(self._record, name)) for name in names]
+
+    def _record(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise TypeError(f'outputs: module {name!r} puts out a {type(output).__name__}; name modules that put '
+                            'out one tensor each')
+        self.outputs[name].append(output)
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Teacher:
+    """A frozen model that is no part of the student: not in its state dict, its parameters or its copies.
+
+    Args:
+        model (nn.Module): The dense model.
+        student (nn.Module): The pruned one.
+        names (list[str]): Modules whose outputs are compared.
+    """
+
+    def __init__(self, model: nn.Module, student: nn.Module, names: Sequence[str]) -> None:
+        _Recorder(model, names).remove()  # fail now on a wrong name
+        self.model, self.names = model.eval().requires_grad_(False), list(names)
+        kept = {name: kept_outputs(student, name) for name in names}
+        self.kept = {name: torch.from_numpy(index) for name, index in kept.items() if index is not None}
+        # nothing behind backbone and neck needs to run where only they are compared
+        self.features_only = hasattr(model, 'extract_feat') and all(
+            name.split('.')[0] in ('backbone', 'neck') for name in names)
+
+    def outputs(self, inputs: Tensor, data_samples: Any) -> Dict[str, List[Tensor]]:
+        """Run the teacher and return the student's channels of what it puts out."""
+        recorder = _Recorder(self.model, self.names)
+        try:
+            with torch.no_grad():
+                if self.features_only:
+                    self.model.extract_feat(inputs)
+                else:
+                    self.model(inputs, data_samples, mode='tensor')
+        finally:
+            recorder.remove()
+        return {name: [self._select(name, output) for output in outputs] for name, outputs in recorder.outputs.items()}
+
+    def _select(self, name: str, output: Tensor) -> Tensor:
+        return output.index_select(1, self.kept[name].to(output.device)) if name in self.kept else output
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> '_Teacher':
         return self
 
 
-def record_output(model: nn.Module, name: str, into: List[Tensor]) -> RemovableHandle:
-    """Append every output of a submodule to a list."""
-    names = dict(model.named_modules())
-    if name not in names:
-        raise ValueError(f'logits: the model has no module {name!r}')
-    return names[name].register_forward_hook(lambda module, args, out: into.append(out))
+def _pairs(name: str, student: List[Tensor], teacher: List[Tensor]) -> List[Tuple[Tensor, Tensor]]:
+    """Return what a module puts out in both models, call by call."""
+    if [output.shape for output in student] != [output.shape for output in teacher]:
+        raise ValueError(f'outputs: {name!r} puts out {[tuple(output.shape) for output in student]} in the student, '
+                         f'{[tuple(output.shape) for output in teacher]} in the teacher; name layers with weights, '
+                         'such as the convolution inside a block, that run equally often in both')
+    return list(zip(student, teacher))
 
 
 class DistilledMixin:
@@ -70,17 +145,16 @@ class DistilledMixin:
         """Run the model; in mode ``loss`` the teacher sees the same inputs."""
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode)  # type: ignore[misc]
-        output: List[Tensor] = []
-        handle = record_output(self, self._logits, output)  # type: ignore[arg-type, attr-defined]
+        teacher: _Teacher = self._teacher  # type: ignore[attr-defined]
+        recorder = _Recorder(self, teacher.names)  # type: ignore[arg-type]
         try:
             losses = super().forward(inputs, data_samples, mode='loss')  # type: ignore[misc]
         finally:
-            handle.remove()
-        teacher: _Teacher = self._teacher  # type: ignore[attr-defined]
-        teacher.output.clear()
-        with torch.no_grad():
-            teacher.model(inputs, mode='tensor')
-        losses['loss_dist'] = self._distill_loss(output[-1], teacher.output.pop())  # type: ignore[attr-defined]
+            recorder.remove()
+        wanted = teacher.outputs(inputs, data_samples)
+        losses['loss_dist'] = sum(
+            self._distill_loss(*pair) for name in teacher.names  # type: ignore[attr-defined]
+            for pair in _pairs(name, recorder.outputs[name], wanted[name]))
         return losses
 
     def _apply(self, fn: Any, *args: Any) -> Any:
@@ -93,18 +167,26 @@ _DISTILLED: Dict[Type[nn.Module], Type[nn.Module]] = {}
 
 @MODELS.register_module()
 def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict] = None,  # noqa: N802
-                      logits: str = 'head.fc', data_preprocessor: Optional[dict] = None) -> nn.Module:
+                      outputs: Union[str, Sequence[str]] = 'head.fc',
+                      data_preprocessor: Optional[dict] = None) -> nn.Module:
     """Build a pruned student that learns from a dense teacher.
+
+    Where a compared layer has been pruned, the student's channels are compared with the same channels of the teacher.
 
     Args:
         student (dict): A :func:`~mmprune.sub_model.GroupFisherSubModel`.
         teacher (dict): The dense model, its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` required.
-        distill_loss (dict): Defaults to ``dict(type='DISTLoss')``.
-        logits (str): Name of the module whose output is compared, in both models.
+        distill_loss (dict): Defaults to ``dict(type='DISTLoss')``; summed over all outputs.
+        outputs (str or list[str]): Modules whose outputs are compared, in both models: a classifier's last layer, or
+            the convolutions of a pyramid. A pruned one must be a layer with weights.
         data_preprocessor (dict, optional): Given to both models.
 
     Returns:
         nn.Module: The student; its checkpoints are those of a student without a teacher.
+
+    Raises:
+        ValueError: The teacher has no weights, or a module does not exist.
+        CheckpointError: The teacher's checkpoint is missing or does not fit.
     """
     student, teacher = dict(student), dict(teacher)
     if data_preprocessor is not None:
@@ -118,12 +200,11 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
     load_weights(dense, init_cfg['checkpoint'], 'teacher')
     if not isinstance(model, BaseModel):
         raise TypeError(f'the student must be an OpenMMLab model, not {type(model).__name__}')
+    names = [outputs] if isinstance(outputs, str) else list(outputs)
     plain = type(model)
     if plain not in _DISTILLED:
         _DISTILLED[plain] = type(f'Distilled{plain.__name__}', (DistilledMixin, plain), {})
-    object.__setattr__(model, '_teacher', _Teacher(dense, logits))
-    object.__setattr__(model, '_logits', logits)
+    object.__setattr__(model, '_teacher', _Teacher(dense, model, names))
     object.__setattr__(model, '_distill_loss', build(MODELS, distill_loss or dict(type='DISTLoss')))
-    record_output(model, logits, []).remove()  # fail now on a wrong name
     model.__class__ = _DISTILLED[plain]
     return model

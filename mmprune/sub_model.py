@@ -112,12 +112,30 @@ def check_divisor(divisor: Any) -> None:
 def make_static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
     """Name the structure, and keep the weights that are there: a Runner initialises models before it trains them."""
     setattr(model, FIX_SUBNET, dict(mutator.structure))
+    object.__setattr__(model, '_kept_outputs', _kept_outputs(mutator))
     for module in model.modules():
         if hasattr(module, '_is_init'):
             module.init_cfg, module._is_init = None, True
     if hasattr(model, 'init_weights'):
         model.init_weights = types.MethodType(_keep_weights, model)
     return model
+
+
+def _kept_outputs(mutator: ChannelMutator) -> Dict[str, np.ndarray]:
+    """Return pruned layer -> original numbers of the channels that it still puts out, in their order."""
+    outputs: Dict[str, np.ndarray] = {}
+    for tensor, members in mutator.surgery.members.items():
+        layer, _, kind = tensor.rpartition('.')
+        axis = next((member.axis for _, member in members if member.axis.role in ('out', 'depthwise', 'affine')), None)
+        if kind == 'weight' and axis is not None:
+            outputs[layer] = mutator.layout(tensor)[axis.dim].astype(int)
+    return outputs
+
+
+def kept_outputs(model: nn.Module, layer: str) -> Optional[np.ndarray]:
+    """Return the original numbers of the channels that a layer of a pruned model puts out; None if it has them all."""
+    kept: Dict[str, np.ndarray] = getattr(model, '_kept_outputs', {})
+    return kept.get(layer)
 
 
 def _keep_weights(model: nn.Module) -> None:

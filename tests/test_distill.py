@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
-from mmprune.distill import DISTLoss
+from mmprune.distill import ChannelWiseDivergence, DISTLoss
 from mmprune.equivalence import randomise
 from mmprune.registry import MODELS
 
@@ -98,12 +98,52 @@ def test_training_uses_the_teachers_logits_and_leaves_it_alone(config):
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
 
 
+def test_channel_wise_divergence_by_hand():
+    student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
+    tau, expected = 2.0, 0.0
+    for n in range(2):
+        for c in range(3):
+            p, q = (np.exp(x[n, c].numpy().reshape(-1) / tau) for x in (teacher, student))
+            p, q = p / p.sum(), q / q.sum()
+            expected += float((p * np.log(p / q)).sum())
+    expected *= 5.0 * tau**2 / 6
+    assert float(ChannelWiseDivergence(5.0, tau)(student, teacher)) == pytest.approx(expected, rel=1e-5)
+    assert expected > 0.1
+    assert float(ChannelWiseDivergence()(teacher + 3.0, teacher)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_pruned_features_are_compared_with_the_teachers_same_channels(config):
+    """The pruned checkpoint keeps channels 1, 3, 5 and 7 of the stem."""
+    path = config['student']['algorithm']['init_cfg']['checkpoint']
+    checkpoint = torch.load(path, weights_only=True)
+    kept = checkpoint['state_dict'][f'mutator.kept.{UNIT}']
+    kept[:] = torch.arange(8) % 2
+    torch.save(checkpoint, path)
+    config.update(outputs=['backbone.conv1', 'head.fc'], distill_loss=dict(type='ChannelWiseDivergence'))
+    with pytest.raises(IndexError):  # a softmax over positions of class scores has none
+        MODELS.build(copy.deepcopy(config))(torch.randn(2, 3, 16, 16), batch()['data_samples'][:2], mode='loss')
+    config['outputs'] = ['backbone.conv1']
+    student = MODELS.build(copy.deepcopy(config))
+    teacher = student._teacher
+    assert teacher.features_only
+    calls = []
+    teacher.model.head.register_forward_hook(lambda *args: calls.append(args))
+    x = torch.randn(2, 3, 16, 16)
+    loss = student(x, batch()['data_samples'][:2], mode='loss')['loss_dist']
+    expected = ChannelWiseDivergence()(student.backbone.conv1(x), teacher.model.backbone.conv1(x)[:, 1::2])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert not calls
+    config['outputs'] = ['backbone.relu']
+    with pytest.raises(ValueError, match=r"outputs: 'backbone.relu' puts out \[.*name layers with weights"):
+        MODELS.build(copy.deepcopy(config))(x, batch()['data_samples'][:2], mode='loss')
+
+
 def test_mistakes_are_named(config, tmp_path):
     with pytest.raises(ValueError, match='the teacher needs weights'):
         MODELS.build(dict(copy.deepcopy(config), teacher={k: v for k, v in config['teacher'].items()
                                                           if k != 'init_cfg'}))
-    with pytest.raises(ValueError, match="logits: the model has no module 'head.classifier'"):
-        MODELS.build(dict(copy.deepcopy(config), logits='head.classifier'))
+    with pytest.raises(ValueError, match="outputs: the model has no module 'head.fcs', did you mean 'head.fc'"):
+        MODELS.build(dict(copy.deepcopy(config), outputs='head.fcs'))
     missing = copy.deepcopy(config)
     missing['teacher']['init_cfg']['checkpoint'] = str(tmp_path / 'none.pth')
     with pytest.raises(CheckpointError, match='teacher: there is no file'):

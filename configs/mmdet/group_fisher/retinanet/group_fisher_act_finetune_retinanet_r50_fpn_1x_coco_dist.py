@@ -1,0 +1,11 @@
+# The finetune config.
+_base_ = './group_fisher_act_finetune_retinanet_r50_fpn_1x_coco.py'
+# The checkpoint of the dense model, which teaches.
+teacher_path = ('https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r50_fpn_1x_coco/'
+                'retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth')
+
+from mmprune.config import distilled_model  # noqa: E402
+
+# The student imitates where each channel of the pyramid is active.
+model = distilled_model(_base_, teacher_path, dict(type='mmprune.ChannelWiseDivergence', loss_weight=5.0),
+                        [f'neck.fpn_convs.{level}.conv' for level in range(5)])
