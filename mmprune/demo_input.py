@@ -55,11 +55,15 @@ class DemoInput:
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
-        x = self.tensor(model)
-        if not isinstance(model, BaseModel):
-            return model(x)
-        unused = {name: None for name in ('data_samples',) if name in inspect.signature(model.forward).parameters}
-        return model(x, **unused, mode='tensor')
+        return raw_outputs(model, self.tensor(model))
+
+
+def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:
+    """Run a model on one tensor, without data samples, and return what it computes before any post-processing."""
+    if not isinstance(model, BaseModel):
+        return model(x)
+    unused = {name: None for name in ('data_samples',) if name in inspect.signature(model.forward).parameters}
+    return model(x, **unused, mode='tensor')
 
 
 @TASK_UTILS.register_module()

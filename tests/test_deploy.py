@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
@@ -249,6 +250,34 @@ def test_scores_and_batch_size(exporter, dynamic, tmp_path):
     assert wanted.max() < 0.999  # not saturated: the comparison means something
     assert relative_difference([wanted], onnx_model(x)) < 1e-4
     assert check_parity(onnx_model, wrapped, x) < 1e-4
+
+
+def test_random_weights_normalise_a_backbone_whose_norms_stay_in_eval_mode():
+    """mmdet's backbones do (norm_eval): without statistics of the batch their activations would explode."""
+    cfg = small()
+    cfg.model.backbone.norm_eval = True
+    frozen = load_model(cfg, 'none')
+    usual = load_model(small(), 'none')
+    frozen.backbone.train()
+    assert not frozen.backbone.norm1.training
+    assert frozen.backbone.norm1.running_mean.abs().max() > 0
+    wanted, found = usual.backbone.state_dict(), frozen.backbone.state_dict()
+    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+
+
+def test_model_that_asks_for_data_samples():
+    class Pose(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, inputs, data_samples, mode='tensor'):
+            assert data_samples is None
+            assert mode == 'tensor'
+            return self.conv(inputs)
+
+    model, x = Pose().eval(), torch.randn(1, 3, 5, 5)
+    assert torch.equal(DeployOutput(model)(x), model.conv(x))
 
 
 def test_multi_label_head_gives_sigmoids():

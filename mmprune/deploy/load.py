@@ -1,10 +1,12 @@
 """From a config and a checkpoint to a model that is ready to export, and from an image file to its input."""
 import copy
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -19,6 +21,8 @@ from ..structure import StructureError
 
 #: as the checkpoint argument of the tools: random weights
 RANDOM = 'none'
+#: pixels of a large image
+LARGE = 512 * 512
 
 
 def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> nn.Module:
@@ -44,7 +48,7 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
     model_cfg = plain(cfg['model'])
     if cfg.get('data_preprocessor') is not None:
         model_cfg.setdefault('data_preprocessor', plain(cfg['data_preprocessor']))
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    model = revert_sync_batchnorm(MODELS.build(ConfigDict(model_cfg)))  # detectors read test_cfg.nms_pre
     if checkpoint == RANDOM:
         fill_randomly(model, input_shape(cfg))
     else:
@@ -67,7 +71,7 @@ def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None
 
     Args:
         model (nn.Module): Changed in place; its training mode is kept.
-        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has four samples.
+        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has four samples, two where they are large.
         seed (int): Of the weights.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -79,10 +83,12 @@ def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None
         randomise(model, seed)
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         momenta, training = [norm.momentum for norm in norms], model.training
+        model.train()
         for norm in norms:
+            norm.train()  # a backbone with norm_eval keeps its norms in eval mode
             norm.reset_running_stats()
             norm.momentum = None  # the mean over batches, of which there is one
-        DemoInput((4, *shape[1:]))(model.train())
+        DemoInput((2 if math.prod(shape[2:]) > LARGE else 4, *shape[1:]))(model)
         model.train(training)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum

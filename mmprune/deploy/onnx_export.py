@@ -7,9 +7,9 @@ import warnings
 from typing import Any, Dict, Sequence, Tuple, Union
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..demo_input import raw_outputs
 from ..nested import output_tensors
 from ..whole_file import whole_file
 
@@ -35,7 +35,7 @@ class DeployOutput(nn.Module):
 
     def forward(self, input: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Return scores ``Tensor[N, classes]``, or all output tensors where there are several."""
-        raw = self.model(input, mode='tensor') if isinstance(self.model, BaseModel) else self.model(input)
+        raw = raw_outputs(self.model, input)
         if self.scores != 'none':
             return to_scores(raw, self.scores)
         tensors = tuple(output_tensors(raw))
