@@ -1,0 +1,17 @@
+# The config that the model was trained with.
+_base_ = './rtmpose-s_coco-sample.py'
+# Its checkpoint.
+pretrained_path = 'work_dirs/rtmpose-s_coco-sample/epoch_80.pth'
+# Iterations between two prune events.
+interval = 1
+normalization_type = 'act'
+lr_ratio = 0.1
+target_flop_ratio = 0.51
+input_shape = (1, 3, 256, 192)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
+param_scheduler = []
+train_cfg = dict(max_epochs=1000, val_interval=100)
