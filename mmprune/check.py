@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from . import ops
 from .equivalence import (
     Comparable,
     Masks,
@@ -130,11 +131,16 @@ def prunable_share(mutator: ChannelMutator) -> float:
 def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     """Run a copy of a model in float32 and eval mode and count the multiply-adds of what really runs.
 
-    Conv and linear functions count, whichever module calls them, and the projections of fused attention.
+    Conv and linear functions count, whichever module calls them, deformable convolutions, and the projections of fused
+    attention.
     """
     counter = _Counter()
+    copied = sharing_copy(model).float().eval()
+    for module in copied.modules():
+        if ops.is_deformable(module):  # a compiled function, which no mode sees
+            module.register_forward_hook(counter.count_module)
     with torch.no_grad(), counter:
-        forward(sharing_copy(model).float().eval())
+        forward(copied)
     return counter.macs
 
 
@@ -144,6 +150,9 @@ class _Counter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs = 0
+
+    def count_module(self, module: Any, args: Any, out: torch.Tensor) -> None:
+        self.macs += out.numel() * module.weight[0].numel()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -231,6 +231,8 @@ class GroupFisherChannelMutator(ChannelMutator):
             for member in unit.channels.consumers:
                 layer = member.axis.layer
                 self._tapped[layer] = self.model.get_submodule(layer)
+        for inner in [name for item in self._tapped.items() for name in ops.recorded_with(*item)]:
+            self._tapped.pop(inner, None)
         for module in self._tapped.values():
             ops.add_tap(module)
         self._columns_changed()
@@ -239,7 +241,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         for member in channels.consumers:
             module = self.model.get_submodule(member.axis.layer)
             calls = [call for call in graph.calls if call.weight == member.axis.tensor]
-            if not isinstance(module, ops.TAPPABLE) or not all(call.by_module for call in calls):
+            if not ops.is_tappable(module) or not all(call.by_module for call in calls):
                 return f'{member.axis.tensor!r} is used outside a conv or linear module, where no score can be recorded'
         return None
 

@@ -69,7 +69,26 @@ class GroupFisherLinear(GroupFisherMixin, nn.Linear):
 
 
 TAPPABLE: Tuple[Type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear)
+#: Convolutions that are no ``nn.Conv2d``, by class name -> layers inside them that read the same input. The tap of
+#: the outer one records the gradient through both, so that the inner one has none.
+DEFORMABLE: Dict[str, Tuple[str, ...]] = {'DeformConv2d': ('conv_offset',), 'ModulatedDeformConv2d': ('conv_offset',)}
 _TAPPED: Dict[Type[nn.Module], Type[nn.Module]] = {nn.Conv2d: GroupFisherConv2d, nn.Linear: GroupFisherLinear}
+
+
+def is_deformable(module: nn.Module) -> bool:
+    """Tell whether a module is a deformable convolution of mmcv."""
+    return any(kind.__name__ in DEFORMABLE for kind in type(module).__mro__)
+
+
+def is_tappable(module: nn.Module) -> bool:
+    """Tell whether a module is a layer whose input can be tapped."""
+    return isinstance(module, TAPPABLE) or is_deformable(module)
+
+
+def recorded_with(layer: str, module: nn.Module) -> List[str]:
+    """Return the layers inside a layer whose score its own tap records."""
+    return [f'{layer}.{inner}' if layer else inner for kind in type(module).__mro__
+            for inner in DEFORMABLE.get(kind.__name__, ())]
 
 
 def add_tap(module: nn.Module) -> None:
@@ -142,7 +161,7 @@ def refresh_attributes(module: nn.Module, depthwise: bool = False) -> None:
         module (nn.Module): A layer whose tensors were cut.
         depthwise (bool): It is a depthwise conv and stays one. With one channel left that cannot be told from it.
     """
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, nn.modules.conv._ConvNd) or is_deformable(module):
         out_axis, in_axis = (1, 0) if module.transposed else (0, 1)
         if depthwise:
             multiplier = module.out_channels // module.groups

@@ -7,8 +7,7 @@ their own whole (:mod:`mmprune.module_rule`), everything else as aten operations
 id an index, the ties between ids, the frozen ids with reasons, and the layer calls with their shapes.
 """
 import logging
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Dict, List
 
 import torch
 from mmengine.logging import print_log
@@ -72,32 +71,59 @@ class _LayerMode(TorchFunctionMode):
         return out
 
 
-@contextmanager
-def _functions(tracer: Tracer) -> Iterator[None]:
-    """Show calls of ``torch.autograd.Function`` to the tracer; compiled operations hide behind them."""
-    original = torch.autograd.Function.__dict__['apply']
+class _Functions:
+    """Show every ``torch.autograd.Function`` that runs to the tracer; compiled operations hide behind them.
 
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        name = cls.__name__
+    Its ``forward`` is what is wrapped: ``apply`` is often bound once, when its module is imported.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+        self.wrapped: Dict[type, Any] = {}
+
+    def __enter__(self) -> None:
+        self.apply = torch.autograd.Function.__dict__['apply']
+        for cls in _subclasses(torch.autograd.Function):
+            self._wrap(cls)
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            self._wrap(cls)  # a class made while the model runs
+            return self.apply.__func__(cls, *args, **kwargs)
+
+        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+
+    def __exit__(self, *error: Any) -> None:
+        torch.autograd.Function.apply = self.apply  # type: ignore[method-assign]
+        for cls, forward in self.wrapped.items():
+            cls.forward = forward  # type: ignore[attr-defined]
+
+    def _wrap(self, cls: Any) -> None:
+        forward = cls.__dict__.get('forward')
+        if cls in self.wrapped or not isinstance(forward, staticmethod):
+            return
+        self.wrapped[cls] = forward
+        first = 1 if cls.setup_context is torch.autograd.Function.setup_context else 0  # after the context
+        cls.forward = staticmethod(lambda *args: self._run(cls.__name__, forward.__func__, args, args[first:]))
+
+    def _run(self, name: str, forward: Callable[..., Any], args: Any, inputs: Any) -> Any:
+        tracer = self.tracer
         whole = name in OP_RULES and not tracer.paused
         tracer.paused |= whole
         try:
-            out = original.__func__(cls, *args, **kwargs)
+            out = forward(*args)
         finally:
             tracer.paused &= not whole
         if not tracer.paused:
-            with torch.no_grad():
-                if whole:
-                    tracer.after_op(name, args, kwargs, out)
-                else:
-                    tracer.after_function(name, args, out)
+            if whole:
+                tracer.after_op(name, inputs, {}, out)
+            else:
+                tracer.after_function(name, inputs, out)
         return out
 
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
+
+def _subclasses(cls: type) -> List[type]:
+    """Return all subclasses of a class, at any depth."""
+    return [other for child in cls.__subclasses__() for other in (child, *_subclasses(child))]
 
 
 class _Modules:
@@ -168,7 +194,7 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
 def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
     """Run the forward and freeze its outputs."""
     # With gradients enabled attention is not collapsed into one fused operation.
-    with torch.enable_grad(), _Modules(model, tracer), _functions(tracer), _OpMode(tracer), _LayerMode(tracer):
+    with torch.enable_grad(), _Modules(model, tracer), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer):
         outputs = forward(model)
     for tensor in output_tensors(outputs):
         labels = tracer.labels.get(tensor)

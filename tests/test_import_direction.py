@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
     ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
     ('op_rule', 'module_rule', 'figure'),
-    ('layer_rule', 'movement_rule', 'openmmlab_rule'),
-    ('tracer', 'coupling'),
+    ('layer_rule', 'movement_rule'),
+    ('tracer', 'coupling', 'openmmlab_rule'),
     ('tracing',),
     ('graph',),
     ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture'),
