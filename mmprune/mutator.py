@@ -235,6 +235,9 @@ class GroupFisherChannelMutator(ChannelMutator):
             self._tapped.pop(inner, None)
         for module in self._tapped.values():
             ops.add_tap(module)
+        calls = self.complexity.graph.calls
+        self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
+                         for layer in self._tapped}
         self._columns_changed()
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
@@ -300,16 +303,17 @@ class GroupFisherChannelMutator(ChannelMutator):
                    drop_overflow: bool = False) -> None:
         """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every class.
 
-        Layers that saw another batch size (heads on regions) are squared in their own batch.
+        Layers that saw another batch (heads on regions) are squared in their own. A batch is known by its size, in this
+        iteration and when the model was traced: two regions of two images are not their two images.
 
         Args:
             recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
             loss_scale (float or Tensor): The loss was multiplied by this before the backward pass.
             drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
         """
-        batches: Dict[int, Tuple[List[str], List[Tensor]]] = {}
+        batches: Dict[Any, Tuple[List[str], List[Tensor]]] = {}
         for layer, grad in recorded:
-            layers, grads = batches.setdefault(len(grad), ([], []))
+            layers, grads = batches.setdefault((self._samples[layer], len(grad)), ([], []))
             layers.append(layer)
             grads.append(grad)
         total = torch.zeros_like(self.fisher)

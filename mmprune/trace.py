@@ -43,6 +43,7 @@ class LayerCall:
         computed_weight (tuple or None): Shape of a weight that is no parameter but computed; ``weight`` is empty then.
         by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
         training_only (bool): It runs in training only (an auxiliary head), so that it costs nothing at inference.
+        samples (int): Rows of its batch: images, or regions in the second stage of a detector.
     """
 
     weight: str
@@ -53,6 +54,7 @@ class LayerCall:
     by_module: bool = True
     computed_weight: Optional[Tuple[int, ...]] = None
     training_only: bool = False
+    samples: int = 1
 
     @property
     def layer(self) -> str:

@@ -209,7 +209,7 @@ class Tracer:
         channels, name = out.size(axis), self.names[id(weight)]
         by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
         self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
-                                    training_only=self.training_only))
+                                    training_only=self.training_only, samples=out.size(0) if axis else 1))
 
     def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
         """Write down a call with a weight that is no parameter: it always costs the same."""

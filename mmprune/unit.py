@@ -101,6 +101,11 @@ class GroupFisherChannelUnit(ChannelUnit):
 
     Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021.
 
+    A sample is a row of the batch that a layer reads. That of the second stage of a detector is a region, one term of
+    the mean that its loss is, as an image is one of the first stage's; what a layer reads does not say which image a
+    region lies in. Layers that read the same batch are added before they are squared, those of different batches are
+    squared apart. A linear layer that reads pooled maps has a column for each position of a channel; their sum counts.
+
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.
         normalization_type (str): What a score is divided by: ``act`` (activations of one channel, in millions),
@@ -108,7 +113,7 @@ class GroupFisherChannelUnit(ChannelUnit):
         mutate_linear (bool): Prune channels that a linear layer reads or produces.
 
     Attributes:
-        fisher (Tensor[classes]): ``sum over iterations, sum over samples of (sum over layers, calls, positions of
+        fisher (Tensor[classes]): ``sum over iterations, batches, samples of (sum over layers, calls, positions of
             activation * gradient)^2``; a view of the mutator's one accumulator.
     """
 

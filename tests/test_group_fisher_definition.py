@@ -4,12 +4,12 @@ For every unit, ``mask`` is a ``Tensor[N, classes]`` of ones that is multiplied 
 With the loss L of a batch, ``F[c] = sum over iterations, sum over n of (dL/dmask[n, c])^2``, and the score is F over
 what one class costs. Units, producers, consumers and costs are written by hand here; nothing comes from the graph.
 """
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
 import torch
 import toy_nets
+from hand_units import Unit, blocks, loss_of, relative_error, span, strided
 from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, algorithm_of, randomise
 
@@ -17,55 +17,6 @@ from mmprune.mutator import GroupFisherChannelMutator
 from mmprune.registry import MODELS, build
 
 TYPES = ('act', 'flops', 'none')
-PER = {'act': 1e6, 'flops': 1e9, 'none': 1}
-
-
-@dataclass
-class Unit:
-    """One unit by hand.
-
-    Attributes:
-        producers (dict): Layer -> ``[classes, k]`` rows.
-        consumers (dict): Layer -> ``[classes, k]`` columns of its input.
-        act (int): Output elements of the producers of one class, over all calls.
-        flops (function): Kept channels by unit -> multiply-adds of one class in producers and consumers.
-        norms (dict): Norm layer -> ``[classes, k]`` entries.
-        columns (dict): Grouped layer -> ``[classes, k]`` columns of its weight, which are fewer than its inputs.
-    """
-
-    producers: dict
-    consumers: dict
-    act: int
-    flops: object
-    norms: dict = field(default_factory=dict)
-    columns: dict = field(default_factory=dict)
-
-    @property
-    def classes(self):
-        return len(next(iter(self.producers.values())))
-
-    @property
-    def multiplicity(self):
-        return len(next(iter(self.producers.values()))[0])
-
-    def cost(self, kind, kept):
-        return {'act': self.act, 'flops': self.flops(kept), 'none': 1}[kind] / PER[kind]
-
-
-def span(start, count):
-    """One channel a class: ``[[start], [start + 1], ...]``."""
-    return [[start + c] for c in range(count)]
-
-
-def blocks(count, size):
-    """``size`` neighbours a class: ``[[0, 1], [2, 3], ...]``."""
-    return [list(range(c * size, (c + 1) * size)) for c in range(count)]
-
-
-def strided(count, sets):
-    """Position c of each of ``sets`` groups: ``[[0, count], [1, count + 1], ...]``."""
-    return [[c + s * count for s in range(sets)] for c in range(count)]
-
 
 # Images are 3x6x6: 36 positions at full size, 9 at half of it. A 3x3 kernel has 9 elements.
 HAND = {
@@ -199,17 +150,6 @@ class BruteForce:
         for fisher in self.fisher.values():
             fisher.zero_()
         return name, channel, float(scores[name][channel])
-
-
-def loss_of(out):
-    """A loss of a batch whose gradient differs from element to element."""
-    outs = out if isinstance(out, list) else [out]
-    return sum((o + 0.3).pow(2).sum() + o.sin().sum() for o in outs) / 3
-
-
-def relative_error(ours, expected):
-    """Return the largest relative error of any element."""
-    return float(torch.where(ours == expected, 0.0, (ours - expected).abs() / expected.abs()).max())
 
 
 def compare(name, kind, batches, training=True, before=None):
