@@ -1,14 +1,17 @@
-"""mmdeploy's classification task, with an eye for our deploy configs and for mmcls.
+"""mmdeploy's tasks, with an eye for our deploy configs and for mmcls.
 
-mmdeploy reads the head and the backbone off the model config. In a deploy config of ours they sit inside
-``architecture``; this task shows mmdeploy the architecture, and builds the pruned model where the PyTorch model is
-asked for.
+mmdeploy reads the head, the backbone and the test settings off the model config. In a deploy config of ours they sit
+inside ``architecture``; these tasks show mmdeploy the architecture, and build the pruned model where the PyTorch model
+is asked for. mmdeploy's modules of a task import neither mmpretrain, mmdet nor mmpose.
 """
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import mmcv
 import numpy as np
+from mmdeploy.codebase.base import BaseTask
+from mmdeploy.codebase.mmdet.deploy.object_detection import MMDET_TASK, ObjectDetection
+from mmdeploy.codebase.mmpose.deploy.pose_detection import MMPOSE_TASK, PoseDetection
 from mmdeploy.codebase.mmpretrain.deploy.classification import MMPRETRAIN_TASK, Classification
 from mmdeploy.utils import Task
 from mmengine.config import Config
@@ -18,9 +21,8 @@ from torch import nn
 from .load import type_name
 
 
-@MMPRETRAIN_TASK.register_module(Task.CLASSIFICATION.value, force=True)
-class PrunedClassification(Classification):
-    """Classification task for dense models, for our deploy sub-models, and for both on mmcls.
+class PrunedTask(BaseTask):
+    """Shows mmdeploy the architecture of a deploy config; for dense models it changes nothing.
 
     Args:
         model_cfg (Config): Model config.
@@ -28,21 +30,47 @@ class PrunedClassification(Classification):
         device (str): Such as ``cpu``.
     """
 
+    model_cfg: Config
+
     def __init__(self, model_cfg: Config, deploy_cfg: Config, device: str) -> None:
-        self.pruned_cfg, self.model_cfg = model_cfg, model_cfg
+        self._given_cfg = model_cfg
         super().__init__(_architecture_cfg(model_cfg), deploy_cfg, device)
         scope = model_cfg.get('default_scope')
         if scope:  # mmdeploy sets the scope of the first model of a process only
             init_default_scope(scope)
 
+    @property
+    def whole_cfg(self) -> Config:
+        """The given config, with what mmdeploy's task changed in the architecture."""
+        if not _is_pruned(self._given_cfg):
+            return self.model_cfg
+        whole = self._given_cfg.deepcopy()
+        whole.model.architecture = self.model_cfg.model
+        return whole
+
     def build_pytorch_model(self, model_checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
                             **kwargs: Any) -> nn.Module:
         """Build the model, pruned and padded where the config says so; arguments are those of mmdeploy."""
-        shown, self.model_cfg = self.model_cfg, self.pruned_cfg
+        shown, self.model_cfg = self.model_cfg, self.whole_cfg
         try:
             return super().build_pytorch_model(model_checkpoint, cfg_options, **kwargs)
         finally:
             self.model_cfg = shown
+
+
+@MMDET_TASK.register_module(Task.OBJECT_DETECTION.value, force=True)
+class PrunedObjectDetection(PrunedTask, ObjectDetection):
+    """Object detection task for dense models and for our deploy sub-models."""
+
+
+@MMPOSE_TASK.register_module(Task.POSE_DETECTION.value, force=True)
+class PrunedPoseDetection(PrunedTask, PoseDetection):
+    """Pose detection task for dense models and for our deploy sub-models."""
+
+
+@MMPRETRAIN_TASK.register_module(Task.CLASSIFICATION.value, force=True)
+class PrunedClassification(PrunedTask, Classification):
+    """Classification task for dense models, for our deploy sub-models, and for both on mmcls."""
 
     def get_preprocess(self, *args: Any, **kwargs: Any) -> dict:
         """Return the pipeline for mmdeploy's SDK, which knows mmcls's packing step under its later name."""
@@ -67,9 +95,13 @@ class PrunedClassification(Classification):
                                       out_file=output_file)
 
 
+def _is_pruned(model_cfg: Config) -> bool:
+    return type_name(model_cfg['model']) == 'GroupFisherDeploySubModel'
+
+
 def _architecture_cfg(model_cfg: Config) -> Config:
     """Return the config with the architecture as its model, if it is one of our deploy configs."""
-    if type_name(model_cfg['model']) != 'GroupFisherDeploySubModel':
+    if not _is_pruned(model_cfg):
         return model_cfg
     shown = model_cfg.deepcopy()
     shown.model = shown.model.architecture
