@@ -1,17 +1,23 @@
-"""Deploy a classifier to onnxruntime through mmdeploy, check the file against PyTorch on an image, and time both.
+"""Deploy a model to onnxruntime through mmdeploy, check the file against PyTorch on an image, and time both.
 
 python tools/deploy.py configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 
-MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls or mmpretrain. The same files work
-with mmdeploy's own tools/deploy.py. Without mmdeploy use tools/export_onnx.py.
+MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
+same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS or keypoints are compared; a
+detector must find something in IMAGE. Without mmdeploy use tools/export_onnx.py.
 """
 import argparse
 import sys
 from pathlib import Path
+from typing import Any, Tuple
 
 import torch
+from mmengine.config import Config
 
 from mmprune.command_line import run
+from mmprune.deploy import prediction
 from mmprune.deploy.load import image_input, load_model
 from mmprune.deploy.onnx_export import DeployOutput
 from mmprune.deploy.onnx_runtime import compare, format_comparison
@@ -19,10 +25,35 @@ from mmprune.from_config import read_config
 from mmprune.plugin import load_plugins
 
 try:
-    from mmdeploy.apis import torch2onnx
+    from mmdeploy.apis import build_task_processor, torch2onnx
 except ImportError as error:
     sys.exit(f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): bash tools/setup_env.sh full '
              'installs it; tools/export_onnx.py exports without it')
+
+TASKS = ('Classification', 'ObjectDetection', 'PoseDetection')
+
+
+def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Path:
+    name = deploy_cfg.onnx_config.save_file
+    torch2onnx(args.image, args.work_dir, name, deploy_cfg, model_cfg, args.checkpoint, args.device)
+    return Path(args.work_dir) / name
+
+
+def deploy_classifier(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    # the strict loader goes first: mmdeploy's merely logs what does not fit
+    model = load_model(model_cfg, args.checkpoint)
+    x = image_input(model_cfg, model, args.image)
+    path = export(deploy_cfg, model_cfg, args)
+    return (path, *compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds))
+
+
+def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    task = build_task_processor(model_cfg, deploy_cfg, args.device)
+    model = load_model(task.whole_cfg, args.checkpoint)
+    path = export(deploy_cfg, model_cfg, args)
+    agreement, latency = prediction.compare(task, model, path, args.image, args.threads, args.rounds)
+    print(f'{agreement.matched} of {agreement.total} predictions are equal within {prediction.TOLERANCE:g}')
+    return path, agreement.difference, latency
 
 
 def main() -> None:
@@ -40,17 +71,12 @@ def main() -> None:
         parser.error('--threads and --rounds must be 1 or more')
     torch.set_num_threads(args.threads)
     deploy_cfg, model_cfg = read_config(args.deploy_cfg), read_config(args.model_cfg)
-    task, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
-    if (task, backend) != ('Classification', 'onnxruntime'):
-        parser.error(f'{args.deploy_cfg} is for {task} on {backend}; this tool knows Classification on onnxruntime')
+    name, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
+    if name not in TASKS or backend != 'onnxruntime':
+        parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
     load_plugins()
-    # the strict loader goes first: mmdeploy's merely logs what does not fit
-    model = load_model(model_cfg, args.checkpoint)
-    x = image_input(model_cfg, model, args.image)
-    name = deploy_cfg.onnx_config.save_file
-    torch2onnx(args.image, args.work_dir, name, deploy_cfg, model_cfg, args.checkpoint, args.device)
-    path = Path(args.work_dir) / name
-    difference, latency = compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds)
+    deploy = deploy_classifier if name == 'Classification' else deploy_detector
+    path, difference, latency = deploy(deploy_cfg, model_cfg, args)
     print(format_comparison(path, difference, latency, args.threads))
 
 

@@ -1,0 +1,8 @@
+# Any batch size and any image size, as the model's test pipeline gives it.
+_base_ = './detection_onnxruntime_static.py'
+onnx_config = dict(
+    input_shape=None,
+    dynamic_axes=dict(
+        input={0: 'batch', 2: 'height', 3: 'width'},
+        dets={0: 'batch', 1: 'num_dets'},
+        labels={0: 'batch', 1: 'num_dets'}))
