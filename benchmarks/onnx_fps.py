@@ -2,13 +2,16 @@
 
 python benchmarks/onnx_fps.py --out docs/onnx_fps.md
 python benchmarks/onnx_fps.py --only mobilenet --threads 4
+python benchmarks/onnx_fps.py --only "retinanet|rtmpose" --seconds 300 --out docs/onnx_fps_detection_pose.md
 
 A structure counts where the package of its `_base_` config is installed. Weights are random: latency does not depend on
-them. FLOPs are multiply-adds.
+them. A detector or pose estimator is exported without decoding and NMS, which pruning does not change. FLOPs are
+multiply-adds.
 """
 import argparse
 import datetime
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -50,11 +53,11 @@ def machine() -> str:
 def overview(all_results: List[Tuple[str, List[DivisorResult]]]) -> str:
     """Return the table of speed-ups over dense, one row a structure."""
     names = [result.name for result in all_results[0][1][1:]]
-    lines = ['| structure | dense (ms) | ' + ' | '.join(names) + ' | fastest |',
-             '| --- | ---: |' + ' ---: |' * (len(names) + 1)]
+    lines = ['| structure | dense (ms) | ' + ' | '.join(names) + ' | fastest | rounds |',
+             '| --- | ---: |' + ' ---: |' * (len(names) + 2)]
     lines += [f'| {name} | {results[0].latency_ms:.2f} | '
               + ' | '.join(f'{result.speedup:.2f}' for result in results[1:])
-              + f' | {fastest(results).name} |' for name, results in all_results]
+              + f' | {fastest(results).name} | {results[0].rounds} |' for name, results in all_results]
     return '\n'.join(lines)
 
 
@@ -62,6 +65,7 @@ def document(all_results: List[Tuple[str, List[DivisorResult]]], args: argparse.
     """Return the page: what was run, where and when, the overview, and one table a structure."""
     threads = f'{args.threads} thread{"s" * (args.threads > 1)}'
     parity = max(result.parity for _, results in all_results for result in results)
+    budget = '' if args.seconds == math.inf else f', or as many as {args.seconds:g} seconds of runs a structure allow'
     parts = ['# Published structures in onnxruntime', f"""\
 How fast each published structure runs, by the divisor that its units are padded to. Divisor 1 is the structure as
 published. Padding adds zero channels and changes no output; onnxruntime's fast kernels want aligned channels.
@@ -69,8 +73,11 @@ published. Padding adds zero channels and changes no output; onnxruntime's fast 
 - command: `python benchmarks/onnx_fps.py {shlex.join(sys.argv[1:])}`
 - date: {datetime.date.today().isoformat()}
 - machine: {machine()}; {threads}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores
-- latency is the median of {args.rounds} runs on one image; all models of a table run in turns, and the speed-up is the
-  median over the rounds of the dense model's time by this one's, so that other work on the machine hits both alike
+- exported is the whole network without decoding and NMS, which pruning does not change: a classifier ends with class
+  scores, a detector with the scores and offsets of all levels, a pose estimator with the scores of all positions
+- latency is the median of {args.rounds} runs on one image{budget};
+  all models of a table run in turns, and the speed-up is the median over the rounds of the dense model's time by this
+  one's, so that other work on the machine hits both alike
 - weights are random; every file was compared with PyTorch (largest relative difference {parity:.0e})""",
              '## Speed-up over dense, by divisor', overview(all_results)]
     parts += [format_results(results, f'## {name}') for name, results in all_results]
@@ -83,6 +90,8 @@ def main() -> None:
     parser.add_argument('--only', default='', help='regular expression that the path of a config must match')
     parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
     parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
+    parser.add_argument('--seconds', type=float, default=math.inf,
+                        help='time budget of the runs of one structure: heavy ones get fewer rounds, at least three')
     args = parser.parse_args()
     if min(args.threads, args.rounds) < 1:
         parser.error('--threads and --rounds must be 1 or more')
@@ -94,8 +103,8 @@ def main() -> None:
     for path in configs:
         cfg = read_config(str(path))
         shape = ' x '.join(map(str, input_shape(cfg)))
-        name = f'{path.stem.replace("group_fisher_", "").replace("_deploy", "")} ({shape})'
-        all_results.append((name, search(cfg, RANDOM, DIVISORS, None, args.threads, args.rounds)))
+        name = f'{path.stem.replace("group_fisher_", "").replace("deploy_", "")} ({shape})'
+        all_results.append((name, search(cfg, RANDOM, DIVISORS, None, args.threads, args.rounds, args.seconds)))
         print(format_results(all_results[-1][1], name), flush=True)
     if args.out:
         write_text(document(all_results, args), args.out)

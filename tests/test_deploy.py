@@ -204,6 +204,7 @@ def test_search_counts_and_names_the_fastest(mobilenet):
     assert (results[1].macs, results[1].params) == (200469704, 3176537)
     assert results[1].macs < results[2].macs < results[0].macs
     assert all(result.parity < 1e-4 for result in results)
+    assert [result.rounds for result in results] == [1, 1, 1]
     best = fastest(results)
     assert best.speedup == max(result.speedup for result in results[1:])
     assert best.speedup == pytest.approx(results[0].latency_ms / best.latency_ms)  # of one round
@@ -340,6 +341,13 @@ def test_latency_runs_in_turns(monkeypatch):
     assert latency['b'].speedup_over(latency['a']) == pytest.approx(9 / 4)  # median of 3, 2 and 9 / 4
     with pytest.raises(ValueError, match='rounds is 0'):
         measure_latency({}, rounds=0)
+
+
+def test_latency_stops_when_its_time_is_spent(monkeypatch):
+    clock = iter(np.arange(100) * 1.0)  # a second between two looks
+    monkeypatch.setattr('mmprune.deploy.onnx_runtime.time.perf_counter', lambda: next(clock))
+    for seconds, rounds in ((0, 3), (8, 4), (9, 5), (1e3, 7)):  # a turn is a run that counts and one that does not
+        assert len(measure_latency({'a': int}, 7, seconds)['a'].rounds) == rounds
 
 
 def test_compare_restores_the_thread_count(tmp_path):

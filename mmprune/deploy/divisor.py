@@ -1,5 +1,6 @@
 """Which divisor makes a pruned model fastest in onnxruntime: export all, check all, time all in turns."""
 import functools
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class DivisorResult:
         latency_ms (float): Median of the runs in onnxruntime.
         speedup (float): How many times as fast as the dense model: median over the rounds, which time both in turns.
         parity (float): Largest relative difference between onnxruntime and PyTorch.
+        rounds (int): Runs that count.
     """
 
     divisor: Optional[int]
@@ -38,6 +40,7 @@ class DivisorResult:
     latency_ms: float
     speedup: float
     parity: float
+    rounds: int
 
     @property
     def name(self) -> str:
@@ -52,7 +55,8 @@ class _Candidate(NamedTuple):
 
 
 def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[int] = DIVISORS,
-           shape: Optional[Sequence[int]] = None, threads: int = 1, rounds: int = 100) -> List[DivisorResult]:
+           shape: Optional[Sequence[int]] = None, threads: int = 1, rounds: int = 100,
+           seconds: float = math.inf) -> List[DivisorResult]:
     """Measure the dense model and the pruned one under every divisor.
 
     Args:
@@ -62,6 +66,7 @@ def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[
         shape (tuple[int], optional): Input ``(N, C, H, W)``; by default the one of the config.
         threads (int): Threads of onnxruntime.
         rounds (int): Runs of each model that count.
+        seconds (float): Time budget of these runs; heavy models get fewer, at least three.
 
     Returns:
         list[DivisorResult]: The dense model, then each divisor.
@@ -81,9 +86,10 @@ def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[
         candidates = {divisor: _export(with_divisor(cfg, divisor), RANDOM if divisor is None else checkpoint, x,
                                        Path(folder) / f'{divisor}.onnx', threads) for divisor in choices}
     latency = measure_latency({str(divisor): functools.partial(candidate.onnx_model, x)
-                               for divisor, candidate in candidates.items()}, rounds)
+                               for divisor, candidate in candidates.items()}, rounds, seconds)
     return [DivisorResult(divisor, candidate.cost['macs'], candidate.cost['params'], latency[str(divisor)].median,
-                          latency[str(divisor)].speedup_over(latency['None']), candidate.parity)
+                          latency[str(divisor)].speedup_over(latency['None']), candidate.parity,
+                          len(latency[str(divisor)].rounds))
             for divisor, candidate in candidates.items()]
 
 

@@ -1,4 +1,5 @@
 """ONNX files in onnxruntime: run, compare with PyTorch, and time fairly beside others."""
+import math
 import os
 import statistics
 import time
@@ -90,27 +91,37 @@ class Latency(NamedTuple):
         return statistics.median(theirs / own for own, theirs in zip(self.rounds, other.rounds))
 
 
-def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30) -> Dict[str, Latency]:
+#: turns that are run whatever the time budget
+LEAST_ROUNDS = 3
+
+
+def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
+                    seconds: float = math.inf) -> Dict[str, Latency]:
     """Time several models in turns, A B C A B C, so that a slow spell of the machine hits all of them.
 
     Args:
         runs (dict[str, Callable]): Name -> one run of a model. Every turn runs it twice and times the second one.
         rounds (int): Turns.
+        seconds (float): No further turn begins when this time is spent, but for the first three.
 
     Returns:
         dict[str, Latency]: Name -> milliseconds.
     """
     if rounds < 1:
         raise ValueError(f'rounds is {rounds}; it must be 1 or more')
-    seconds: Dict[str, List[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    times: Dict[str, List[float]] = {name: [] for name in runs}
+    spent = 0.0
+    for turn in range(rounds):
+        if turn >= LEAST_ROUNDS and spent >= seconds:
+            break
         for name, run in runs.items():
             run()
             start = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - start)
+            spent += 2 * times[name][-1]
     return {name: Latency(1e3 * statistics.median(values), tuple(1e3 * value for value in values))
-            for name, values in seconds.items()}
+            for name, values in times.items()}
 
 
 def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
