@@ -1,6 +1,7 @@
 """The dense model: from a config, or ready-made."""
 from typing import Any, Optional, Tuple, Union
 
+from mmengine.config import ConfigDict
 from torch import nn
 
 from .registry import MODELS
@@ -16,7 +17,7 @@ def build_architecture(architecture: Union[dict, nn.Module],
         return architecture, False
     if not isinstance(architecture, dict):
         raise TypeError(f'architecture must be a config dict or an nn.Module, not {type(architecture).__name__}')
-    architecture = dict(architecture)
+    architecture = ConfigDict(architecture)  # two-stage detectors read train_cfg.rpn
     if data_preprocessor:
         architecture.setdefault('data_preprocessor', data_preprocessor)
     return MODELS.build(architecture), True

@@ -4,8 +4,8 @@ from typing import Any, Mapping, Optional, Sequence, Tuple
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
-from torch import nn
 
+from .architecture import build_architecture
 from .config import architecture_of, demo_input_of, plain
 from .mutator import ChannelMutator
 from .registry import MODELS, build
@@ -81,7 +81,7 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     shape = input_shape or cfg.get('input_shape')
     if shape is not None or not mutator_cfg.get('demo_input'):
         mutator_cfg['demo_input'] = demo_input_of(architecture, shape or INPUT_SHAPE)
-    model: nn.Module = MODELS.build(architecture)
+    model, _ = build_architecture(architecture, None)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
     mutator.prepare(model, proven=structure or ())
     return mutator, structure
