@@ -1,0 +1,21 @@
+# The config that the model was trained with: mmdet::... or a file of yours.
+_base_ = '../../paa/paa_r50_fpn_no-gn_1x_coco.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = 'work_dirs/paa_r50_fpn_no-gn_1x_coco/epoch_12.pth'
+# Iterations between two prune events, each of which removes one channel.
+interval = 10
+# A channel's score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'act'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1
+# The run ends when this share of the FLOPs is left.
+target_flop_ratio = 0.5
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 1333, 800)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
+# A frozen stage learns nothing, but its channels are scored: gradients must reach its consumers.
+model['architecture']['backbone']['frozen_stages'] = -1
