@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..equivalence import relative_difference
+from ..equivalence import Comparable, double_copy, relative_difference
 from ..nested import output_tensors
 
 #: largest relative difference between PyTorch and onnxruntime that counts as equal
@@ -52,7 +52,9 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
         onnx_model (OnnxModel): The file.
         model (nn.Module): Gives the same outputs, in eval mode; see :class:`DeployOutput`.
         x (Tensor[N, C, H, W]): A real input.
-        tolerance (float): Largest difference allowed, relative to the largest value of each output.
+        tolerance (float): Largest difference allowed, relative to the largest value of each output. A deep network that
+            amplifies rounding may add what PyTorch itself loses in float32 against float64, but no more than ten times
+            the tolerance.
 
     Returns:
         float: The largest relative difference.
@@ -64,12 +66,21 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
         wanted = [tensor.cpu() for tensor in output_tensors(model(x))]
     found = onnx_model(x)
     difference = relative_difference(wanted, found)
-    if not difference <= tolerance:
+    limit = tolerance
+    if tolerance < difference <= 11 * tolerance:
+        limit += min(_rounding(model, x, wanted), 10 * tolerance)
+    if not difference <= limit:
         shapes = [tuple(tensor.shape) for tensor in wanted], [tuple(tensor.shape) for tensor in found]
         raise ParityError(f'onnxruntime and PyTorch differ by {difference:.3g} relative to the largest output, more '
-                          f'than {tolerance:g}; shapes {shapes[0]} in PyTorch, {shapes[1]} in onnxruntime. '
+                          f'than {limit:.3g}; shapes {shapes[0]} in PyTorch, {shapes[1]} in onnxruntime. '
                           'The file must not be deployed')
     return difference
+
+
+def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor]) -> float:
+    """Return the relative difference of outputs in float32 from those of the model in float64."""
+    with torch.no_grad(), Comparable():
+        return relative_difference(output_tensors(double_copy(model)(x.double())), outputs)
 
 
 class Latency(NamedTuple):
