@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmprune.deploy import prediction
-from mmprune.deploy.load import load_model, with_divisor
+from mmprune.deploy.load import image_input, load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel
 from mmprune.from_config import read_config
 
@@ -26,6 +26,7 @@ RTMPOSE = ROOT / 'configs/mmpose/group_fisher/group_fisher_deploy_rtmpose-s_8xb2
 #: the test pipeline brings images to 256 x 192
 SMALLER = """
 test_pipeline = [dict(step, scale=(256, 192)) if step['type'] == 'Resize' else step for step in _base_.test_pipeline]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 """
 
 
@@ -137,6 +138,18 @@ def test_keypoints(divisor, data_root, tmp_path):
     with torch.no_grad():
         for left, right in zip(unpadded(batch, None, mode='tensor'), OnnxModel(onnx_file)(batch)):
             assert (left - right).abs().max() < 1e-3 * left.abs().max()
+
+
+def test_images_without_mmdeploy(data_root, tmp_path):
+    """tools/export_onnx.py takes them from the test pipeline itself, without annotations."""
+    for path, image, deploy_cfg in (
+            (detector_config('act', tmp_path), 'bccd/test/BloodImage_00007.jpg', DETECTION),
+            (Path(str(RTMPOSE).format('coco')), 'pose_coco4/000000040083.jpg', str(POSE).format('dynamic'))):
+        cfg = read_config(str(path))
+        model, image = load_model(cfg, 'none'), str(data_root / image)
+        wanted = prediction.image_inputs(task_of(deploy_cfg, cfg), model, image).x
+        assert torch.equal(image_input(cfg, model, image), wanted)
+        assert wanted.std() > 0.3
 
 
 def test_upstream_interface_for_a_detector(detectors, data_root, tmp_path):

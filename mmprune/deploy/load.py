@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
@@ -58,9 +59,9 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
     return model.to(device).eval()
 
 
-def type_name(model_cfg: Mapping[str, Any]) -> str:
-    """Return the type of a model config without its scope."""
-    return str(model_cfg['type']).split('.')[-1]
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """Return the type of a config without its scope."""
+    return str(cfg['type']).split('.')[-1]
 
 
 def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
@@ -128,24 +129,33 @@ def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] =
     path = Path(image or sample_image())
     if not path.is_file():
         raise FileNotFoundError(f'there is no image {str(path)!r}')
-    data = Compose(_pipeline_from_file(cfg))(dict(img_path=str(path)))
+    data = Compose(_pipeline_from_file(cfg))(dict(img_path=str(path), img_id=0))
     batch = pseudo_collate([data])
     preprocessor = getattr(model, 'data_preprocessor', None)
     inputs = preprocessor(batch, False)['inputs'] if preprocessor is not None else batch['inputs']
     return inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
 
 
-def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the test pipeline; one whose dataset hands over arrays gets a loader and a resize to the input shape."""
+def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
+    """Return the test pipeline without annotations; for a pose estimator the whole image is one person.
+
+    One whose dataset hands over arrays gets a loader and a resize to the input shape.
+    """
     loader = cfg.get('test_dataloader') or {}
     pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
     if not pipeline:
         raise StructureError('the config has no test pipeline to send an image through')
-    pipeline = plain(pipeline)
-    if any(str(step['type']).split('.')[-1].startswith('LoadImage') for step in pipeline):
-        return pipeline
+    pipeline = [step for step in plain(pipeline) if type_name(step) != 'LoadAnnotations']
+    names = [type_name(step) for step in pipeline]
+    if names[0].startswith('LoadImage'):
+        return [pipeline[0], _whole_image, *pipeline[1:]] if 'GetBBoxCenterScale' in names else pipeline
     height, width = input_shape(cfg)[-2:]
     return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *pipeline]
+
+
+def _whole_image(results: Dict[str, Any]) -> Dict[str, Any]:
+    height, width = results['img'].shape[:2]
+    return dict(results, bbox=np.array([[0, 0, width, height]], dtype=np.float32), bbox_score=np.ones(1, np.float32))
 
 
 def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
