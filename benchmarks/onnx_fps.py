@@ -2,7 +2,7 @@
 
 python benchmarks/onnx_fps.py --out docs/onnx_fps.md
 python benchmarks/onnx_fps.py --only mobilenet --threads 4
-python benchmarks/onnx_fps.py --only "retinanet|rtmpose" --seconds 300 --out docs/onnx_fps_detection_pose.md
+python benchmarks/onnx_fps.py --only "retinanet|rtmpose" --seconds 120 --out docs/onnx_fps_detection_pose.md
 
 A structure counts where the package of its `_base_` config is installed. Weights are random: latency does not depend on
 them. A detector or pose estimator is exported without decoding and NMS, which pruning does not change. FLOPs are
@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', help='markdown file to write (default: print)')
     parser.add_argument('--only', default='', help='regular expression that the path of a config must match')
+    parser.add_argument('--divisors', type=int, nargs='+', default=list(DIVISORS), help='what to try')
     parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
     parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
     parser.add_argument('--seconds', type=float, default=math.inf,
@@ -104,7 +105,7 @@ def main() -> None:
         cfg = read_config(str(path))
         shape = ' x '.join(map(str, input_shape(cfg)))
         name = f'{path.stem.replace("group_fisher_", "").replace("deploy_", "")} ({shape})'
-        all_results.append((name, search(cfg, RANDOM, DIVISORS, None, args.threads, args.rounds, args.seconds)))
+        all_results.append((name, search(cfg, RANDOM, args.divisors, None, args.threads, args.rounds, args.seconds)))
         print(format_results(all_results[-1][1], name), flush=True)
     if args.out:
         write_text(document(all_results, args), args.out)
