@@ -2,7 +2,7 @@
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -133,6 +133,33 @@ def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
     if wrong:
         text += f'; {len(wrong)} shapes differ, first {wrong[0]}'
     return text
+
+
+def latest_checkpoint(work_dir: str) -> Optional[str]:
+    """Return the newest checkpoint of a run that is whole, or None.
+
+    Args:
+        work_dir (str): Where the run writes; ``last_checkpoint`` there names the newest one.
+    """
+    folder = Path(work_dir)
+    pointer = folder / 'last_checkpoint'
+    last = [Path(pointer.read_text().strip())] if pointer.is_file() else []
+    others = sorted([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')], key=lambda path: -path.stat().st_mtime)
+    for path in [*last, *[path for path in others if path not in last]]:
+        if path.is_file() and _is_whole(path):
+            return str(path)
+        print_log(f'{path} is {"incomplete" if path.is_file() else "gone"}; the checkpoint before it is used',
+                  logger='current', level=30)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file of torch.save can be read to its end."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def save_whole(checkpoint: Mapping[str, Any], path: str) -> None:

@@ -60,6 +60,9 @@ def runner_config(args: argparse.Namespace) -> Config:
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
             if cfg.get('default_scope') in CLASSIFICATION:
                 loader.setdefault('collate_fn', dict(type='default_collate'))
+    checkpoints = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoints.get('type') == 'CheckpointHook':
+        checkpoints['type'] = 'mmprune.WholeCheckpointHook'
     if cfg.get('model_wrapper_cfg') is None and not torch.cuda.is_available():
         cfg.model_wrapper_cfg = dict(type='mmprune.PortableDDP')
     return cfg

@@ -10,7 +10,7 @@ from .plugin import load_plugins
 from .structure import read_structure
 
 Config = Dict[str, Any]
-OWN_HOOKS = ('mmprune.PruningStructureHook', 'mmprune.ResourceInfoHook')
+OWN_HOOKS = ('mmprune.ExactResumeHook', 'mmprune.PruningStructureHook', 'mmprune.ResourceInfoHook')
 
 
 def plain(value: Any) -> Any:
@@ -68,8 +68,9 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
 
 
 def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
-    """Return the hooks of a prune config: the base's own, the structure, and the target at which the run ends."""
+    """Return the hooks of a prune config: the base's own, exact resume, the structure, the target that ends the run."""
     return [*plain(base.get('custom_hooks') or []),
+            dict(type='mmprune.ExactResumeHook'),
             dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type='flops',
                  save_ckpt_thr=[target_flop_ratio], early_stop=True)]
@@ -117,7 +118,8 @@ def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: fl
                    find_unused_parameters=bool(base.get('find_unused_parameters', False)))
     optim_wrapper = dict(optimizer=dict(lr=finetune_lr))
     hooks = [hook for hook in plain(base.get('custom_hooks') or []) if hook['type'] not in OWN_HOOKS]
-    hooks.append(dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1))
+    hooks += [dict(type='mmprune.ExactResumeHook'),
+              dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1)]
     return model, wrapper, optim_wrapper, hooks
 
 

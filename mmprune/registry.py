@@ -22,7 +22,8 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
 MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
                           locations=['mmprune.distributed'])
 #: Runner hooks.
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmprune.hooks'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
+                 locations=['mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook'])
 #: Demo inputs, one per model family.
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
 #: Small data sets that ship with a dependency.

@@ -17,6 +17,8 @@ def whole_file(path: Union[str, 'os.PathLike[str]']) -> Iterator[Path]:
     temporary = target.with_name(f'.{os.getpid()}.{target.name}')  # the suffix tells some writers the format
     try:
         yield temporary
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())  # the contents reach the disk before the name does
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,13 +8,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane'),
+    ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane',
+     'random_state'),
     ('op_rule', 'module_rule', 'figure'),
     ('layer_rule', 'movement_rule'),
     ('tracer', 'coupling', 'openmmlab_rule'),
     ('tracing',),
     ('graph',),
-    ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture'),
+    ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture',
+     'seeded_data'),
     ('unit', 'checkpoint', 'choice'),
     ('surgery',),
     ('equivalence',),
@@ -23,7 +25,7 @@ RANKS = (
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),
     ('distill', 'hooks', 'config', 'transfer'),
-    ('from_config', 'report', 'diagram'),
+    ('from_config', 'report', 'diagram', 'resume_hook', 'checkpoint_hook'),
     ('command_line', 'deploy'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

@@ -7,6 +7,7 @@ import argparse
 
 from mmengine.runner import Runner
 
+from mmprune.checkpoint import latest_checkpoint
 from mmprune.command_line import add_runner_options, run, runner_config
 from mmprune.distributed import start_without_cuda
 
@@ -32,7 +33,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
     start_without_cuda(args.launcher)
     Runner.from_cfg(cfg).train()
 
