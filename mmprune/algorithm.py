@@ -1,6 +1,7 @@
 """Group Fisher pruning: train, record, accumulate, and every ``interval`` iterations remove the least channel."""
+from collections import Counter
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Protocol, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Protocol, Sequence, Tuple, Union
 
 import torch
 from mmengine import dist
@@ -11,8 +12,9 @@ from torch import nn
 
 from .architecture import build_architecture, pretrained_path
 from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
-from .mutator import GroupFisherChannelMutator, NotFiniteError, PrunedClass
+from .group_fisher_mutator import GroupFisherChannelMutator
 from .registry import MODELS, build
+from .selection import NotFiniteError, PrunedClass
 
 ITERATIONS = 'iterations'
 
@@ -20,7 +22,7 @@ ITERATIONS = 'iterations'
 class Follower(Protocol):
     """Something with a copy of the model, such as the mutator of the copy."""
 
-    def drop(self, pruned: PrunedClass) -> None:
+    def drop(self, pruned: Sequence[PrunedClass]) -> None:
         """Cut the copy along."""
 
 
@@ -33,25 +35,29 @@ class GroupFisherAlgorithm(BaseModel):
             from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` where it has one.
         mutator (dict): Defaults to ``dict(type='GroupFisherChannelMutator')``.
         interval (int): Iterations between two prune events; the first comes after ``interval`` iterations.
+        channels_per_event (int): Channels that one event removes at least (in the paper 1); scores are not worked out
+            again in between.
+        align (int): Remove blocks, so that the widths of units become and stay a multiple of this; a block goes by its
+            mean score. Together with a larger ``interval``: a block of 8 every 8 intervals prunes as fast as before.
         data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads a pruned checkpoint.
 
     Attributes:
         iterations (int): Training iterations so far.
-        last_pruned (PrunedClass or None): What the latest prune event removed.
+        last_pruned (PrunedClass or None): What the latest prune event removed; the last of them.
         followers (list[Follower]): Copies that are cut along, for example an EMA of this model.
     """
 
     def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
-                 data_preprocessor: Optional[Union[dict, nn.Module]] = None,
-                 init_cfg: Optional[dict] = None) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'interval is {interval!r}; it is the number of iterations between two prune events, '
-                             'so it must be a whole number of 1 or more')
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None, init_cfg: Optional[dict] = None,
+                 channels_per_event: int = 1, align: int = 1) -> None:
+        _check_whole('interval', interval, 'the number of iterations between two prune events')
+        _check_whole('channels_per_event', channels_per_event, 'the number of channels that a prune event removes')
+        _check_whole('align', align, 'what the widths become a multiple of')
         architecture, self_initialised = build_architecture(architecture, data_preprocessor)
         super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
         self.architecture = architecture
-        self.interval = interval
+        self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
         self.last_pruned: Optional[PrunedClass] = None
         self.followers: List[Follower] = []
@@ -145,26 +151,25 @@ class GroupFisherAlgorithm(BaseModel):
                 self.prune([wrapper.optimizer for wrapper in wrappers])
         return log_vars
 
-    def prune(self, optimizers: List[torch.optim.Optimizer]) -> Optional[PrunedClass]:
-        """Sum the scores over ranks and remove the least channel from model, optimizers and followers.
+    def prune(self, optimizers: List[torch.optim.Optimizer]) -> List[PrunedClass]:
+        """Sum the scores over ranks and remove the least channels from model, optimizers and followers.
 
         Returns:
-            PrunedClass or None: What was removed; None if a score is NaN or every unit is at its floor.
+            list[PrunedClass]: What was removed; nothing if a score is NaN or every unit is at its floor.
         """
         dist.all_reduce(self.mutator.fisher, 'sum')
+        pruned: List[PrunedClass] = []
         try:
-            pruned = self.mutator.least()
+            pruned = self.mutator.least(self.channels_per_event, self.align)
         except NotFiniteError as error:
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)
-            pruned = None
-        if pruned is not None:
+        if pruned:
             self.mutator.drop(pruned, optimizers)
             for follower in self.followers:
                 follower.drop(pruned)
-            self.last_pruned = pruned
-            print_log(f'iteration {self.iterations}: pruned channel {pruned.channel} of {pruned.unit}, '
-                      f'score {pruned.score:.4g}', logger='current')
+            self.last_pruned = pruned[-1]
+            print_log(f'iteration {self.iterations}: pruned {_listing(pruned)}', logger='current')
         self.mutator.fisher.zero_()
         return pruned
 
@@ -183,6 +188,20 @@ class GroupFisherAlgorithm(BaseModel):
         unexpected = args[3] if len(args) > 3 else []
         if prefix + ITERATIONS in unexpected:
             unexpected.remove(prefix + ITERATIONS)
+
+
+def _check_whole(name: str, value: Any, meaning: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name} is {value!r}; it is {meaning}, so it must be a whole number of 1 or more')
+
+
+def _listing(pruned: Sequence[PrunedClass]) -> str:
+    """Return the classes of an event in one line."""
+    if len(pruned) == 1:
+        return f'channel {pruned[0].channel} of {pruned[0].unit}, score {pruned[0].score:.4g}'
+    counts = Counter(one.unit for one in pruned)
+    return (', '.join(f'{count} channels of {unit}' for unit, count in counts.items())
+            + f', scores up to {max(one.score for one in pruned):.4g}')
 
 
 def _loss_scale(wrapper: OptimWrapper) -> Tuple[Any, bool]:

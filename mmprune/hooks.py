@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .algorithm import GroupFisherAlgorithm
-from .mutator import PrunedClass
 from .registry import HOOKS
+from .selection import PrunedClass
 from .structure import format_structure, nearest, write_structure
 from .sub_model import structure_of
 
@@ -102,7 +102,7 @@ class _AveragedFollower:
         self.averaged = averaged
         self.refresh()  # loading a checkpoint may have cut the copy
 
-    def drop(self, pruned: PrunedClass) -> None:
+    def drop(self, pruned: Sequence[PrunedClass]) -> None:
         self.averaged.module.mutator.drop(pruned)
         self.refresh()
 

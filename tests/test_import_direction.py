@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
     ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane',
-     'random_state'),
+     'random_state', 'selection'),
     ('op_rule', 'module_rule', 'figure'),
     ('layer_rule', 'movement_rule'),
     ('tracer', 'coupling', 'openmmlab_rule'),
@@ -22,6 +22,7 @@ RANKS = (
     ('equivalence',),
     ('trial',),
     ('mutator',),
+    ('group_fisher_mutator',),
     ('algorithm', 'check'),
     ('distributed', 'sub_model'),
     ('distill', 'hooks', 'config', 'transfer'),

@@ -1,0 +1,199 @@
+"""The mutator of group Fisher pruning: records scores while the model trains, and says which channels go next."""
+import math
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine import dist
+from torch import Tensor, nn
+
+from . import ops
+from .choice import Patterns
+from .graph import ChannelGraph, CoupledChannels
+from .mutator import ChannelMutator
+from .registry import MODELS
+from .selection import NotFiniteError, Pool, PrunedClass, least_classes
+from .unit import by_name
+
+
+@MODELS.register_module()
+class GroupFisherChannelMutator(ChannelMutator):
+    """Records group Fisher information of all units and prunes the least class.
+
+    Args:
+        channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        include, exclude, min_channels, trial_cut: See :class:`ChannelMutator`.
+
+    Attributes:
+        fisher (Tensor[total classes]): One accumulator for all units, so that one all_reduce serves an event.
+    """
+
+    fisher: Tensor
+
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
+                 include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
+                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
+        super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,
+                         min_channels, trial_cut)
+
+    def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
+        """Trace the dense model, build its units and tap the inputs of their consumers."""
+        super().prepare(model, proven)
+        bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])
+        self._start = dict(zip((unit.name for unit in self.units), bounds[:-1].tolist()))
+        self.register_buffer('fisher', _empty_accumulator(model, int(bounds[-1])))
+        self._tapped: Dict[str, Any] = {}
+        for unit in self.units:
+            for member in unit.channels.consumers:
+                layer = member.axis.layer
+                self._tapped[layer] = self.model.get_submodule(layer)
+        for inner in [name for item in self._tapped.items() for name in ops.recorded_with(*item)]:
+            self._tapped.pop(inner, None)
+        for module in self._tapped.values():
+            ops.add_tap(module)
+        calls = self.complexity.graph.calls
+        self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
+                         for layer in self._tapped}
+        self._columns_changed()
+
+    def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
+        for member in channels.consumers:
+            module = self.model.get_submodule(member.axis.layer)
+            calls = [call for call in graph.calls if call.weight == member.axis.tensor]
+            if not ops.is_tappable(module) or not all(call.by_module for call in calls):
+                return f'{member.axis.tensor!r} is used outside a conv or linear module, where no score can be recorded'
+        return None
+
+    def record(self, recording: bool) -> None:
+        """Switch the taps on or off; what was recorded and not taken is dropped."""
+        for module in self._tapped.values():
+            module.recording = recording
+            module.stats.clear()
+
+    def take_recorded(self) -> List[Tuple[str, Tensor]]:
+        """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
+        return [(layer, stat.grad) for layer, module in self._tapped.items() for stat in module.stats
+                if stat.grad is not None]  # a recomputed or unused branch has none
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if dist.get_rank() != 0:  # rank 0 saved what it had accumulated itself; the ranks are summed
+            self.fisher.zero_()
+
+    def remove_taps(self) -> None:
+        """Give every layer its plain class back."""
+        for module in self._tapped.values():
+            ops.remove_tap(module)
+        self._tapped = {}
+
+    def _columns_changed(self) -> None:
+        """Work out again which class each input channel of each tapped layer belongs to."""
+        total = len(self.fisher)
+        self._columns: Dict[str, Tensor] = {}
+        for layer, module in self._tapped.items():
+            weight = f'{layer}.weight' if layer else 'weight'
+            member = next(m for _, m in self.surgery.members[weight] if m.axis.role in ('in', 'depthwise'))
+            axis = member.axis
+            owner = np.full(len(axis.ids), total)
+            for unit, member in self.surgery.members[weight]:
+                if member.axis is axis:
+                    classes = np.arange(len(member.index)) + self._start[unit.name]
+                    owner[member.index] = classes[:, None]
+            owner = owner[self.layout(weight)[axis.dim].astype(int)]
+            groups = getattr(module, 'groups', 1)
+            if axis.role == 'depthwise':
+                owner = owner[::len(owner) // groups]
+            elif getattr(module, 'in_channels', len(owner)) != len(owner):
+                owner = np.tile(owner, groups)
+            self._columns[layer] = torch.from_numpy(owner)
+        self._scatter: Dict[Tuple[Any, ...], Tensor] = {}
+
+    def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
+            padding: Optional[Mapping[str, int]] = None) -> None:
+        """Make the model really have the given classes; see :meth:`ChannelMutator.cut`."""
+        super().cut(masks, optimizers, padding)
+        self._columns_changed()
+
+    @torch.no_grad()
+    def accumulate(self, recorded: Sequence[Tuple[str, Tensor]], loss_scale: Any = 1.0,
+                   drop_overflow: bool = False) -> None:
+        """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every class.
+
+        Layers that saw another batch (heads on regions) are squared in their own. A batch is known by its size, in this
+        iteration and when the model was traced: two regions of two images are not their two images.
+
+        Args:
+            recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
+            loss_scale (float or Tensor): The loss was multiplied by this before the backward pass.
+            drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
+        """
+        batches: Dict[Any, Tuple[List[str], List[Tensor]]] = {}
+        for layer, grad in recorded:
+            layers, grads = batches.setdefault((self._samples[layer], len(grad)), ([], []))
+            layers.append(layer)
+            grads.append(grad)
+        total = torch.zeros_like(self.fisher)
+        for layers, grads in batches.values():
+            index = self._scatter_index(tuple(layers))
+            joined = torch.cat(grads, 1).to(self.fisher.dtype)
+            per_class = joined.new_zeros(len(joined), len(self.fisher) + 1).index_add_(1, index, joined)
+            total += per_class[:, :-1].div_(loss_scale).square_().sum(0)
+        if drop_overflow:
+            total = torch.where(torch.isfinite(total).all(), total, torch.zeros_like(total))
+        self.fisher += total
+
+    def _scatter_index(self, layers: Tuple[str, ...]) -> Tensor:
+        if layers not in self._scatter:
+            self._scatter[layers] = torch.cat([self._columns[layer] for layer in layers]).to(self.fisher.device)
+        return self._scatter[layers]
+
+    def scores(self) -> Dict[str, Tensor]:
+        """Return unit name -> ``Tensor[classes]`` of the units above their floor; dropped ones inf."""
+        widths, scores = self.widths, {}
+        for unit in self.units:
+            start = self._start[unit.name]
+            unit.fisher = self.fisher[start:start + len(unit.kept)]
+            if unit.num_classes > unit.min_classes:
+                alive = torch.from_numpy(unit.kept).to(self.fisher.device)
+                score = unit.score(self.complexity, widths)
+                scores[unit.name] = torch.where(alive, score, torch.full_like(score, float('inf')))
+        return scores
+
+    def least(self, count: int = 1, align: int = 1) -> List[PrunedClass]:
+        """Return the classes with the least scores over all units, none where nothing may go.
+
+        Args:
+            count (int): Classes that are wanted at least.
+            align (int): Take blocks, so that the channels of a unit become or stay a multiple of this.
+
+        Raises:
+            NotFiniteError: A score is NaN, or all are infinite; the message names the unit.
+        """
+        scores = self.scores()
+        if not scores:
+            return []
+        if not bool((self.fisher != 0).any()):
+            raise NotFiniteError('nothing finite was recorded since the last prune event')
+        flat = torch.cat(list(scores.values())).cpu().double().numpy()  # one transfer for all units
+        bounds = np.cumsum([0] + [len(values) for values in scores.values()])
+        units = by_name(self.units)
+        pools = [Pool(name, flat[start:end], units[name].num_classes - units[name].min_classes,
+                      units[name].num_classes, align // math.gcd(align, units[name].multiplicity))
+                 for name, start, end in zip(scores, bounds, bounds[1:])]
+        return least_classes(pools, count)
+
+    def drop(self, pruned: Sequence[PrunedClass], optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Cut classes out of the model and its optimizers, all at once."""
+        units = by_name(self.units)
+        masks = {one.unit: units[one.unit].kept.copy() for one in pruned}
+        for one in pruned:
+            masks[one.unit][one.channel] = False
+        self.cut(masks, optimizers)
+
+
+def _empty_accumulator(model: nn.Module, size: int) -> Tensor:
+    """Zeros on the model's device; in float64 for a float64 model, else in float32."""
+    parameter = next(model.parameters())
+    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    return torch.zeros(size, dtype=dtype, device=parameter.device)
