@@ -95,7 +95,7 @@ class _Stoppable:
         setattr(self.loader, name, value)  # hooks that switch the pipeline restart workers by attributes
 
 
-class _AveragedFollower:
+class AveragedFollower:
     """Cuts an averaged copy along, with the snapshot of tensors that it keeps to average into."""
 
     def __init__(self, averaged: BaseAveragedModel) -> None:
@@ -103,10 +103,12 @@ class _AveragedFollower:
         self.refresh()  # loading a checkpoint may have cut the copy
 
     def drop(self, pruned: Sequence[PrunedClass]) -> None:
+        """Cut the copy as the model was cut."""
         self.averaged.module.mutator.drop(pruned)
         self.refresh()
 
     def refresh(self) -> None:
+        """Take the snapshot again: its tensors are those before the cut."""
         if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
             self.averaged.avg_parameters = self.averaged.module.state_dict()
 
@@ -159,7 +161,7 @@ class ResourceInfoHook(Hook):
                              f'the target is {self.targets[-1]}')
         self.pending = [target for target in self.targets if ratio > target]
         self.finished = False
-        model.followers = [_AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+        model.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
