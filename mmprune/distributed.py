@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +17,9 @@ from .registry import MODEL_WRAPPERS
 class PortableDDP(MMDistributedDataParallel):
     """mmengine's DDP, on CUDA devices and on CPUs.
 
+    Without CUDA, norms that synchronise over ranks become plain ones, as mmengine makes them in one process: they run
+    on CUDA devices only.
+
     Args:
         module (nn.Module): The model.
         device_ids (list[int], optional): Ignored without CUDA, where the Runner passes them too.
@@ -27,6 +30,8 @@ class PortableDDP(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None, broadcast_buffers: bool = False,
                  find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
+        if not torch.cuda.is_available():
+            module = revert_sync_batchnorm(module)
         super().__init__(
             module=module, detect_anomalous_params=detect_anomalous_params,
             device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,

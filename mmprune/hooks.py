@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .algorithm import GroupFisherAlgorithm
+from .distributed import GroupFisherDDP
 from .registry import HOOKS
 from .selection import PrunedClass
 from .structure import format_structure, nearest, write_structure
@@ -152,6 +153,9 @@ class ResourceInfoHook(Hook):
         model = unwrapped(runner)
         if not isinstance(model, GroupFisherAlgorithm):
             raise TypeError(f'ResourceInfoHook needs a GroupFisherAlgorithm, the model is {type(model).__name__}')
+        if model is not runner.model and not isinstance(runner.model, GroupFisherDDP):
+            raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: a '
+                            "prune run needs model_wrapper_cfg=dict(type='mmprune.GroupFisherDDP')")
         self.algorithm = model
         self.dense = model.mutator.complexity.cost({})[RESOURCES[self.resource_type]]
         ratio = self.ratio()
