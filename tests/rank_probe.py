@@ -1,5 +1,8 @@
 """A hook and a wrapper for the distributed tests, imported by the config of the run."""
+import multiprocessing
 import os
+import signal
+import time
 
 import torch
 from mmengine import dist
@@ -26,6 +29,32 @@ class RankProbe(Hook):
                       losses=runner.message_hub.get_scalar('train/loss').data[0].tolist(),
                       sizes=sorted(self.sizes))
         torch.save(fields, os.path.join(runner.work_dir, f'rank{dist.get_rank()}.pt'))
+
+
+@HOOKS.register_module()
+class Dies(Hook):
+    """Kill rank 1 in an iteration, and note when."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration and dist.get_rank() == 1:
+            with open(os.path.join(runner.work_dir, 'died'), 'w') as file:
+                file.write(str(time.monotonic()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class WorkerDies(Hook):
+    """Kill a worker of the data loader in an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
 @MODEL_WRAPPERS.register_module()
