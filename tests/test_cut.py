@@ -281,7 +281,7 @@ def test_first_prune_comes_after_interval_iterations():
 def test_every_unit_keeps_a_last_channel():
     algorithm, _ = pruned_algorithm(78)
     assert total(algorithm) == len(algorithm.mutator.units) == 7
-    assert algorithm.prune([]) is None
+    assert algorithm.prune([]) == []
 
 
 # taps
@@ -300,6 +300,21 @@ def test_tap_gradient_equals_that_of_a_mask(shape, axis):
     (Tap.apply(x, stat, axis).sin() * weight).sum().backward()
     assert stat.grad.numpy() == pytest.approx(mask.grad.numpy(), rel=1e-12)
     assert torch.equal(x.grad, masked)
+
+
+@pytest.mark.parametrize('axis', [1, -1])
+def test_large_products_are_made_in_pieces(axis, monkeypatch):
+    """Five samples, two at once, then one: the same sums."""
+    x, grad = torch.randn(5, 6, 4, 6), torch.randn(5, 6, 4, 6)
+    results = []
+    for piece in (5 * 144, 2 * 144, 10):
+        monkeypatch.setattr('mmprune.ops.PIECE', piece)
+        stat = torch.zeros(5, 6, requires_grad=True)
+        Tap.apply(x.clone().requires_grad_(), stat, axis).backward(grad)
+        results.append(stat.grad)
+    wanted = (x * grad).sum((2, 3) if axis == 1 else (1, 2))
+    assert all(torch.allclose(result, wanted, atol=1e-5) for result in results)
+    assert all(result.shape == (5, 6) for result in results)
 
 
 def test_taps_do_not_change_training():
