@@ -5,6 +5,7 @@ bash tools/dist_train.sh CONFIG 8 --work-dir W
 """
 import argparse
 
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmprune.checkpoint import latest_checkpoint
@@ -34,6 +35,8 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
+                  'files you trust', logger='current')
     start_without_cuda(args.launcher)
     Runner.from_cfg(cfg).train()
 
