@@ -3,6 +3,7 @@
 Those of the first half run everywhere, those of the second are made of mmdet's, mmpose's and mmcv's own parts.
 """
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -118,10 +119,12 @@ class SimCC(nn.Module):
         from mmpose.models.heads import RTMCCHead
         super().__init__()
         self.stem, self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.Conv2d(6, 8, 3, padding=1)
-        self.head = RTMCCHead(
-            in_channels=8, out_channels=4, input_size=(16, 16), in_featuremap_size=(8, 8), final_layer_kernel_size=7,
-            gau_cfg=dict(hidden_dims=16, s=8, expansion_factor=2, dropout_rate=0.0, drop_path=0.0, act_fn='SiLU',
-                         use_rel_bias=False, pos_enc=False))
+        with DefaultScope.overwrite_default_scope('mmpose'):  # the head builds its loss from the registry
+            self.head = RTMCCHead(
+                in_channels=8, out_channels=4, input_size=(16, 16), in_featuremap_size=(8, 8),
+                final_layer_kernel_size=7, gau_cfg=dict(
+                    hidden_dims=16, s=8, expansion_factor=2, dropout_rate=0.0, drop_path=0.0,
+                    act_fn='SiLU', use_rel_bias=False, pos_enc=False))
 
     def forward(self, x):
         return list(self.head((F.silu(self.conv(F.silu(self.stem(x)))),)))

@@ -134,7 +134,7 @@ def test_finetuning_keeps_ranks_bit_equal(prune_config, pruned):
 def test_resumed_ranks_stay_bit_equal(prune_config):
     """The wrapper is built on the dense model, the checkpoint cuts it."""
     work_dir = prune_config.parent / 'resumed'
-    target = 'custom_hooks.1.save_ckpt_thr=[0.3]'
+    target = 'custom_hooks.2.save_ckpt_thr=[0.3]'
     dist_train(prune_config, work_dir, '--cfg-options', target)
     before = ranks(work_dir)[0]
     dist_train(prune_config, work_dir, '--resume', '--cfg-options', target, 'train_cfg.max_epochs=2')
