@@ -64,6 +64,7 @@ class Regions(nn.Module):
 class RetinaNet(nn.Module):
     """Two convolutions, mmdet's FPN with an extra level, mmdet's RetinaHead on three levels."""
 
+    @DefaultScope.overwrite_default_scope('mmdet')  # its parts are built by type, whatever ran before
     def __init__(self):
         from mmdet.models.dense_heads import RetinaHead
         from mmdet.models.necks import FPN
@@ -81,6 +82,7 @@ class RetinaNet(nn.Module):
 class CSPNet(nn.Module):
     """mmdet's CSPLayer between two convolutions."""
 
+    @DefaultScope.overwrite_default_scope('mmdet')  # its parts are built by type, whatever ran before
     def __init__(self):
         from mmdet.models.layers import CSPLayer
         super().__init__()
@@ -93,6 +95,7 @@ class CSPNet(nn.Module):
 class RCNN(nn.Module):
     """Two levels under one first stage, mmdet's region extractor, mmdet's box head; ``rois`` as in mmdet."""
 
+    @DefaultScope.overwrite_default_scope('mmdet')  # its parts are built by type, whatever ran before
     def __init__(self):
         from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
         from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -115,16 +118,15 @@ class RCNN(nn.Module):
 class SimCC(nn.Module):
     """Two convolutions and mmpose's RTMCCHead: its final conv, a flatten, its gated attention."""
 
+    @DefaultScope.overwrite_default_scope('mmpose')  # its parts are built by type, whatever ran before
     def __init__(self):
         from mmpose.models.heads import RTMCCHead
         super().__init__()
         self.stem, self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.Conv2d(6, 8, 3, padding=1)
-        with DefaultScope.overwrite_default_scope('mmpose'):  # the head builds its loss from the registry
-            self.head = RTMCCHead(
-                in_channels=8, out_channels=4, input_size=(16, 16), in_featuremap_size=(8, 8),
-                final_layer_kernel_size=7, gau_cfg=dict(
-                    hidden_dims=16, s=8, expansion_factor=2, dropout_rate=0.0, drop_path=0.0,
-                    act_fn='SiLU', use_rel_bias=False, pos_enc=False))
+        self.head = RTMCCHead(
+            in_channels=8, out_channels=4, input_size=(16, 16), in_featuremap_size=(8, 8), final_layer_kernel_size=7,
+            gau_cfg=dict(hidden_dims=16, s=8, expansion_factor=2, dropout_rate=0.0, drop_path=0.0, act_fn='SiLU',
+                         use_rel_bias=False, pos_enc=False))
 
     def forward(self, x):
         return list(self.head((F.silu(self.conv(F.silu(self.stem(x)))),)))
