@@ -57,7 +57,8 @@ class ExactResumeHook(Hook):
             if isinstance(runner.train_loop, EpochBasedTrainLoop):
                 self._batches.skip = max(0, runner.iter - runner.epoch * len(loader))
             else:  # a loop that counts iterations has made its iterator already
-                runner.train_loop.dataloader_iterator = EndlessBatches(loader, runner.iter)
+                passes_over = not getattr(runner.train_loop, 'fast_forward_on_resume', False)  # of newer mmengines
+                runner.train_loop.dataloader_iterator = EndlessBatches(loader, runner.iter if passes_over else 0)
         ranks = resumed.get('ranks', [])
         if runner.iter > 0 and len(ranks) != dist.get_world_size():
             runner.logger.warning(f'the checkpoint holds the random state of {len(ranks)} processes, this run has '

@@ -46,7 +46,7 @@ def _seeded_dataset(plain: Any) -> Type[Any]:
             dataset.__dict__.update(self.__dict__)
             return seed_samples, (dataset,)
 
-    Seeded.__name__, Seeded.plain = plain.__name__, plain
+    Seeded.__name__, Seeded.unseeded_class = plain.__name__, plain
     return Seeded
 
 
@@ -71,7 +71,7 @@ def _seeded_batches(plain: Any) -> Type[Any]:
                     yield [SampleIndex.at(index, (*self.seed, epoch, number, place))
                            for place, index in enumerate(batch)]
 
-    Seeded.__name__, Seeded.plain = plain.__name__, plain
+    Seeded.__name__, Seeded.unseeded_class = plain.__name__, plain
     return Seeded
 
 
@@ -91,7 +91,7 @@ class SeededBatches(Protocol):
 
 def seed_samples(dataset: Any) -> Any:
     """Let a dataset take its randomness from the indices; returns it."""
-    if not hasattr(type(dataset), 'plain'):
+    if not hasattr(type(dataset), 'unseeded_class'):
         plain: Any = type(dataset)
         dataset.__class__ = _seeded_dataset(plain)
     return dataset
@@ -105,7 +105,7 @@ def seed_loader(loader: DataLoader, seed: Tuple[int, ...]) -> SeededBatches:
     """
     seed_samples(loader.dataset)
     batches: Any = loader.batch_sampler
-    if not hasattr(type(batches), 'plain'):
+    if not hasattr(type(batches), 'unseeded_class'):
         plain: Any = type(batches)
         batches.__class__ = _seeded_batches(plain)
     batches.seed, batches.epoch, batches.skip = seed, 0, 0
