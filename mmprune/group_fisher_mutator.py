@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from . import ops
 from .choice import Patterns
+from .consumers import Consumers
 from .graph import ChannelGraph, CoupledChannels
 from .mutator import ChannelMutator
 from .registry import MODELS
 from .selection import NotFiniteError, Pool, PrunedClass, least_classes
+from .taps import TapRecorder
 from .unit import by_name
 
 
@@ -40,22 +42,10 @@ class GroupFisherChannelMutator(ChannelMutator):
     def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
         """Trace the dense model, build its units and tap the inputs of their consumers."""
         super().prepare(model, proven)
-        bounds = np.cumsum([0] + [len(unit.kept) for unit in self.units])
-        self._start = dict(zip((unit.name for unit in self.units), bounds[:-1].tolist()))
-        self.register_buffer('fisher', _empty_accumulator(model, int(bounds[-1])))
-        self._tapped: Dict[str, Any] = {}
-        for unit in self.units:
-            for member in unit.channels.consumers:
-                layer = member.axis.layer
-                self._tapped[layer] = self.model.get_submodule(layer)
-        for inner in [name for item in self._tapped.items() for name in ops.recorded_with(*item)]:
-            self._tapped.pop(inner, None)
-        for module in self._tapped.values():
-            ops.add_tap(module)
-        calls = self.complexity.graph.calls
-        self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
-                         for layer in self._tapped}
-        self._columns_changed()
+        consumers = Consumers(self)
+        self._start = consumers.start
+        self.register_buffer('fisher', _empty_accumulator(model, consumers.total))
+        self.taps = TapRecorder(consumers)
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
         for member in channels.consumers:
@@ -67,14 +57,11 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def record(self, recording: bool) -> None:
         """Switch the taps on or off; what was recorded and not taken is dropped."""
-        for module in self._tapped.values():
-            module.recording = recording
-            module.stats.clear()
+        self.taps.record(recording)
 
     def take_recorded(self) -> List[Tuple[str, Tensor]]:
         """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
-        return [(layer, stat.grad) for layer, module in self._tapped.items() for stat in module.stats
-                if stat.grad is not None]  # a recomputed or unused branch has none
+        return self.taps.take()
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -83,70 +70,30 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def remove_taps(self) -> None:
         """Give every layer its plain class back."""
-        for module in self._tapped.values():
-            ops.remove_tap(module)
-        self._tapped = {}
-
-    def _columns_changed(self) -> None:
-        """Work out again which class each input channel of each tapped layer belongs to."""
-        total = len(self.fisher)
-        self._columns: Dict[str, Tensor] = {}
-        for layer, module in self._tapped.items():
-            weight = f'{layer}.weight' if layer else 'weight'
-            member = next(m for _, m in self.surgery.members[weight] if m.axis.role in ('in', 'depthwise'))
-            axis = member.axis
-            owner = np.full(len(axis.ids), total)
-            for unit, member in self.surgery.members[weight]:
-                if member.axis is axis:
-                    classes = np.arange(len(member.index)) + self._start[unit.name]
-                    owner[member.index] = classes[:, None]
-            owner = owner[self.layout(weight)[axis.dim].astype(int)]
-            groups = getattr(module, 'groups', 1)
-            if axis.role == 'depthwise':
-                owner = owner[::len(owner) // groups]
-            elif getattr(module, 'in_channels', len(owner)) != len(owner):
-                owner = np.tile(owner, groups)
-            self._columns[layer] = torch.from_numpy(owner)
-        self._scatter: Dict[Tuple[Any, ...], Tensor] = {}
+        self.taps.remove()
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
         """Make the model really have the given classes; see :meth:`ChannelMutator.cut`."""
         super().cut(masks, optimizers, padding)
-        self._columns_changed()
+        self.taps.refresh()
 
     @torch.no_grad()
     def accumulate(self, recorded: Sequence[Tuple[str, Tensor]], loss_scale: Any = 1.0,
                    drop_overflow: bool = False) -> None:
         """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every class.
 
-        Layers that saw another batch (heads on regions) are squared in their own. A batch is known by its size, in this
-        iteration and when the model was traced: two regions of two images are not their two images.
-
         Args:
             recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
             loss_scale (float or Tensor): The loss was multiplied by this before the backward pass.
             drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
         """
-        batches: Dict[Any, Tuple[List[str], List[Tensor]]] = {}
-        for layer, grad in recorded:
-            layers, grads = batches.setdefault((self._samples[layer], len(grad)), ([], []))
-            layers.append(layer)
-            grads.append(grad)
         total = torch.zeros_like(self.fisher)
-        for layers, grads in batches.values():
-            index = self._scatter_index(tuple(layers))
-            joined = torch.cat(grads, 1).to(self.fisher.dtype)
-            per_class = joined.new_zeros(len(joined), len(self.fisher) + 1).index_add_(1, index, joined)
-            total += per_class[:, :-1].div_(loss_scale).square_().sum(0)
+        for per_class in self.taps.per_class(recorded, self.fisher.dtype):
+            total += per_class.div_(loss_scale).square_().sum(0)
         if drop_overflow:
             total = torch.where(torch.isfinite(total).all(), total, torch.zeros_like(total))
         self.fisher += total
-
-    def _scatter_index(self, layers: Tuple[str, ...]) -> Tensor:
-        if layers not in self._scatter:
-            self._scatter[layers] = torch.cat([self._columns[layer] for layer in layers]).to(self.fisher.device)
-        return self._scatter[layers]
 
     def scores(self) -> Dict[str, Tensor]:
         """Return unit name -> ``Tensor[classes]`` of the units above their floor; dropped ones inf."""

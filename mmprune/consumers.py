@@ -1,0 +1,72 @@
+"""The layers that read units, and which class of channels each of their inputs belongs to."""
+from typing import Any, Dict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .mutator import ChannelMutator
+from .unit import ChannelUnit
+
+
+class Consumers:
+    """The modules that read the units of a mutator, with a number for every class of every unit.
+
+    Args:
+        mutator (ChannelMutator): Prepared.
+
+    Attributes:
+        start (dict[str, int]): Unit name -> number of its first class; a unit's classes are numbered in their order.
+        total (int): Classes of all units, dropped ones included.
+        layers (dict[str, nn.Module]): Name -> module, in the order of the units.
+    """
+
+    def __init__(self, mutator: ChannelMutator) -> None:
+        self.mutator = mutator
+        bounds = np.cumsum([0] + [len(unit.kept) for unit in mutator.units])
+        self.start: Dict[str, int] = dict(zip((unit.name for unit in mutator.units), bounds[:-1].tolist()))
+        self.total = int(bounds[-1])
+        self.layers: Dict[str, nn.Module] = {}
+        for unit in mutator.units:
+            for member in unit.channels.consumers:
+                self.layers[member.axis.layer] = mutator.model.get_submodule(member.axis.layer)
+
+    def owners(self, layer: str) -> np.ndarray:
+        """Return the number of the class that each input channel of a layer belongs to at present.
+
+        Returns:
+            ndarray[input channels]: ``total`` where a channel belongs to no unit.
+        """
+        weight = f'{layer}.weight' if layer else 'weight'
+        module: Any = self.layers[layer]
+        members = self.mutator.surgery.members[weight]
+        axis = next(m.axis for _, m in members if m.axis.role in ('in', 'depthwise'))
+        owner: np.ndarray = np.full(len(axis.ids), self.total)
+        for unit, member in members:
+            if member.axis is axis:
+                owner[member.index] = self.start[unit.name] + np.arange(len(member.index))[:, None]
+        owner = owner[self.mutator.layout(weight)[axis.dim].astype(int)]
+        groups = getattr(module, 'groups', 1)
+        if axis.role == 'depthwise':
+            owner = owner[::len(owner) // groups]
+        elif getattr(module, 'in_channels', len(owner)) != len(owner):
+            owner = np.tile(owner, groups)
+        return owner
+
+    def mean_by_class(self, layer: str, values: Tensor, unit: ChannelUnit) -> Tensor:
+        """Return the means of values of input channels over the classes of a unit that are there at present.
+
+        Args:
+            layer (str): A layer that reads the unit.
+            values (Tensor[input channels]): One value an input channel.
+            unit (ChannelUnit): The unit.
+
+        Returns:
+            Tensor[C]: One value a class.
+        """
+        classes = torch.from_numpy(self.owners(layer) - self.start[unit.name])
+        own = (classes >= 0) & (classes < len(unit.kept))
+        index, own = classes[own].to(values.device), own.to(values.device)
+        sums = values.new_zeros(len(unit.kept)).index_add_(0, index, values[own])
+        counts = values.new_zeros(len(unit.kept)).index_add_(0, index, torch.ones_like(values[own]))
+        return (sums / counts.clamp_min(1))[torch.from_numpy(unit.kept).to(values.device)]

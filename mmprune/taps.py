@@ -1,0 +1,82 @@
+"""Recording what the loss gains or loses by each channel: taps on the inputs of all layers that read units."""
+from typing import Any, Dict, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .consumers import Consumers
+
+
+class TapRecorder:
+    """Taps the inputs of the layers that read units, and adds up what they record by class.
+
+    Args:
+        consumers (Consumers): The layers, and the classes of their inputs.
+
+    Attributes:
+        layers (dict[str, nn.Module]): The tapped ones.
+    """
+
+    def __init__(self, consumers: Consumers) -> None:
+        self.consumers = consumers
+        self.layers: Dict[str, nn.Module] = dict(consumers.layers)
+        for inner in [name for item in self.layers.items() for name in ops.recorded_with(*item)]:
+            self.layers.pop(inner, None)
+        for module in self.layers.values():
+            ops.add_tap(module)
+        calls = consumers.mutator.complexity.graph.calls
+        self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
+                         for layer in self.layers}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Work out again which class each input channel belongs to, after a cut."""
+        self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
+        self._indices: Dict[Tuple[Any, ...], Tensor] = {}
+
+    def record(self, recording: bool) -> None:
+        """Switch the taps on or off; what was recorded and not taken is dropped."""
+        for module in self.layers.values():
+            module.recording = recording  # type: ignore[assignment]
+            module.stats.clear()  # type: ignore[operator, union-attr]
+
+    def take(self) -> List[Tuple[str, Tensor]]:
+        """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
+        stats: List[Tuple[str, Tensor]] = [(layer, stat) for layer, module in self.layers.items()
+                                           for stat in module.stats]  # type: ignore[union-attr]
+        # a recomputed or unused branch has none
+        return [(layer, stat.grad) for layer, stat in stats if stat.grad is not None]
+
+    def per_class(self, recorded: Sequence[Tuple[str, Tensor]], dtype: torch.dtype) -> List[Tensor]:
+        """Return for every batch ``Tensor[N, total classes]``: ``sum over layers, calls, positions of x * dL/dx``.
+
+        Layers that saw another batch (heads on regions) come in their own. A batch is known by its size, in this
+        iteration and when the model was traced: two regions of two images are not their two images.
+
+        Args:
+            recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take`.
+            dtype (torch.dtype): To add up in.
+        """
+        batches: Dict[Any, Tuple[List[str], List[Tensor]]] = {}
+        for layer, grad in recorded:
+            layers, grads = batches.setdefault((self._samples[layer], len(grad)), ([], []))
+            layers.append(layer)
+            grads.append(grad)
+        sums = []
+        for layers, grads in batches.values():
+            joined = torch.cat(grads, 1).to(dtype)
+            index = self._index(tuple(layers), joined.device)
+            sums.append(joined.new_zeros(len(joined), self.consumers.total + 1).index_add_(1, index, joined)[:, :-1])
+        return sums
+
+    def _index(self, layers: Tuple[str, ...], device: torch.device) -> Tensor:
+        if layers not in self._indices:
+            self._indices[layers] = torch.cat([self._owners[layer] for layer in layers]).to(device)
+        return self._indices[layers]
+
+    def remove(self) -> None:
+        """Give every layer its plain class back."""
+        for module in self.layers.values():
+            ops.remove_tap(module)
+        self.layers = {}
