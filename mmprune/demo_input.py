@@ -2,13 +2,14 @@
 import copy
 import inspect
 import math
-from typing import Any, List, Sequence
+from typing import Any, Callable, List, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
+from .nested import output_tensors
 from .registry import TASK_UTILS
 
 #: Shorter side of the images of a trial cut.
@@ -56,6 +57,47 @@ class DemoInput:
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
         return raw_outputs(model, self.tensor(model))
+
+
+@TASK_UTILS.register_module()
+class ExampleInputs:
+    """Inputs that the caller gives, for models of any signature.
+
+    Args:
+        inputs (Tensor, tuple or dict): What the model is called with: one tensor, positional or keyword arguments.
+            Floating-point tensors follow the dtype and device of the model.
+    """
+
+    def __init__(self, inputs: Any) -> None:
+        self.inputs = inputs
+
+    def for_trial(self) -> List['ExampleInputs']:
+        """Return inputs for the trial cut: these, and where they hold one sample also two of it."""
+        rows = {len(tensor) for tensor in output_tensors(self.inputs) if tensor.dim()}
+        return [self, ExampleInputs(_mapped(self.inputs, _twice))] if rows == {1} else [self]
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Run the model and return its raw outputs."""
+        like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+        inputs = _mapped(self.inputs, lambda tensor: tensor.to(
+            like.device, like.dtype if tensor.is_floating_point() else tensor.dtype))
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, (tuple, list)):
+            return model(*inputs)
+        return raw_outputs(model, inputs)
+
+
+def _twice(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tensor, tensor]) if tensor.dim() else tensor
+
+
+def _mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, function) for key, item in value.items()}
+    return type(value)(_mapped(item, function) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:

@@ -8,11 +8,12 @@ from torch import nn
 
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
-from .graph import ChannelGraph, CoupledChannels, build_graph
+from .graph import ChannelGraph, CoupledChannels, Member, build_graph
 from .registry import MODELS, TASK_UTILS, build
-from .structure import Structure, check_structure, relocate
+from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
 from .trial import breaking_units
+from .unit import ChannelUnit
 
 KEPT = 'kept.'
 
@@ -121,22 +122,31 @@ class ChannelMutator(nn.Module):
         """Unit name -> 0/1 vector of the first producer's original width."""
         return {unit.name: unit.kept_channels for unit in self.units}
 
-    def apply_structure(self, structure: Mapping[str, int],
+    def apply_structure(self, structure: Mapping[str, Union[int, Sequence[int]]],
                         optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
-        """Cut the model to the counts of a structure; the first channels of each unit stay.
+        """Cut the model to a structure.
 
         A structure of one part of a model, made for ``backbone.*``, also fits where the part has another prefix.
+
+        Args:
+            structure (dict[str, int or list[int]]): Unit name -> how many channels of its first producer stay, the
+                first ones, or which ones.
+            optimizers (list[Optimizer]): Optimizers whose state follows.
 
         Raises:
             StructureError: The structure does not fit the model.
         """
         structure = relocate(structure, [unit.name for unit in self.units])
-        check_structure(structure, self.units, frozen={channels.name: channels.frozen for channels in self.frozen})
+        counts = {name: len(set(value)) if isinstance(value, (list, tuple)) else value
+                  for name, value in structure.items()}
+        check_structure(counts, self.units, frozen={channels.name: channels.frozen for channels in self.frozen})
         masks = {}
         for unit in self.units:
-            mask: np.ndarray = np.zeros(len(unit.kept), dtype=bool)
-            mask[:structure[unit.name] // unit.multiplicity] = True
-            masks[unit.name] = mask
+            value = structure[unit.name]
+            if isinstance(value, int):
+                masks[unit.name] = np.arange(len(unit.kept)) < value // unit.multiplicity
+            else:
+                masks[unit.name] = unit.mask_of(_vector(unit, value))
         self.cut(masks, optimizers)
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
@@ -154,6 +164,11 @@ class ChannelMutator(nn.Module):
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
         return self.surgery.layout(tensor)
+
+    def positions(self, unit: ChannelUnit, member: Member) -> torch.Tensor:
+        """Return where a unit's present classes lie on the axis of a member: ``LongTensor[C, k]``."""
+        layout = self.layout(member.axis.tensor)[member.axis.dim]
+        return torch.from_numpy(np.searchsorted(layout, member.index[unit.kept]))
 
     # checkpoints: the kept vectors travel with the weights
 
@@ -186,3 +201,20 @@ class ChannelMutator(nn.Module):
             return None
         check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units, source)
         return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in self.units}
+
+
+def _vector(unit: ChannelUnit, channels: Sequence[int]) -> np.ndarray:
+    """Return the 0/1 vector of a list of channels of the unit's first producer.
+
+    Raises:
+        StructureError: A channel is none of them, or tied ones do not stay together.
+    """
+    vector: np.ndarray = np.zeros(unit.width, dtype=np.uint8)
+    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < unit.width for one in channels):
+        raise StructureError(f'the structure names channels of {unit.name!r} that it does not have; they are numbers '
+                             f'from 0 to {unit.width - 1}')
+    vector[list(channels)] = 1
+    if int(unit.mask_of(vector).sum()) * unit.multiplicity != vector.sum():
+        raise StructureError(f'channels of {unit.name!r} are tied in sets of {unit.multiplicity}, of which the '
+                             'structure keeps some and drops others')
+    return vector

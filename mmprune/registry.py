@@ -26,6 +26,10 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
                  locations=['mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook'])
 #: Demo inputs, one per model family.
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
+#: How important channels are, one a paper.
+CRITERIA = Registry('criterion', scope=SCOPE, locations=[f'mmprune.criteria.{name}' for name in (
+    'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp', 'dcp',
+    'random_score', 'group_fisher')])
 #: Small data sets that ship with a dependency.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmprune.datasets'])
 

@@ -119,7 +119,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f', did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
-def write_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[str]']) -> None:
+def write_structure(structure: Mapping[str, Any], path: Union[str, 'os.PathLike[str]']) -> None:
     """Write a structure as json; the file appears whole or not at all."""
     write_text(json.dumps(dict(structure), indent=4) + '\n', path)
 

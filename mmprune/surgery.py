@@ -9,6 +9,9 @@ from . import ops
 from .graph import Member
 from .unit import ChannelUnit, by_name
 
+#: Roles of the axes of a tensor that a unit lies on.
+CHANNEL_ROLES = ('out', 'depthwise', 'in', 'affine')
+
 
 class Surgery:
     """Cuts and pads the tensors of a model so that they follow its units.
@@ -83,6 +86,32 @@ class Surgery:
             setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             ops.refresh_attributes(module, id(module) in depthwise)
+
+    def mask(self, masks: Mapping[str, np.ndarray], roles: Sequence[str] = CHANNEL_ROLES) -> None:
+        """Set to zero what :meth:`cut` would remove; nothing changes its size.
+
+        The masked model computes what the cut one computes, since the layers that read a dropped channel have zeros for
+        it, whatever its norm and activation make of it.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
+            roles (sequence[str]): Only what plays one of these roles in a unit; without ``in`` the layers that read the
+                channels stay as they are, so that a channel can recover in training.
+        """
+        dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
+        for name, members in self.members.items():
+            for unit, member in members:
+                gone = unit.kept & ~masks.get(unit.name, unit.kept)
+                if member.axis.role in roles and gone.any():
+                    layout = self.layout(name)[member.axis.dim]
+                    original = member.index[gone].reshape(-1)
+                    index = np.asarray(np.searchsorted(layout, original))
+                    dropped.setdefault((name, member.axis.dim), []).append(index)
+        owners = _owners(self.model, {name for name, _ in dropped})
+        for (name, dim), parts in dropped.items():
+            tensor, _ = owners[name]
+            zeros = torch.from_numpy(np.concatenate(parts)).to(tensor.device)
+            tensor.detach().index_fill_(dim, zeros, 1.0 if name.endswith('running_var') else 0.0)
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""

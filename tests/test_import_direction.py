@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
     ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane',
-     'random_state', 'selection'),
+     'random_state', 'selection', 'sparsity'),
     ('op_rule', 'module_rule', 'figure'),
     ('layer_rule', 'movement_rule'),
     ('tracer', 'coupling', 'openmmlab_rule'),
@@ -24,11 +24,12 @@ RANKS = (
     ('mutator',),
     ('consumers',),
     ('taps',),
-    ('group_fisher_mutator', 'criteria'),
-    ('algorithm', 'check'),
+    ('group_fisher_mutator', 'criteria', 'pruning_target'),
+    ('plan', 'algorithm', 'check'),
     ('distributed', 'sub_model'),
     ('distill', 'hooks', 'config', 'transfer'),
     ('from_config', 'report', 'diagram', 'resume_hook', 'checkpoint_hook'),
+    ('pruner',),
     ('command_line', 'deploy'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

@@ -1,0 +1,237 @@
+"""What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..consumers import Consumers
+from ..graph import Member
+from ..mutator import ChannelMutator
+from ..structure import Structure, nearest
+from ..unit import ChannelUnit
+
+#: How the scores of a unit's layers become one; Network Slimming's ``or`` keeps what one layer wants to keep, ``and``
+#: only what all of them want to.
+COMBINATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
+    'sum': lambda scores: scores.sum(0), 'mean': lambda scores: scores.mean(0),
+    'max': lambda scores: scores.amax(0), 'min': lambda scores: scores.amin(0)}
+ALIASES = {'or': 'max', 'and': 'min'}
+#: What the scores of a layer are divided by before they are combined and compared with those of other layers.
+NORMALIZATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
+    'none': lambda scores: scores.new_ones(()), 'sum': lambda scores: scores.abs().sum(),
+    'mean': lambda scores: scores.abs().mean(), 'max': lambda scores: scores.abs().amax(),
+    'l2': lambda scores: scores.square().sum().sqrt()}
+
+
+class CriterionError(ValueError):
+    """A criterion cannot score; the message says why, and what to do."""
+
+
+class UnscorableError(CriterionError):
+    """A criterion has nothing to look at in one unit."""
+
+
+class Calibration(NamedTuple):
+    """Data that a criterion looks at.
+
+    Attributes:
+        batches (sequence): Batches; they may be gone through more than once.
+        loss (Callable): ``loss(batch) -> Tensor[]``: runs the model on a batch and returns its loss.
+        labels (Callable, optional): ``labels(batch) -> LongTensor[N]``: the classes of a batch's images.
+    """
+
+    batches: Sequence[Any]
+    loss: Callable[[Any], Tensor]
+    labels: Optional[Callable[[Any], Tensor]] = None
+
+
+class Criterion:
+    """Importance of channels; those with the least scores go first.
+
+    Args:
+        combine (str): How the scores of a unit's layers become one: ``sum``, ``mean``, ``max`` (``or``), ``min``
+            (``and``).
+        normalize (str): What the scores of a layer are divided by first: ``none``, or the ``sum``, ``mean``, ``max`` or
+            ``l2`` norm of their absolute values, which makes layers comparable.
+
+    Attributes:
+        needs_data (bool): :meth:`calibrate` comes before :meth:`score`.
+        scope (str): Where the paper takes channels from: ``global`` compares those of all units, ``layer`` of one.
+    """
+
+    needs_data = False
+    scope = 'layer'
+    mutator: ChannelMutator
+
+    def __init__(self, combine: str = 'mean', normalize: str = 'none') -> None:
+        self.combine = _known('combine', ALIASES.get(combine, combine), COMBINATIONS)
+        self.normalize = _known('normalize', normalize, NORMALIZATIONS)
+        self._structure: Optional[Structure] = None
+
+    def bind(self, mutator: ChannelMutator) -> None:
+        """Say whose units are scored.
+
+        Args:
+            mutator (ChannelMutator): Prepared.
+        """
+        self.mutator = mutator
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the units can be scored as they are at present."""
+        return not self.needs_data or self._structure == self.mutator.structure
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Look at data; the model does not learn from it. What was seen holds until the model is cut.
+
+        Args:
+            calibration (Calibration): The data.
+        """
+        if self.needs_data:
+            with calibrating(self.mutator.model):
+                self.observe(calibration)
+        self._structure = dict(self.mutator.structure)
+
+    def observe(self, calibration: Calibration) -> None:
+        """Look at data, the model in eval mode and its gradients switched off."""
+
+    def score(self, unit: ChannelUnit) -> Tensor:
+        """Return the importance of a unit's channels.
+
+        Args:
+            unit (ChannelUnit): A unit of the mutator.
+
+        Returns:
+            Tensor[C]: One score for each class of tied channels that is there at present, in their order.
+
+        Raises:
+            CriterionError: The criterion has seen no data since the last cut.
+            UnscorableError: No layer of the unit has what the criterion looks at.
+        """
+        if not self.is_calibrated:
+            what = 'has seen no data' if self._structure is None else 'has seen no data since the model was cut'
+            raise CriterionError(f'{type(self).__name__} scores channels by data, and {what}: call calibrate first')
+        scores = self.member_scores(unit)
+        if not scores:
+            raise UnscorableError(f'{type(self).__name__} cannot score unit {unit.name!r}: {self.missing(unit)}')
+        divide = NORMALIZATIONS[self.normalize]
+        tiny = torch.finfo(scores[0].dtype).tiny
+        return COMBINATIONS[self.combine](torch.stack([part / divide(part).clamp_min(tiny) for part in scores]))
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return ``Tensor[C]`` for each layer of the unit that has a say."""
+        raise NotImplementedError
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say what a unit lacks that has no score, and what to do about it."""
+        return 'none of its layers has what it looks at; leave the unit out (exclude) or take another criterion'
+
+    def adjust(self, masks: Dict[str, np.ndarray]) -> None:
+        """Change the weights that stay so that they make up for those that go, before the model is masked or cut.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes will be there.
+        """
+
+    def tensor(self, member: Member) -> Tensor:
+        """Return the parameter or buffer that a member of a unit lies on."""
+        layer, _, name = member.axis.tensor.rpartition('.')
+        tensor: Tensor = getattr(self.mutator.model.get_submodule(layer), name)
+        return tensor.detach()
+
+    def slices(self, unit: ChannelUnit, member: Member, tensor: Optional[Tensor] = None) -> Tensor:
+        """Return what a tensor holds for each class of a unit: ``Tensor[C, elements]``.
+
+        Args:
+            unit (ChannelUnit): The unit.
+            member (Member): Its part on an axis of a tensor.
+            tensor (Tensor, optional): Of the shape of the member's, which it is by default.
+        """
+        tensor = self.tensor(member) if tensor is None else tensor
+        index = self.mutator.positions(unit, member).to(tensor.device)
+        rows = tensor.movedim(member.axis.dim, 0).index_select(0, index.reshape(-1))
+        return rows.reshape(len(index), -1)
+
+
+class InputStatistic(Criterion):
+    """A criterion that is a mean over what the layers that read a unit get as their inputs.
+
+    The inputs of the reading layers are the channels as the network uses them: behind their norms, activations and
+    poolings.
+    """
+
+    needs_data = True
+
+    def statistic(self, x: Tensor) -> Tensor:
+        """Return ``Tensor[C]``, a mean over samples and positions, of the inputs ``Tensor[N, C, *]`` of a layer."""
+        raise NotImplementedError
+
+    def observe(self, calibration: Calibration) -> None:
+        """Take the means over all batches, each sample alike."""
+        self.consumers = Consumers(self.mutator)
+        sums: Dict[str, Tensor] = {}
+        counts: Dict[str, int] = {}
+
+        def see(layer: str, x: Tensor) -> None:
+            sums[layer] = sums.get(layer, 0.0) + self.statistic(x) * len(x)  # type: ignore[operator]
+            counts[layer] = counts.get(layer, 0) + len(x)
+
+        with inputs_seen(self.consumers.layers, see):
+            for batch in calibration.batches:
+                calibration.loss(batch)
+        self.means = {layer: sums[layer] / counts[layer] for layer in sums}
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the means of each layer that reads the unit."""
+        layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
+        return [self.consumers.mean_by_class(layer, self.means[layer], unit) for layer in layers if layer in self.means]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say that no layer that reads the unit ran."""
+        return 'no layer that reads it ran on the data; leave the unit out (exclude) or take a criterion of weights'
+
+
+def channels_first(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last."""
+    return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
+
+
+@contextmanager
+def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``see(layer, Tensor[N, C, *])`` with the input of every call of the layers."""
+
+    def hook_of(name: str) -> Callable[..., None]:
+        return lambda module, args, kwargs: see(
+            name, channels_first(module, (args or tuple(kwargs.values()))[0].detach()))
+
+    handles = [module.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, module in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def calibrating(model: nn.Module) -> Iterator[None]:
+    """Run the block with the model in eval mode and without gradients; its modes and gradients come back after it."""
+    modes = {name: module.training for name, module in model.named_modules()}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for name, module in model.named_modules():
+            module.training = modes.get(name, module.training)
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients.get(name)
+
+
+def _known(option: str, value: str, table: Dict[str, Any]) -> str:
+    if value not in table:
+        raise ValueError(f'{option} is {value!r}{nearest(value, list(table))}; it must be one of '
+                         f'{", ".join(map(repr, table))}')
+    return value

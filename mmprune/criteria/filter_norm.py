@@ -1,0 +1,39 @@
+"""The norm of filters: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (section 3.1)."""
+from typing import List
+
+import torch
+from torch import Tensor
+
+from ..registry import CRITERIA
+from ..unit import ChannelUnit
+from .criterion import Criterion
+
+
+class FilterNorm(Criterion):
+    """``s_c = sum |F_c|^p ^ (1/p)``: the norm of the filters that produce a channel, biases left out.
+
+    Filters that are tied by a grouped convolution are one vector.
+
+    Args:
+        combine (str): See :class:`Criterion`.
+        normalize (str): See :class:`Criterion`.
+    """
+
+    p = 2.0
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the norms in each layer that produces the unit."""
+        return [torch.linalg.vector_norm(self.slices(unit, member), self.p, dim=1)
+                for member in unit.channels.producers]
+
+
+@CRITERIA.register_module()
+class L1(FilterNorm):
+    """The sum of a filter's absolute weights (Li et al., ICLR 2017)."""
+
+    p = 1.0
+
+
+@CRITERIA.register_module()
+class L2(FilterNorm):
+    """The Euclidean norm of a filter (Li et al., ICLR 2017; He et al., Soft Filter Pruning, IJCAI 2018)."""

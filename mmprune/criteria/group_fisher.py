@@ -1,0 +1,40 @@
+"""Group Fisher information of one calibration: Liu et al., Group Fisher Pruning, ICML 2021 (equations 4 to 8)."""
+from typing import List
+
+from torch import Tensor
+
+from ..registry import CRITERIA
+from ..unit import NORMALIZATION_TYPES, ChannelUnit
+from .criterion import _known
+from .tapped import TappedCriterion
+
+
+@CRITERIA.register_module()
+class GroupFisher(TappedCriterion):
+    """``s_c = sum_b (sum over layers, calls, positions of x * dL/dx)^2``, by what a channel costs.
+
+    The same quantity as :class:`~mmprune.unit.GroupFisherChannelUnit` accumulates during a prune run, here from the
+    batches of a calibration.
+
+    Args:
+        normalization_type (str): What a score is divided by: ``act`` (activations of one channel), ``flops``
+            (multiply-adds of one channel) or ``none``.
+    """
+
+    scope = 'global'
+
+    def __init__(self, normalization_type: str = 'act') -> None:
+        super().__init__()
+        self.normalization_type = _known('normalization_type', normalization_type, dict.fromkeys(NORMALIZATION_TYPES))
+
+    def accumulated(self, recorded: Tensor) -> Tensor:
+        """Return ``Tensor[classes]``, the sum over samples of what ``Tensor[N, classes]`` holds, squared."""
+        return recorded.square().sum(0)
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the information by the cost of a class."""
+        complexity = self.mutator.complexity
+        cost = {'act': lambda: complexity.channel_acts(unit.channels) / 1e6,
+                'flops': lambda: complexity.channel_macs(unit.channels, self.mutator.widths) / 1e9,
+                'none': lambda: 1.0}[self.normalization_type]()
+        return [self.of_unit(unit) / cost]

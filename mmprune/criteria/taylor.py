@@ -1,0 +1,77 @@
+"""First-order Taylor expansions of the loss: Molchanov et al., ICLR 2017 (equation 8) and CVPR 2019 (equation 8)."""
+from typing import Dict, List
+
+import torch
+from torch import Tensor
+
+from ..registry import CRITERIA
+from ..unit import ChannelUnit
+from .criterion import Calibration, _known
+from .tapped import TappedCriterion
+
+
+@CRITERIA.register_module()
+class Taylor(TappedCriterion):
+    """How much the loss would change without a channel, to first order; the "approximate oracle".
+
+    ``activations`` (ICLR 2017): ``s_c = mean over samples |1/M sum over M positions of a * dL/da|``, of a sample's own
+    loss and over all layers that read the channel. The paper divides the scores of a layer by their Euclidean norm.
+
+    ``weights`` (CVPR 2019): ``s_c = mean over batches (sum over the weights of a filter of w * dL/dw)^2``, summed over
+    the layers that produce the channel.
+
+    Args:
+        of (str): ``activations`` or ``weights``.
+        normalize (str, optional): See :class:`Criterion`; by default ``l2`` for activations, ``none`` for weights, as
+            in the papers.
+    """
+
+    scope = 'global'
+
+    def __init__(self, of: str = 'activations', normalize: str = 'default') -> None:
+        self.of = _known('of', of, {'activations': None, 'weights': None})
+        default = 'l2' if of == 'activations' else 'none'
+        super().__init__('sum', default if normalize == 'default' else normalize)
+
+    def observe(self, calibration: Calibration) -> None:
+        """Run all batches forward and backward."""
+        if self.of == 'activations':
+            super().observe(calibration)
+            return
+        model = self.mutator.model
+        names = {member.axis.tensor for unit in self.mutator.units for member in unit.channels.producers}
+        tensors = {name: parameter for name, parameter in model.named_parameters() if name in names}
+        frozen = [parameter for parameter in tensors.values() if not parameter.requires_grad]
+        self.squares: Dict[str, Tensor] = {}
+        try:
+            with torch.enable_grad():
+                for parameter in frozen:
+                    parameter.requires_grad_()
+                for batch in calibration.batches:
+                    gradients = torch.autograd.grad(calibration.loss(batch), list(tensors.values()), allow_unused=True)
+                    self._add({name: weight.detach() * gradient for (name, weight), gradient
+                               in zip(tensors.items(), gradients) if gradient is not None})
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        self.batches = len(calibration.batches)
+
+    def _add(self, products: Dict[str, Tensor]) -> None:
+        for unit in self.mutator.units:
+            for member in unit.channels.producers:
+                if member.axis.tensor in products:
+                    sums = self.slices(unit, member, products[member.axis.tensor]).double().sum(1).square()
+                    key = f'{unit.name} {member.axis.tensor} {member.axis.dim}'
+                    self.squares[key] = self.squares.get(key, torch.zeros_like(sums)) + sums
+
+    def accumulated(self, recorded: Tensor) -> Tensor:
+        """Return the sum over samples of the absolute changes; the loss is a mean over the samples."""
+        return (recorded * len(recorded)).abs().sum(0)
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the mean over samples, or over batches one for each layer that produces the unit."""
+        if self.of == 'activations':
+            positions = self.mutator.complexity.channel_acts(unit.channels)
+            return [self.of_unit(unit) / (self.samples * max(1, positions))]
+        keys = [f'{unit.name} {member.axis.tensor} {member.axis.dim}' for member in unit.channels.producers]
+        return [self.squares[key] / self.batches for key in keys if key in self.squares]

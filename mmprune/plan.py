@@ -1,0 +1,54 @@
+"""From a criterion and a target to the channels that stay."""
+from typing import Dict, List, NamedTuple
+
+import numpy as np
+
+from .criteria.criterion import Criterion, CriterionError, UnscorableError
+from .mutator import ChannelMutator
+from .pruning_target import PruningTarget
+
+
+class Plan(NamedTuple):
+    """What is to stay.
+
+    Attributes:
+        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        held (dict[str, int]): Unit name -> classes that a floor keeps, though others with a higher score go.
+        skipped (dict[str, str]): Unit name -> why the criterion could not score it.
+    """
+
+    masks: Dict[str, np.ndarray]
+    held: Dict[str, int]
+    skipped: Dict[str, str]
+
+    def notes(self) -> List[str]:
+        """Return a line for each unit that stays wider than its scores alone would have it."""
+        return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio)'
+                  for name, count in self.held.items()),
+                *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
+
+
+def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0) -> Plan:
+    """Score all units and choose what stays; nothing is changed.
+
+    Args:
+        mutator (ChannelMutator): Prepared; the criterion is bound to it.
+        criterion (Criterion): Calibrated, if it needs data.
+        target (PruningTarget): How much goes.
+        progress (float): Share of the way from the dense model to the target.
+
+    Raises:
+        CriterionError: The criterion has seen no data, or can score no unit at all.
+        TargetError: The target cannot be reached.
+    """
+    scores, skipped = {}, {}
+    for unit in target.chosen_units(mutator):
+        try:
+            scores[unit.name] = criterion.score(unit)
+        except UnscorableError as error:
+            skipped[unit.name] = str(error)
+    if not scores:
+        raise CriterionError(f'{type(criterion).__name__} can score none of the {len(skipped)} units, for example: '
+                             f'{next(iter(skipped.values()))}')
+    chosen = target.choose(mutator, scores, progress)
+    return Plan(chosen.masks, chosen.held, skipped)

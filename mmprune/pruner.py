@@ -1,0 +1,322 @@
+"""Pruning any ``nn.Module`` in a few lines: score, mask, cut, and carry the structure to a fresh model."""
+import os
+import statistics
+import time
+from itertools import islice
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .choice import Patterns
+from .criteria.criterion import Calibration, Criterion
+from .mutator import ChannelMutator
+from .plan import Plan, make_plan
+from .pruning_target import PruningTarget, TargetError
+from .registry import CRITERIA, build
+from .report import StageResult, format_stages
+from .structure import Structure, nearest, read_structure, write_structure
+
+#: Forward passes that a latency is the median of, after one that does not count.
+TIMED = 5
+
+
+def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator: ChannelMutator) -> Criterion:
+    """Return a criterion that scores the units of a mutator.
+
+    Args:
+        criterion (str, dict or Criterion): Its name, such as ``'FPGM'``, or a dict with the name as ``type`` and its
+            arguments.
+        mutator (ChannelMutator): Prepared.
+
+    Raises:
+        ValueError: There is no criterion of that name.
+    """
+    if isinstance(criterion, Criterion):
+        built = criterion
+    else:
+        cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
+        name = str(cfg.get('type')).rpartition('.')[2]
+        CRITERIA.import_from_location()
+        known = sorted(CRITERIA.module_dict)
+        if name not in known:
+            raise ValueError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
+        built = build(CRITERIA, {**cfg, 'type': name})
+    built.bind(mutator)
+    return built
+
+
+class Pruner:
+    """Prunes a model by a criterion, through residual connections, concats, groups and linear layers.
+
+    The model's outputs keep their shape. It is changed in place, by :meth:`mask` and :meth:`cut` only.
+
+    Args:
+        model (nn.Module): The trained model.
+        example_inputs (Tensor, tuple or dict): What it is called with, to see how its channels depend on one another:
+            one tensor, positional or keyword arguments. Costs are counted for one call.
+        criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
+            Random GroupFisher``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
+        ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
+            scope='layer')``.
+        target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments, such as
+            ``dict(flops=0.5)``; its scope is that of the criterion's paper where none is given.
+        levels (dict[str, float], optional): Pattern of layers -> share of their channels that goes.
+        op_types (list[str], optional): Prune only what modules of these classes produce: ``['Conv2d']``.
+        max_pruned_ratio (float): Share of a unit that goes at most.
+        align (int): Channels become a multiple of this.
+        include (str or list[str], optional): Patterns of the layers to prune; see :class:`~mmprune.choice.Choice`.
+        exclude (str or list[str], optional): Patterns of the layers to leave.
+        min_channels (int or dict[str, int]): Channels that stay at least, for all or by pattern.
+        mutate_linear (bool): Prune what linear layers read and produce, too.
+
+    Attributes:
+        mutator (ChannelMutator): The units, with ``.units``, ``.frozen`` (each with its reason) and ``.structure``.
+        plan (Plan or None): What the last :meth:`mask` or :meth:`cut` chose.
+
+    Raises:
+        NoPrunableUnitError: Nothing can be pruned; the message says why.
+        ValueError: There is no criterion of that name.
+        TargetError: The target is contradictory.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Any,
+                 criterion: Union[str, Mapping[str, Any], Criterion] = 'L2', ratio: Optional[float] = None,
+                 target: Union[None, Mapping[str, Any], PruningTarget] = None,
+                 levels: Optional[Mapping[str, float]] = None, op_types: Optional[Sequence[str]] = None,
+                 max_pruned_ratio: float = 1.0, align: int = 1, include: Optional[Patterns] = None,
+                 exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
+                 mutate_linear: bool = True) -> None:
+        self.mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, min_channels)
+        self.criterion = build_criterion(criterion, self.mutator)
+        self.target = _target(ratio, target, self.criterion.scope, dict(
+            levels=levels, op_types=op_types, max_pruned_ratio=max_pruned_ratio, align=align))
+        if self.target is not None:  # a pattern without a match is better known now
+            self.target.chosen_units(self.mutator), self.target.levels_of(self.mutator)
+        self.plan: Optional[Plan] = None
+        self._calibration: Optional[Calibration] = None
+        self._stages: List[StageResult] = []
+        self._is_masked = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, as it is at present."""
+        return self.mutator.model
+
+    def calibrate(self, loader: Iterable[Any], loss_fn: Optional[Callable[[Any, Any], Tensor]] = None,
+                  batches: Optional[int] = None) -> None:
+        """Show the criterion data; the model does not learn from it.
+
+        It is looked at again whenever channels are scored after a cut.
+
+        Args:
+            loader (iterable): Batches ``(inputs, targets)``; ``inputs`` is what the model is called with. Only for
+                criteria that look at activations alone, batches may be inputs only.
+            loss_fn (Callable, optional): ``loss_fn(outputs, targets) -> Tensor[]``.
+            batches (int, optional): How many batches at most.
+        """
+        kept = list(islice(loader, batches))
+        if not kept:
+            raise ValueError('calibrate got no batch: the loader is empty')
+        self._calibration = Calibration(kept, _LossOf(self.mutator, loss_fn), _targets)
+        self.criterion.calibrate(self._calibration)
+
+    def choose(self) -> Plan:
+        """Score the channels and choose which stay; the model is not changed.
+
+        Raises:
+            CriterionError: The criterion needs data and has seen none, or cannot score any unit.
+            TargetError: There is no target, or it cannot be reached.
+        """
+        if self.target is None:
+            raise TargetError('there is no target: give the Pruner ratio=0.3, target=dict(flops=0.5) or levels')
+        if not self.criterion.is_calibrated and self._calibration is not None:
+            self.criterion.calibrate(self._calibration)
+        self.plan = make_plan(self.mutator, self.criterion, self.target)
+        return self.plan
+
+    def mask(self) -> nn.Module:
+        """Choose channels and set all of their weights to zero; the model keeps its shape.
+
+        Returns:
+            nn.Module: The model, which computes what :meth:`cut` will compute.
+        """
+        plan = self.choose()
+        self.criterion.adjust(plan.masks)
+        self.mutator.surgery.mask(plan.masks)
+        self._is_masked = True
+        return self.model
+
+    def cut(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> nn.Module:
+        """Make the model really smaller: without the masked channels, or those that are chosen now.
+
+        Args:
+            optimizers (iterable[Optimizer]): Optimizers of the model, whose state follows.
+
+        Returns:
+            nn.Module: The model; parameters stay the same objects.
+        """
+        if not self._is_masked:
+            plan = self.choose()
+            self.criterion.adjust(plan.masks)
+        assert self.plan is not None
+        self._note_dense()
+        self.mutator.cut(self.plan.masks, optimizers)
+        self._is_masked = False
+        return self.model
+
+    def cut_next(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> bool:
+        """Cut the next unit only, from input to output: ``while pruner.cut_next(): train(model)``.
+
+        Its channels are scored on the model as it is now, behind the units that were cut before it.
+
+        Args:
+            optimizers (iterable[Optimizer]): Optimizers of the model, whose state follows.
+
+        Returns:
+            bool: Whether there was another unit with anything to cut.
+        """
+        if not hasattr(self, '_waiting'):
+            self._waiting = [unit.name for unit in self.mutator.units]
+        while self._waiting:
+            name = self._waiting.pop(0)
+            plan = self.choose()
+            masks: Dict[str, np.ndarray] = {unit.name: plan.masks[unit.name] if unit.name == name else unit.kept
+                                            for unit in self.mutator.units}
+            if any((masks[unit.name] != unit.kept).any() for unit in self.mutator.units):
+                self._note_dense()
+                self.criterion.adjust(masks)
+                self.mutator.cut(masks, optimizers)
+                return True
+        return False
+
+    def sparsity(self) -> Dict[str, float]:
+        """Return tensor -> share of its elements that are zero, for every tensor that units lie on."""
+        tensors = dict([*self.model.named_parameters(), *self.model.named_buffers()])
+        return {name: float((tensors[name] == 0).double().mean())
+                for name in self.mutator.surgery.members if name in tensors}
+
+    def report(self) -> str:
+        """Return a table of multiply-adds, parameters and forward time before and after; what stayed wider, and why."""
+        self._note_dense()
+        stages = [*self._stages, self._stage('pruned')] if self.mutator.cost != self._dense_cost else self._stages
+        notes = self.plan.notes() if self.plan is not None else []
+        return '\n'.join([format_stages(stages), *notes])
+
+    @property
+    def _dense_cost(self) -> Dict[str, int]:
+        return self.mutator.complexity.cost({})
+
+    def _note_dense(self) -> None:
+        if not self._stages:
+            self._stages.append(self._stage('dense'))
+
+    def _stage(self, name: str) -> StageResult:
+        cost = self.mutator.cost
+        return StageResult(name, None, cost['macs'], cost['params'], forward_ms(self.mutator))
+
+
+class _LossOf:
+    """The loss of a batch ``(inputs, targets)``; a sum of zeros where no loss function is given."""
+
+    def __init__(self, mutator: ChannelMutator, loss_fn: Optional[Callable[[Any, Any], Tensor]]) -> None:
+        self.mutator, self.loss_fn = mutator, loss_fn
+
+    def __call__(self, batch: Any) -> Tensor:
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        model = self.mutator.model
+        outputs = (model(**inputs) if isinstance(inputs, Mapping) else
+                   model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
+        if self.loss_fn is None:
+            if torch.is_grad_enabled():
+                raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
+            return torch.zeros(())
+        return self.loss_fn(outputs, _targets(batch))
+
+
+def _targets(batch: Any) -> Any:
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, targets)')
+    return batch[1]
+
+
+def forward_ms(mutator: ChannelMutator) -> float:
+    """Return the time of a forward pass on the example inputs in ms: a median, in eval mode, on the model's device."""
+    model = mutator.model
+    modes = {module: module.training for module in model.modules()}
+    device = next((parameter.device for parameter in model.parameters()), torch.device('cpu'))
+    times = []
+    try:
+        model.eval()
+        with torch.no_grad():
+            for _ in range(TIMED + 1):
+                began = time.perf_counter()
+                mutator.demo_input(model)
+                if device.type == 'cuda':
+                    torch.cuda.synchronize(device)
+                times.append(1000 * (time.perf_counter() - began))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return statistics.median(times[1:])
+
+
+def _mutator(model: nn.Module, example_inputs: Any, mutate_linear: bool, include: Optional[Patterns] = None,
+             exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
+             proven: Sequence[str] = ()) -> ChannelMutator:
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
+                             dict(type='ExampleInputs', inputs=example_inputs), include, exclude, min_channels)
+    mutator.prepare(model, proven)
+    return mutator
+
+
+def _target(ratio: Optional[float], target: Union[None, Mapping[str, Any], PruningTarget], scope: str,
+            others: Dict[str, Any]) -> Optional[PruningTarget]:
+    if ratio is not None and target is not None:
+        raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
+    if isinstance(target, PruningTarget):
+        return target
+    if ratio is not None:
+        return PruningTarget.of(dict(others, ratio=ratio, scope='layer'))
+    if target is None and others['levels'] is None:
+        return None
+    return PruningTarget.of({**others, **(target or {})}, scope)
+
+
+def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:
+    """Write what was cut, apart from the weights.
+
+    Args:
+        pruner (Pruner): After :meth:`Pruner.cut`.
+        path (str): The json file. It appears whole or not at all.
+        kept (bool): Write which channels stay instead of how many, so that a dense model's own channels can be taken.
+    """
+    channels = {name: np.flatnonzero(vector).tolist() for name, vector in pruner.mutator.kept.items()}
+    write_structure(channels if kept else pruner.mutator.structure, path)
+
+
+def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str, 'os.PathLike[str]', Structure],
+                    mutate_linear: bool = True, include: Optional[Patterns] = None,
+                    exclude: Optional[Patterns] = None) -> nn.Module:
+    """Cut a fresh model to a structure, ready to load the pruned weights.
+
+    Args:
+        model (nn.Module): The dense model; it is cut in place.
+        example_inputs (Tensor, tuple or dict): As for :class:`Pruner`.
+        structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
+            :func:`save_structure` writes it.
+        mutate_linear (bool): As when it was pruned.
+        include (str or list[str], optional): As when it was pruned.
+        exclude (str or list[str], optional): As when it was pruned.
+
+    Returns:
+        nn.Module: The model.
+
+    Raises:
+        StructureError: The structure cannot be read or does not fit the model; the message says where.
+    """
+    structure = read_structure(structure)
+    mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, proven=list(structure))
+    mutator.apply_structure(structure)
+    return model

@@ -1,0 +1,259 @@
+"""How much of a model goes, and which of its channels: scores, targets and floors to masks."""
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
+from torch import Tensor
+
+from .choice import PatternError, layers_of, matches
+from .mutator import ChannelMutator
+from .selection import Pool, least_classes
+from .structure import nearest
+from .unit import ChannelUnit
+
+COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
+SCOPES = ('global', 'layer')
+#: Steps of the search for the share that every layer loses.
+BISECTIONS = 24
+
+
+class TargetError(ValueError):
+    """A target is contradictory or cannot be reached; the message says what to change."""
+
+
+class Chosen(NamedTuple):
+    """What a target chose.
+
+    Attributes:
+        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        held (dict[str, int]): Unit name -> classes that a floor keeps, though others with a higher score went.
+    """
+
+    masks: Dict[str, np.ndarray]
+    held: Dict[str, int]
+
+
+@dataclass
+class PruningTarget:
+    """How much goes and where it is taken from. All shares are of the dense model.
+
+    Args:
+        ratio (float, optional): Share of the channels that goes.
+        flops (float, optional): Share of the multiply-adds that stays.
+        params (float, optional): Share of the parameters that stays.
+        acts (float, optional): Share of the activations that stays.
+        scope (str): ``global`` takes the least scores of all units, ``layer`` the same share of each unit.
+        levels (dict[str, float], optional): Pattern -> share that goes of the units with a producer that matches, such
+            as ``{'conv2d2': 0.5, 'layer4.*': 0.2}``; a later pattern wins. Other units follow the target; without one
+            they stay.
+        op_types (list[str], optional): Only units all of whose producers are modules of these classes, such as
+            ``['Conv2d']``.
+        max_pruned_ratio (float): Share of a unit that goes at most.
+        align (int): Channels of a unit become a multiple of this.
+
+    Raises:
+        TargetError: More than one target, or none; a share that is not between 0 and 1.
+    """
+
+    ratio: Optional[float] = None
+    flops: Optional[float] = None
+    params: Optional[float] = None
+    acts: Optional[float] = None
+    scope: str = 'global'
+    levels: Optional[Mapping[str, float]] = None
+    op_types: Optional[Sequence[str]] = None
+    max_pruned_ratio: float = 1.0
+    align: int = 1
+
+    def __post_init__(self) -> None:
+        given = [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise TargetError(f'{" and ".join(given)} are given; a target is one of them')
+        if not given and not self.levels:
+            raise TargetError('there is no target: give ratio (the share of channels that goes), flops, params or acts '
+                              '(the share that stays), or levels')
+        shares = {**{name: getattr(self, name) for name in given},
+                  **{f'levels[{pattern!r}]': share for pattern, share in (self.levels or {}).items()}}
+        for name, share in shares.items():
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+                raise TargetError(f'{name} is {share!r}; it is a share, at least 0 and less than 1')
+        if not 0 < self.max_pruned_ratio <= 1:
+            raise TargetError(f'max_pruned_ratio is {self.max_pruned_ratio!r}; it is the share of a unit that may go, '
+                              'more than 0 and at most 1')
+        if self.scope not in SCOPES:
+            raise TargetError(f'scope is {self.scope!r}{nearest(self.scope, SCOPES)}; it must be one of '
+                              f'{", ".join(map(repr, SCOPES))}')
+
+    @classmethod
+    def of(cls, target: Union['PruningTarget', Mapping[str, Any]], scope: str = 'global') -> 'PruningTarget':
+        """Return the target of a config.
+
+        Args:
+            target (dict or PruningTarget): The target, or its arguments.
+            scope (str): Where the arguments name none.
+
+        Raises:
+            TargetError: An argument is unknown.
+        """
+        if isinstance(target, PruningTarget):
+            return target
+        for name in target:
+            if name not in cls.__dataclass_fields__:
+                raise TargetError(f'target has no {name!r}{nearest(name, list(cls.__dataclass_fields__))}; it takes '
+                                  f'{", ".join(cls.__dataclass_fields__)}')
+        return cls(**{'scope': scope, **target})
+
+    def choose(self, mutator: ChannelMutator, scores: Mapping[str, Tensor], progress: float = 1.0) -> Chosen:
+        """Return which classes stay.
+
+        Args:
+            mutator (ChannelMutator): Whose units they are; it is not changed.
+            scores (dict[str, Tensor[C]]): Unit name -> a score for each class that is there at present. Units without
+                one stay as they are.
+            progress (float): Share of the way from the dense model to the target, for several rounds.
+
+        Raises:
+            TargetError: The floors do not let the target be reached.
+            PatternError: A pattern of ``levels`` matches no layer, or ``op_types`` no unit.
+            NotFiniteError: A score is NaN, or all of a unit are infinite.
+        """
+        units = [unit for unit in self.chosen_units(mutator) if unit.name in scores]
+        levels = self.levels_of(mutator)
+        pools = {unit.name: self._pool(unit, scores[unit.name]) for unit in units}
+        masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
+        for unit in units:
+            if unit.name in levels:
+                self._take_share(unit, pools[unit.name], levels[unit.name] * progress, masks)
+        rest = [unit for unit in units if unit.name not in levels]
+        if self.scope == 'layer':
+            self._by_layer(mutator, rest, pools, masks, progress)
+            return Chosen(masks, {})
+        self._by_score(mutator, rest, pools, masks, progress)
+        return Chosen(masks, _held(rest, pools, masks))
+
+    def chosen_units(self, mutator: ChannelMutator) -> List[ChannelUnit]:
+        """Return the units that ``op_types`` lets be pruned.
+
+        Raises:
+            PatternError: None of them.
+        """
+        if self.op_types is None:
+            return list(mutator.units)
+        kinds = {unit.name: {type(mutator.model.get_submodule(member.axis.layer)) for member in unit.channels.producers}
+                 for unit in mutator.units}
+        wanted = set(self.op_types)
+        units = [unit for unit in mutator.units
+                 if all(wanted & {base.__name__ for base in kind.__mro__} for kind in kinds[unit.name])]
+        if not units:
+            there = sorted({kind.__name__ for several in kinds.values() for kind in several})
+            raise PatternError(f'op_types: no unit is produced by {" or ".join(self.op_types)} only; producers are '
+                               f'{", ".join(there)}')
+        return units
+
+    def levels_of(self, mutator: ChannelMutator) -> Dict[str, float]:
+        """Return unit name -> share that goes, of the units that ``levels`` names.
+
+        Raises:
+            PatternError: A pattern matches no layer.
+        """
+        layers = layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen])
+        found: Dict[str, float] = {}
+        for pattern, share in (self.levels or {}).items():
+            if not any(matches(layer, pattern) for layer in layers):
+                raise PatternError(f'levels: no conv or linear layer matches {pattern!r}{nearest(pattern, layers)}')
+            for unit in mutator.units:
+                if any(matches(member.axis.layer, pattern) for member in unit.channels.producers):
+                    found[unit.name] = share
+        return found
+
+    def _pool(self, unit: ChannelUnit, scores: Tensor) -> Pool:
+        values: np.ndarray = np.full(len(unit.kept), np.inf)
+        values[unit.kept] = scores.detach().double().cpu().numpy()
+        floor = max(unit.min_classes, math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9))
+        block = self.align // math.gcd(self.align, unit.multiplicity)
+        return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
+
+    def _take_share(self, unit: ChannelUnit, pool: Pool, share: float, masks: Dict[str, np.ndarray]) -> None:
+        """Drop classes of a unit until the share of its dense classes is gone, as far as its floor lets it."""
+        count = int(share * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
+        masks[unit.name] = unit.kept.copy()
+        if count > 0:
+            _drop(least_classes([pool], min(count, pool.spare)), masks)
+
+    def _by_layer(self, mutator: ChannelMutator, units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
+                  masks: Dict[str, np.ndarray], progress: float) -> None:
+        def take(share: float) -> None:
+            for unit in units:
+                self._take_share(unit, pools[unit.name], share, masks)
+
+        if self.ratio is not None:
+            take(self.ratio * progress)
+        elif self._cost_name():
+            low, high = 0.0, 1.0
+            take(high)
+            self._reach(mutator, masks, progress)
+            for _ in range(BISECTIONS):
+                share = (low + high) / 2
+                take(share)
+                low, high = (low, share) if self._is_met(mutator, masks, progress) else (share, high)
+            take(high)
+
+    def _by_score(self, mutator: ChannelMutator, units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
+                  masks: Dict[str, np.ndarray], progress: float) -> None:
+        several = [pools[unit.name] for unit in units]
+
+        def take(count: int) -> None:
+            for unit in units:
+                masks[unit.name] = unit.kept.copy()
+            if count > 0:
+                _drop(least_classes(several, count), masks)
+
+        if self.ratio is not None:
+            gone = sum(int((~unit.kept).sum()) for unit in units)
+            take(int(self.ratio * progress * sum(len(unit.kept) for unit in units) + 1e-9) - gone)
+        elif self._cost_name():
+            low, high = 0, sum(pool.spare for pool in several)
+            take(high)
+            self._reach(mutator, masks, progress)
+            while low < high:
+                count = (low + high) // 2
+                take(count)
+                low, high = (low, count) if self._is_met(mutator, masks, progress) else (count + 1, high)
+            take(high)
+
+    def _cost_name(self) -> Optional[str]:
+        return next((name for name in COSTS if getattr(self, name) is not None), None)
+
+    def _share_of_cost(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray]) -> float:
+        cost = COSTS[self._cost_name() or '']
+        complexity = mutator.complexity
+        return complexity.cost(mutator.surgery.widths_with(masks))[cost] / complexity.cost({})[cost]
+
+    def _is_met(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray], progress: float) -> bool:
+        wanted = getattr(self, self._cost_name() or '')
+        return bool(self._share_of_cost(mutator, masks) <= 1 - (1 - wanted) * progress + 1e-12)
+
+    def _reach(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray], progress: float) -> None:
+        """Raise TargetError unless the masks, which take all that may go, meet the target."""
+        if not self._is_met(mutator, masks, progress):
+            name = self._cost_name() or ''
+            raise TargetError(
+                f'{name}={getattr(self, name)} cannot be reached: {self._share_of_cost(mutator, masks):.3f} of the '
+                f'dense {name} stay when every unit is at its floor (min_channels, max_pruned_ratio='
+                f'{self.max_pruned_ratio}; {len(mutator.frozen)} groups of channels are frozen). Raise the target, '
+                'lower the floors, or let more units be pruned (mutate_linear, include, levels)')
+
+
+def _drop(pruned: Sequence[Any], masks: Dict[str, np.ndarray]) -> None:
+    for one in pruned:
+        masks[one.unit][one.channel] = False
+
+
+def _held(units: Sequence[ChannelUnit], pools: Mapping[str, Pool], masks: Mapping[str, np.ndarray]) -> Dict[str, int]:
+    """Return how many classes a floor kept in each unit although classes with higher scores went elsewhere."""
+    gone = {unit.name: unit.kept & ~masks[unit.name] for unit in units}
+    highest = max((float(pools[name].scores[classes].max()) for name, classes in gone.items() if classes.any()),
+                  default=-math.inf)
+    counts = {unit.name: int((masks[unit.name] & (pools[unit.name].scores < highest)).sum()) for unit in units}
+    return {name: count for name, count in counts.items() if count}
