@@ -1,33 +1,24 @@
 """Group Fisher pruning: train, record, accumulate, and every ``interval`` iterations remove the least channel."""
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from .architecture import build_architecture, pretrained_path
-from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
 from .group_fisher_mutator import GroupFisherChannelMutator
-from .registry import MODELS, build
+from .pruning_algorithm import PruningAlgorithm
+from .registry import MODELS
 from .selection import NotFiniteError, PrunedClass
 
 ITERATIONS = 'iterations'
 
 
-class Follower(Protocol):
-    """Something with a copy of the model, such as the mutator of the copy."""
-
-    def drop(self, pruned: Sequence[PrunedClass]) -> None:
-        """Cut the copy along."""
-
-
 @MODELS.register_module()
-class GroupFisherAlgorithm(BaseModel):
+class GroupFisherAlgorithm(PruningAlgorithm):
     """Prune a model by group Fisher information while it trains (Liu et al., ICML 2021).
 
     Args:
@@ -45,8 +36,10 @@ class GroupFisherAlgorithm(BaseModel):
     Attributes:
         iterations (int): Training iterations so far.
         last_pruned (PrunedClass or None): What the latest prune event removed; the last of them.
-        followers (list[Follower]): Copies that are cut along, for example an EMA of this model.
     """
+
+    default_mutator = 'GroupFisherChannelMutator'
+    mutator: GroupFisherChannelMutator
 
     def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None, init_cfg: Optional[dict] = None,
@@ -54,67 +47,12 @@ class GroupFisherAlgorithm(BaseModel):
         _check_whole('interval', interval, 'the number of iterations between two prune events')
         _check_whole('channels_per_event', channels_per_event, 'the number of channels that a prune event removes')
         _check_whole('align', align, 'what the widths become a multiple of')
-        architecture, self_initialised = build_architecture(architecture, data_preprocessor)
-        super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
-        self.architecture = architecture
+        super().__init__(architecture, mutator, data_preprocessor, init_cfg)
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
         self.last_pruned: Optional[PrunedClass] = None
-        self.followers: List[Follower] = []
-        self._weights_are_ready = not self_initialised
-        self.mutator: GroupFisherChannelMutator = build(MODELS, mutator or dict(type='GroupFisherChannelMutator'))
-        self.mutator.prepare(architecture)
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
-
-    def init_weights(self) -> None:
-        """Load the pruned checkpoint of ``init_cfg``, or initialise the dense architecture.
-
-        Raises:
-            CheckpointError: The checkpoint is missing, unreadable, of another model or, for ``init_cfg``, not pruned.
-        """
-        if self._weights_are_ready:
-            return
-        pruned = pretrained_path(self.init_cfg)
-        dense = pretrained_path(getattr(self.architecture, 'init_cfg', None))
-        if pruned is not None:
-            self.load_pruned(pruned)
-        elif dense is not None:
-            load_weights(self.architecture, dense, 'pretrained_path')
-        elif hasattr(self.architecture, 'init_weights'):
-            self.architecture.init_weights()
-        self._weights_are_ready = True
-
-    def load_pruned(self, path: str) -> None:
-        """Cut to the structure of a pruned checkpoint and load its weights.
-
-        Raises:
-            CheckpointError: It is missing, unreadable, dense, or belongs to another model.
-            StructureError: Its units are not those of this model.
-        """
-        state = read_state_dict(path, 'pruned_path')
-        if any(key.startswith('mutator.units.') for key in state):
-            raise CheckpointError(f'pruned_path: {path!r} was written by mmrazor; convert it with '
-                                  'tools/model_converters/from_mmrazor.py')
-        masks = self.mutator.masks_from(state, 'mutator.', f'pruned_path: the structure of {path!r}')
-        if masks is None:
-            raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
-                                  'prune run, such as flops_0.50.pth')
-        self.mutator.cut(masks)
-        load_state(self, state, f'pruned_path: {path!r}')
-
-    def __getattr__(self, name: str) -> Any:
-        """Look up in the architecture what is not here: hooks of a code base reach for its parts and methods."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == 'architecture':  # not set yet
-                raise
-            return getattr(self.architecture, name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the architecture."""
-        return self.architecture(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """Train one iteration and prune when it is due; see :meth:`train_and_prune`."""
@@ -165,9 +103,7 @@ class GroupFisherAlgorithm(BaseModel):
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)
         if pruned:
-            self.mutator.drop(pruned, optimizers)
-            for follower in self.followers:
-                follower.drop(pruned)
+            self.cut(self.mutator.masks_without(pruned), optimizers)
             self.last_pruned = pruned[-1]
             print_log(f'iteration {self.iterations}: pruned {_listing(pruned)}', logger='current')
         self.mutator.fisher.zero_()
@@ -178,13 +114,8 @@ class GroupFisherAlgorithm(BaseModel):
         destination[prefix + ITERATIONS] = torch.tensor(self.iterations)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
-        if masks is not None:  # cut first, so that the tensors fit
-            self.mutator.cut(masks)
-        own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        check_fit(self, own, 'the checkpoint')  # mmengine's loader only logs what does not fit
-        self.iterations = int(state_dict.get(prefix + ITERATIONS, self.iterations))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.iterations = int(state_dict.get(prefix + ITERATIONS, self.iterations))
         unexpected = args[3] if len(args) > 3 else []
         if prefix + ITERATIONS in unexpected:
             unexpected.remove(prefix + ITERATIONS)

@@ -39,14 +39,14 @@ class PortableDDP(MMDistributedDataParallel):
 
 
 @MODEL_WRAPPERS.register_module()
-class GroupFisherDDP(PortableDDP):
-    """DDP around a :class:`~mmprune.algorithm.GroupFisherAlgorithm`: gradients are synchronised, shapes may shrink.
+class ShrinkingDDP(PortableDDP):
+    """DDP around a :class:`~mmprune.pruning_algorithm.PruningAlgorithm`: its shapes may shrink between two steps.
 
     The reducer keeps gradient accumulators of the shapes it was built for. It is dropped before a cut and built anew
     after it; and before the first step if a checkpoint was loaded since, which cuts too.
 
     Args:
-        module (GroupFisherAlgorithm): The algorithm.
+        module (PruningAlgorithm): The algorithm.
         device_ids (list[int], optional): Ignored without CUDA.
         broadcast_buffers (bool): Broadcast buffers of rank 0 before each forward.
         find_unused_parameters (bool): Allow branches that an iteration does not reach.
@@ -64,11 +64,15 @@ class GroupFisherDDP(PortableDDP):
         self._shapes = self._parameter_shapes()
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
-        """Train one iteration through ``DDP.forward`` and prune when it is due."""
+        """Train one iteration through ``DDP.forward``."""
+        self.follow_loaded_shapes()
+        return super().train_step(data, optim_wrapper)  # type: ignore[no-any-return]
+
+    def follow_loaded_shapes(self) -> None:
+        """Wrap the module again if a checkpoint was loaded that has cut it."""
         if self._parameter_shapes() != self._shapes:
             with self.released():
                 pass
-        return self.module.train_and_prune(super().train_step, data, optim_wrapper, self.released)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -85,6 +89,19 @@ class GroupFisherDDP(PortableDDP):
 
     def _parameter_shapes(self) -> List[torch.Size]:
         return [parameter.shape for parameter in self.module.parameters()]
+
+
+@MODEL_WRAPPERS.register_module()
+class GroupFisherDDP(ShrinkingDDP):
+    """DDP around a :class:`~mmprune.algorithm.GroupFisherAlgorithm`, which prunes within its training steps.
+
+    Arguments are those of :class:`ShrinkingDDP`.
+    """
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """Train one iteration through ``DDP.forward`` and prune when it is due."""
+        self.follow_loaded_shapes()
+        return self.module.train_and_prune(super().train_step, data, optim_wrapper, self.released)
 
 
 @contextmanager

@@ -29,9 +29,10 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
     if kind == 'DistilledSubModel':
         model, kind = model['student'], 'GroupFisherSubModel'
     if kind == 'GroupFisherSubModel':
-        model, kind = model['algorithm'], 'GroupFisherAlgorithm'
+        model = model['algorithm']
+        kind = str(model.get('type', '')).rpartition('.')[2]
     mutator, structure = None, None
-    if kind == 'GroupFisherAlgorithm':
+    if kind in ('GroupFisherAlgorithm', 'PruningAlgorithm'):
         mutator = model.get('mutator')
         architecture = model['architecture']
     elif kind == 'GroupFisherDeploySubModel':

@@ -130,13 +130,13 @@ class GroupFisherChannelMutator(ChannelMutator):
                  for name, start, end in zip(scores, bounds, bounds[1:])]
         return least_classes(pools, count)
 
-    def drop(self, pruned: Sequence[PrunedClass], optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-        """Cut classes out of the model and its optimizers, all at once."""
+    def masks_without(self, pruned: Sequence[PrunedClass]) -> Dict[str, np.ndarray]:
+        """Return unit name -> which classes stay when some go, of the units that these belong to."""
         units = by_name(self.units)
         masks = {one.unit: units[one.unit].kept.copy() for one in pruned}
         for one in pruned:
             masks[one.unit][one.channel] = False
-        self.cut(masks, optimizers)
+        return masks
 
 
 def _empty_accumulator(model: nn.Module, size: int) -> Tensor:

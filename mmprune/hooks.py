@@ -1,8 +1,9 @@
 """Runner hooks: show the structure, follow the costs, save at the target and end the run there."""
 import os
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+import numpy as np
 from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
@@ -12,8 +13,8 @@ from torch import nn
 
 from .algorithm import GroupFisherAlgorithm
 from .distributed import GroupFisherDDP
+from .pruning_algorithm import PruningAlgorithm
 from .registry import HOOKS
-from .selection import PrunedClass
 from .structure import format_structure, nearest, write_structure
 from .sub_model import structure_of
 
@@ -66,7 +67,7 @@ class PruningStructureHook(Hook):
 
     def _show(self, runner: Runner) -> None:
         model = unwrapped(runner)
-        if isinstance(model, GroupFisherAlgorithm):
+        if isinstance(model, PruningAlgorithm):
             widths = {unit.name: unit.width for unit in model.mutator.units}
             runner.logger.info(format_structure(model.mutator.structure, widths, 'channels that stay:'))
 
@@ -103,15 +104,20 @@ class AveragedFollower:
         self.averaged = averaged
         self.refresh()  # loading a checkpoint may have cut the copy
 
-    def drop(self, pruned: Sequence[PrunedClass]) -> None:
+    def cut(self, masks: Mapping[str, np.ndarray]) -> None:
         """Cut the copy as the model was cut."""
-        self.averaged.module.mutator.drop(pruned)
+        self.averaged.module.mutator.cut(masks)
         self.refresh()
 
     def refresh(self) -> None:
         """Take the snapshot again: its tensors are those before the cut."""
         if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
             self.averaged.avg_parameters = self.averaged.module.state_dict()
+
+
+def follow_averages(runner: Runner, algorithm: PruningAlgorithm) -> None:
+    """Let the averaged copies of a run's model be cut along with it."""
+    algorithm.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 @HOOKS.register_module()
@@ -165,7 +171,7 @@ class ResourceInfoHook(Hook):
                              f'the target is {self.targets[-1]}')
         self.pending = [target for target in self.targets if ratio > target]
         self.finished = False
-        model.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+        follow_averages(runner, model)
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)

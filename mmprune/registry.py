@@ -16,8 +16,8 @@ SCOPE = 'mmprune'
 
 #: Algorithms, mutators, units, sub-models and distillation losses.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
-    'mmprune.unit', 'mmprune.mutator', 'mmprune.group_fisher_mutator', 'mmprune.algorithm', 'mmprune.sub_model',
-    'mmprune.transfer', 'mmprune.distill'])
+    'mmprune.unit', 'mmprune.mutator', 'mmprune.group_fisher_mutator', 'mmprune.pruning_algorithm', 'mmprune.algorithm',
+    'mmprune.sub_model', 'mmprune.transfer', 'mmprune.distill'])
 #: Wrappers for distributed training.
 MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
                           locations=['mmprune.distributed'])

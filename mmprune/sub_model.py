@@ -7,12 +7,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .algorithm import GroupFisherAlgorithm
 from .architecture import build_architecture
 from .checkpoint import check_fit
 from .choice import Patterns
+from .group_fisher_mutator import GroupFisherChannelMutator
 from .mutator import ChannelMutator
 from .plugin import load_plugins
+from .pruning_algorithm import PruningAlgorithm
 from .registry import MODELS, build
 from .structure import Structure, read_structure
 from .surgery import padding_blocks
@@ -27,12 +28,12 @@ def structure_of(model: nn.Module) -> Optional[Structure]:
 
 
 @MODELS.register_module()
-def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: int = 1,  # noqa: N802
+def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int = 1,  # noqa: N802
                         data_preprocessor: Optional[dict] = None) -> nn.Module:
     """Turn an algorithm with a pruned checkpoint into a plain, static, smaller model.
 
     Args:
-        algorithm (dict or GroupFisherAlgorithm): The pruning algorithm; as a config, its
+        algorithm (dict or PruningAlgorithm): The pruning algorithm, of any kind; as a config, its
             ``init_cfg=dict(type='Pretrained', checkpoint=...)`` names the pruned checkpoint.
         divisor (int): Widen every unit to a multiple, as far as its original width allows, with fresh channels that
             change nothing at the start: producers newly initialised, consumer columns zero.
@@ -45,11 +46,13 @@ def GroupFisherSubModel(algorithm: Union[dict, GroupFisherAlgorithm], divisor: i
     if isinstance(algorithm, dict):
         given = {} if data_preprocessor is None else dict(data_preprocessor=data_preprocessor)
         algorithm = build(MODELS, {**given, **algorithm})
-    if not isinstance(algorithm, GroupFisherAlgorithm):
-        raise TypeError(f'algorithm must be a GroupFisherAlgorithm or its config, not {type(algorithm).__name__}')
+    if not isinstance(algorithm, PruningAlgorithm):
+        raise TypeError('algorithm must be a PruningAlgorithm, such as a GroupFisherAlgorithm, or its config, not '
+                        f'{type(algorithm).__name__}')
     algorithm.init_weights()
     mutator = algorithm.mutator
-    mutator.remove_taps()
+    if isinstance(mutator, GroupFisherChannelMutator):
+        mutator.remove_taps()
     if divisor > 1:
         widen(mutator, divisor)
     return make_static(algorithm.architecture, mutator)

@@ -7,11 +7,11 @@ import argparse
 
 from mmengine.runner import Runner
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import load_weights
 from mmprune.command_line import add_runner_options, emit_json, run, runner_config
 from mmprune.distributed import start_without_cuda
 from mmprune.hooks import unwrapped
+from mmprune.pruning_algorithm import PruningAlgorithm
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     start_without_cuda(args.launcher)
     runner = Runner.from_cfg(cfg)
     model = unwrapped(runner)
-    if isinstance(model, GroupFisherAlgorithm):
+    if isinstance(model, PruningAlgorithm):
         model.load_pruned(args.checkpoint)
     else:
         load_weights(model, args.checkpoint, 'checkpoint')

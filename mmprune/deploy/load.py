@@ -42,7 +42,7 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
         StructureError: The config is one of a prune run, whose model has no final structure.
     """
     kind = type_name(cfg['model'])
-    if kind == 'GroupFisherAlgorithm':
+    if kind in ('GroupFisherAlgorithm', 'PruningAlgorithm'):
         raise StructureError('this is a prune config; export the finetuned model with a deploy config, whose model is '
                              'mmprune.GroupFisherDeploySubModel')
     init_default_scope(cfg.get('default_scope') or 'mmengine')

@@ -1,0 +1,120 @@
+"""A model that a run makes smaller: the architecture, its units, and checkpoints that hold both."""
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Union
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from .architecture import build_architecture, pretrained_path
+from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
+from .mutator import ChannelMutator
+from .registry import MODELS, build
+
+
+class Follower(Protocol):
+    """Something with a copy of the model, such as its average over the iterations."""
+
+    def cut(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Cut the copy along."""
+
+
+@MODELS.register_module()
+class PruningAlgorithm(BaseModel):
+    """A model that gets smaller while it trains; hooks (:mod:`mmprune.schedules`) say when, and what goes.
+
+    Its checkpoints hold the cut tensors and which channels they are: loading one cuts first.
+
+    Args:
+        architecture (dict or nn.Module): The dense model. A ready module keeps its weights; a config is initialised,
+            from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` where it has one.
+        mutator (dict): Defaults to ``dict(type='ChannelMutator')``.
+        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads a pruned checkpoint.
+
+    Attributes:
+        followers (list[Follower]): Copies that are cut along, for example an EMA of this model.
+    """
+
+    default_mutator = 'ChannelMutator'
+    mutator: Any
+
+    def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None,
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None, init_cfg: Optional[dict] = None) -> None:
+        architecture, self_initialised = build_architecture(architecture, data_preprocessor)
+        super().__init__(getattr(architecture, 'data_preprocessor', None), init_cfg)
+        self.architecture = architecture
+        self.followers: List[Follower] = []
+        self._weights_are_ready = not self_initialised
+        self.mutator = build(MODELS, mutator or dict(type=self.default_mutator))
+        if not isinstance(self.mutator, ChannelMutator):
+            raise TypeError(f'mutator must be a ChannelMutator, not {type(self.mutator).__name__}')
+        self.mutator.prepare(architecture)
+
+    def init_weights(self) -> None:
+        """Load the pruned checkpoint of ``init_cfg``, or initialise the dense architecture.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, unreadable, of another model or, for ``init_cfg``, not pruned.
+        """
+        if self._weights_are_ready:
+            return
+        pruned = pretrained_path(self.init_cfg)
+        dense = pretrained_path(getattr(self.architecture, 'init_cfg', None))
+        if pruned is not None:
+            self.load_pruned(pruned)
+        elif dense is not None:
+            load_weights(self.architecture, dense, 'pretrained_path')
+        elif hasattr(self.architecture, 'init_weights'):
+            self.architecture.init_weights()
+        self._weights_are_ready = True
+
+    def load_pruned(self, path: str) -> None:
+        """Cut to the structure of a pruned checkpoint and load its weights.
+
+        Raises:
+            CheckpointError: It is missing, unreadable, dense, or belongs to another model.
+            StructureError: Its units are not those of this model.
+        """
+        state = read_state_dict(path, 'pruned_path')
+        if any(key.startswith('mutator.units.') for key in state):
+            raise CheckpointError(f'pruned_path: {path!r} was written by mmrazor; convert it with '
+                                  'tools/model_converters/from_mmrazor.py')
+        masks = self.mutator.masks_from(state, 'mutator.', f'pruned_path: the structure of {path!r}')
+        if masks is None:
+            raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
+                                  'prune run, such as flops_0.50.pth')
+        self.mutator.cut(masks)
+        load_state(self, state, f'pruned_path: {path!r}')
+
+    def __getattr__(self, name: str) -> Any:
+        """Look up in the architecture what is not here: hooks of a code base reach for its parts and methods."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == 'architecture':  # not set yet
+                raise
+            return getattr(self.architecture, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the architecture."""
+        return self.architecture(*args, **kwargs)
+
+    def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Cut the model, the state of its optimizers, and the copies that follow it.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+            optimizers (iterable[Optimizer]): Optimizers of the model.
+        """
+        self.mutator.cut(masks, optimizers)
+        for follower in self.followers:
+            follower.cut(masks)
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
+        if masks is not None:  # cut first, so that the tensors fit
+            self.mutator.cut(masks)
+        own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        check_fit(self, own, 'the checkpoint')  # mmengine's loader only logs what does not fit
+        super()._load_from_state_dict(state_dict, prefix, *args)
