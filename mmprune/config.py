@@ -10,7 +10,7 @@ from .plugin import load_plugins
 from .structure import read_structure
 
 Config = Dict[str, Any]
-OWN_HOOKS = ('mmprune.ExactResumeHook', 'mmprune.PruningStructureHook', 'mmprune.ResourceInfoHook')
+OWN_HOOKS = 'mmprune.'
 
 
 def plain(value: Any) -> Any:
@@ -100,6 +100,53 @@ def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int,
     return model, wrapper, optim_wrapper, prune_hooks(base, target_flop_ratio)
 
 
+def pruning_model(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],
+                  mutate_linear: bool = False, choice: Optional[Config] = None) -> Config:
+    """Return the model of a prune config whose hooks prune by a criterion.
+
+    Args:
+        base (dict): The config that the model was, or is to be, trained with (``_base_``).
+        pretrained_path (str, optional): Its checkpoint; None for a model from scratch.
+        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
+        mutate_linear (bool): Prune channels that linear layers read or produce too.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+    """
+    architecture = architecture_of(base)
+    if pretrained_path is not None:
+        architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
+    return dict(
+        _delete_=True, type='mmprune.PruningAlgorithm', architecture=architecture,
+        mutator=dict(type='mmprune.ChannelMutator',
+                     channel_unit_cfg=dict(type='mmprune.ChannelUnit', mutate_linear=mutate_linear),
+                     demo_input=demo_input_of(architecture, input_shape), **plain(choice or {})))
+
+
+def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[Config]],
+                      pretrained_path: Optional[str], input_shape: Sequence[int], lr_ratio: float = 1.0,
+                      mutate_linear: bool = False,
+                      choice: Optional[Config] = None) -> Tuple[Config, Config, Config, List[Config]]:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config with a schedule.
+
+    Args:
+        base (dict): The config that the model was, or is to be, trained with (``_base_``).
+        schedule (dict or list[dict]): A hook of :mod:`mmprune.schedules`, such as
+            ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
+        pretrained_path (str, optional): Checkpoint of the dense model; None for a model from scratch.
+        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
+        lr_ratio (float): The learning rate of the base config is multiplied by this.
+        mutate_linear (bool): Prune channels that linear layers read or produce too.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+    """
+    model = pruning_model(base, pretrained_path, input_shape, mutate_linear, choice)
+    wrapper = dict(type='mmprune.ShrinkingDDP', broadcast_buffers=False,
+                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
+    optim_wrapper = dict(optimizer=dict(lr=base['optim_wrapper']['optimizer']['lr'] * lr_ratio))
+    schedules = [schedule] if isinstance(schedule, Mapping) else list(schedule)
+    hooks = [*plain(base.get('custom_hooks') or []), dict(type='mmprune.ExactResumeHook'),
+             dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=10), *plain(schedules)]
+    return model, wrapper, optim_wrapper, hooks
+
+
 def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: float,
                       divisor: int = 1) -> Tuple[Config, Config, Config, List[Config]]:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a finetune config.
@@ -117,7 +164,7 @@ def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: fl
     wrapper = dict(_delete_=True, type='mmprune.PortableDDP', broadcast_buffers=False,
                    find_unused_parameters=bool(base.get('find_unused_parameters', False)))
     optim_wrapper = dict(optimizer=dict(lr=finetune_lr))
-    hooks = [hook for hook in plain(base.get('custom_hooks') or []) if hook['type'] not in OWN_HOOKS]
+    hooks = [hook for hook in plain(base.get('custom_hooks') or []) if not str(hook['type']).startswith(OWN_HOOKS)]
     hooks += [dict(type='mmprune.ExactResumeHook'),
               dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1)]
     return model, wrapper, optim_wrapper, hooks

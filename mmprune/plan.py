@@ -1,5 +1,5 @@
 """From a criterion and a target to the channels that stay."""
-from typing import Dict, List, NamedTuple
+from typing import Collection, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -28,7 +28,8 @@ class Plan(NamedTuple):
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 
 
-def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0) -> Plan:
+def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
+              only: Optional[Collection[str]] = None) -> Plan:
     """Score all units and choose what stays; nothing is changed.
 
     Args:
@@ -36,6 +37,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         criterion (Criterion): Calibrated, if it needs data.
         target (PruningTarget): How much goes.
         progress (float): Share of the way from the dense model to the target.
+        only (collection[str], optional): Units that may lose channels; the others stay as they are.
 
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
@@ -43,6 +45,8 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     """
     scores, skipped = {}, {}
     for unit in target.chosen_units(mutator):
+        if only is not None and unit.name not in only:
+            continue
         try:
             scores[unit.name] = criterion.score(unit)
         except UnscorableError as error:

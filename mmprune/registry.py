@@ -22,8 +22,9 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
 MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
                           locations=['mmprune.distributed'])
 #: Runner hooks.
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE,
-                 locations=['mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
+    'mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook', 'mmprune.schedules.iterative',
+    'mmprune.schedules.layer_by_layer', 'mmprune.schedules.soft', 'mmprune.schedules.sparsity_training'])
 #: Demo inputs, one per model family.
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
 #: How important channels are, one a paper.

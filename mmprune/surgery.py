@@ -1,5 +1,5 @@
 """Surgery: which original channels every axis of every tensor holds at present, and how that is changed."""
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from . import ops
 from .graph import Member
 from .unit import ChannelUnit, by_name
-
-#: Roles of the axes of a tensor that a unit lies on.
-CHANNEL_ROLES = ('out', 'depthwise', 'in', 'affine')
 
 
 class Surgery:
@@ -87,7 +84,7 @@ class Surgery:
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             ops.refresh_attributes(module, id(module) in depthwise)
 
-    def mask(self, masks: Mapping[str, np.ndarray], roles: Sequence[str] = CHANNEL_ROLES) -> None:
+    def mask(self, masks: Mapping[str, np.ndarray], where: Optional[Callable[[Member], bool]] = None) -> None:
         """Set to zero what :meth:`cut` would remove; nothing changes its size.
 
         The masked model computes what the cut one computes, since the layers that read a dropped channel have zeros for
@@ -95,14 +92,13 @@ class Surgery:
 
         Args:
             masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
-            roles (sequence[str]): Only what plays one of these roles in a unit; without ``in`` the layers that read the
-                channels stay as they are, so that a channel can recover in training.
+            where (Callable, optional): Only the members of units for which it is true.
         """
         dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
         for name, members in self.members.items():
             for unit, member in members:
                 gone = unit.kept & ~masks.get(unit.name, unit.kept)
-                if member.axis.role in roles and gone.any():
+                if gone.any() and (where is None or where(member)):
                     layout = self.layout(name)[member.axis.dim]
                     original = member.index[gone].reshape(-1)
                     index = np.asarray(np.searchsorted(layout, original))

@@ -31,6 +31,7 @@ RANKS = (
     ('distill', 'hooks', 'config', 'transfer'),
     ('from_config', 'report', 'diagram', 'resume_hook', 'checkpoint_hook'),
     ('pruner',),
+    ('schedules',),
     ('command_line', 'deploy'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

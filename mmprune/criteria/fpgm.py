@@ -15,17 +15,32 @@ class FPGM(Criterion):
 
     Args:
         distance (str): ``euclidean``, or ``cosine`` for ``1 - cos``.
+        rate_norm (float): Share of the filters that are compared at all; those with the least Euclidean norms go before
+            them. 1 in most of the paper's experiments.
         combine (str): See :class:`Criterion`.
         normalize (str): See :class:`Criterion`.
     """
 
-    def __init__(self, distance: str = 'euclidean', combine: str = 'mean', normalize: str = 'none') -> None:
+    def __init__(self, distance: str = 'euclidean', rate_norm: float = 1.0, combine: str = 'mean',
+                 normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
+        if not 0 < rate_norm <= 1:
+            raise ValueError(f'rate_norm is {rate_norm!r}; it is a share of the filters, more than 0 and at most 1')
+        self.rate_norm = rate_norm
         self.distance = _known('distance', distance, {'euclidean': None, 'cosine': None})
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the summed distances in each layer that produces the unit."""
-        return [self._distances(self.slices(unit, member)) for member in unit.channels.producers]
+        return [self._scores(self.slices(unit, member)) for member in unit.channels.producers]
+
+    def _scores(self, filters: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(filters, dim=1)
+        order = norms.argsort(stable=True)
+        small, large = order.tensor_split([int(len(filters) * (1 - self.rate_norm) + 1e-9)])
+        scores = torch.empty_like(norms)
+        scores[large] = self._distances(filters[large])
+        scores[small] = norms[small] - norms[large].amin() - 1  # before all others, the smallest first
+        return scores
 
     def _distances(self, filters: Tensor) -> Tensor:
         if self.distance == 'cosine':

@@ -1,0 +1,79 @@
+"""Prune in one go, or in rounds with training in between."""
+from typing import Any, Dict, Mapping, Union
+
+from mmengine.runner import Runner
+
+from ..registry import HOOKS
+from .schedule import PruningSchedule
+
+
+@HOOKS.register_module()
+class IterativePruningHook(PruningSchedule):
+    """Prune ``rounds`` times, ``epochs`` epochs of training apart, each time the same share of the way.
+
+    Round ``k`` of ``n`` goes to ``1 - (1 - target) k / n`` of what the target leaves of the dense model.
+
+    Args:
+        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`.
+        rounds (int): How often channels are scored and cut.
+        epochs (int): Epochs of training between two rounds.
+        start (int): Epochs of training before the first round.
+        batches (int): Training batches that a criterion of activations or gradients looks at.
+    """
+
+    def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], rounds: int = 3,
+                 epochs: int = 1, start: int = 0, batches: int = 8) -> None:
+        super().__init__(criterion, target, batches)
+        for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{type(self).__name__}: {name} is {value!r}; it must be a whole number of {least} or '
+                                 'more')
+        self.rounds, self.epochs, self.start = rounds, epochs, start
+        self.state = dict(rounds=0)
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a run that ends before the last round."""
+        super().before_train(runner)
+        needed = self.start + (self.rounds - 1) * self.epochs
+        if runner.max_epochs is not None and runner.max_epochs <= needed:
+            raise ValueError(f'{type(self).__name__}: the last of {self.rounds} rounds comes after {needed} epochs, '
+                             f'but the run has {runner.max_epochs} (train_cfg.max_epochs)')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Prune when it is due."""
+        done = self.state['rounds']
+        if done == self.rounds or runner.epoch < self.start + done * self.epochs:
+            return
+        self.cut(runner, self.plan(runner, (done + 1) / self.rounds))
+        self.state['rounds'] = done + 1
+        if done + 1 == self.rounds:
+            self.save(runner)
+
+
+@HOOKS.register_module()
+class OneShotPruningHook(PruningSchedule):
+    """Prune once, before training; then train what is left, or end the run.
+
+    Args:
+        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`.
+        batches (int): Training batches that a criterion of activations or gradients looks at.
+        stop (bool): End the run when the model is cut; a finetune config goes on from ``pruned.pth``.
+    """
+
+    def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
+                 stop: bool = True) -> None:
+        super().__init__(criterion, target, batches)
+        self.stop = stop
+        self.state = dict(pruned=False)
+
+    def before_train(self, runner: Runner) -> None:
+        """Prune, unless the run was resumed behind it."""
+        super().before_train(runner)
+        if not self.state['pruned']:
+            self.cut(runner, self.plan(runner))
+            self.state['pruned'] = True
+            self.save(runner)
+        if self.stop:
+            runner.train_loop.stop_training = True

@@ -1,0 +1,166 @@
+"""What all schedules share: calibration on the run's own data, one decision for all ranks, the cut, and its results."""
+import copy
+import os
+from typing import Any, Collection, Dict, List, Mapping, Optional, Union
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..criteria.criterion import Calibration, Criterion
+from ..distributed import ShrinkingDDP
+from ..hooks import FIX_SUBNET_JSON, RESOURCES, follow_averages, unwrapped
+from ..plan import Plan, make_plan
+from ..pruner import build_criterion
+from ..pruning_algorithm import PruningAlgorithm
+from ..pruning_target import PruningTarget
+from ..random_state import random_state, seeded, set_random_state
+from ..structure import format_structure, write_structure
+
+#: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
+PRUNED, KEPT_JSON = 'pruned.pth', 'kept_channels.json'
+KEY = 'mmprune_schedule'
+
+
+class PruningSchedule(Hook):
+    """A hook that prunes the run's :class:`~mmprune.pruning_algorithm.PruningAlgorithm` by a criterion.
+
+    When the last channel is cut, ``pruned.pth`` (for a finetune config), ``fix_subnet.json`` (for a deploy config) and
+    ``kept_channels.json`` (which channels, apart from the weights) are written to the work dir.
+
+    Args:
+        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`; its scope is that of the criterion's paper
+            where none is given.
+        batches (int): Training batches that a criterion of activations or gradients looks at.
+    """
+
+    priority = 45  # before an EMA is updated (50) and checkpoints are written (90)
+    algorithm: PruningAlgorithm
+    criterion: Criterion
+
+    def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8) -> None:
+        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
+            raise ValueError(f'{type(self).__name__}: batches is {batches!r}; it must be a whole number of 1 or more')
+        self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
+        self.state: Dict[str, Any] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the algorithm and bind the criterion."""
+        model = unwrapped(runner)
+        if not isinstance(model, PruningAlgorithm):
+            raise TypeError(f'{type(self).__name__} needs a PruningAlgorithm, the model is {type(model).__name__}')
+        if model is not runner.model and not isinstance(runner.model, ShrinkingDDP):
+            raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
+                            "it needs model_wrapper_cfg=dict(type='mmprune.ShrinkingDDP')")
+        self.algorithm = model
+        follow_averages(runner, model)
+        self.criterion = build_criterion(self.criterion_cfg, model.mutator)
+        self.target = PruningTarget.of(self.target_cfg, self.criterion.scope)
+        self.target.chosen_units(model.mutator), self.target.levels_of(model.mutator)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+        """Save how far the schedule is."""
+        checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+        """Continue where the checkpoint was written; weights that are only loaded start a schedule anew."""
+        if runner._resume:
+            self.state = dict(checkpoint.get(KEY, {}).get(type(self).__name__, self.state))
+
+    def plan(self, runner: Runner, progress: float = 1.0) -> Plan:
+        """Score the channels as they are now and choose which stay, the same on every rank."""
+        if self.criterion.needs_data:
+            self.criterion.calibrate(calibration_of(runner, self.algorithm, self.batches))
+        plans: List[Any] = [make_plan(self.algorithm.mutator, self.criterion, self.target, progress, self.only())]
+        dist.broadcast_object_list(plans)
+        return Plan(*plans[0])
+
+    def only(self) -> Optional[Collection[str]]:
+        """Return the units that may lose channels; None for all of them."""
+        return None
+
+    def cut(self, runner: Runner, plan: Plan) -> None:
+        """Cut model, optimizers and averages, and log what happened."""
+        self.criterion.adjust(plan.masks)
+        if isinstance(runner.model, ShrinkingDDP):
+            for tensor in [*self.algorithm.architecture.parameters(), *self.algorithm.architecture.buffers()]:
+                dist.broadcast(tensor.detach())  # criteria that adjust weights have seen each rank's own data
+            with runner.model.released():
+                self.algorithm.cut(plan.masks, optimizers_of(runner))
+        else:
+            self.algorithm.cut(plan.masks, optimizers_of(runner))
+        mutator = self.algorithm.mutator
+        widths = {unit.name: unit.width for unit in mutator.units}
+        dense, cost = mutator.complexity.cost({}), mutator.cost
+        shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in RESOURCES.items())
+        runner.logger.info(format_structure(mutator.structure, widths, f'pruned to {shares} of dense:'))
+        for note in plan.notes():
+            runner.logger.warning(note)
+
+    def save(self, runner: Runner) -> None:
+        """Write the pruned checkpoint and its structure to the work dir, whole or not at all."""
+        temporary = f'.{PRUNED}.tmp'
+        runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
+        if dist.is_main_process():
+            os.replace(os.path.join(runner.work_dir, temporary), os.path.join(runner.work_dir, PRUNED))
+            mutator = self.algorithm.mutator
+            write_structure(mutator.structure, os.path.join(runner.work_dir, FIX_SUBNET_JSON))
+            kept = {name: vector.nonzero()[0].tolist() for name, vector in mutator.kept.items()}
+            write_structure(kept, os.path.join(runner.work_dir, KEPT_JSON))
+            runner.logger.info(f'wrote {PRUNED}, {FIX_SUBNET_JSON} and {KEPT_JSON} to {runner.work_dir}')
+        dist.barrier()
+
+
+def optimizers_of(runner: Runner) -> List[torch.optim.Optimizer]:
+    """Return the optimizers of a run."""
+    wrapper: Any = runner.optim_wrapper
+    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return [one.optimizer for one in wrappers]
+
+
+def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) -> Calibration:
+    """Return training batches that are drawn by the run's seed; the run's own data and random state do not move.
+
+    Args:
+        runner (Runner): Its training data set is used.
+        algorithm (PruningAlgorithm): Whose architecture is run.
+        batches (int): How many.
+    """
+    loader = runner.train_dataloader
+    size = loader.batch_size or 1
+    state = random_state()
+    with seeded((int(runner.seed or 0), 0)):
+        order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
+        chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
+        kept = list(chosen)
+    set_random_state(state)
+    architecture: Any = algorithm.architecture
+
+    def loss(batch: Any) -> Tensor:
+        data = architecture.data_preprocessor(copy.deepcopy(batch), True)
+        losses = architecture._run_forward(data, mode='loss')
+        total: Tensor = architecture.parse_losses(losses)[0]
+        return total
+
+    return Calibration(kept, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
+
+
+def _labels(batch: Any) -> Tensor:
+    """Return the class of each image of a batch of classification samples: ``LongTensor[N]``.
+
+    Raises:
+        ValueError: The samples have no label.
+    """
+    samples: Optional[Any] = batch.get('data_samples') if isinstance(batch, Mapping) else batch[1]
+    if isinstance(samples, Tensor):
+        return samples
+    labels: List[Any] = [getattr(getattr(sample, 'gt_label', None), 'label', getattr(sample, 'gt_label', None))
+                         for sample in samples or []]
+    if not labels or any(label is None for label in labels):
+        raise ValueError('the samples have no gt_label: a criterion that discriminates classes needs a classifier')
+    return torch.cat([label.reshape(-1)[:1] for label in labels])

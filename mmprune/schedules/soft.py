@@ -1,0 +1,111 @@
+"""Soft pruning: He et al., Soft Filter Pruning, IJCAI 2018 (algorithm 1); Filter Pruning via Geometric Median, 2019."""
+from typing import Any, Collection, Dict, Optional, Set, Union
+
+import numpy as np
+from mmengine.runner import Runner
+
+from ..choice import PatternError, Patterns, layers_of, matches
+from ..graph import Member
+from ..plan import Plan
+from ..registry import HOOKS
+from ..structure import nearest
+from .schedule import PruningSchedule
+
+
+@HOOKS.register_module()
+class SoftPruningHook(PruningSchedule):
+    """Set the least filters to zero every few epochs, and let them recover in training; at the end cut for real.
+
+    What becomes zero is what produces a channel: its filters and biases, and shift and mean of its norm. The norm's
+    scale and the layers that read the channel stay, so that gradients reach the filters. The zeroed model computes what
+    the cut one does wherever zero passes the activation as zero; at the end the reading layers are zeroed too, which
+    holds for any.
+
+    Args:
+        rate_norm (float): Share of the filters of a layer that the norm lets pass (1: all).
+        rate_dist (float): Share of the filters that goes for being near the others.
+        distance (str): ``euclidean`` or ``cosine``.
+        epoch_prune (int): Epochs between two zeroings.
+        layers (str or list[str], optional): Patterns of the layers to prune; all by default.
+        layer_begin, layer_end, layer_inter (int, optional): Instead of patterns: numbers of the first and the last of
+            the model's parameters and the step between them, as the authors' scripts count.
+        criterion (str or dict, optional): Another criterion than FPGM with the rates above, with its ``target``.
+        target (dict, optional): See :class:`~mmprune.pruning_target.PruningTarget`.
+        batches (int): Training batches that a criterion of activations or gradients looks at.
+    """
+
+    def __init__(self, rate_norm: float = 1.0, rate_dist: float = 0.4, distance: str = 'euclidean',
+                 epoch_prune: int = 1, layers: Optional[Patterns] = None, layer_begin: Optional[int] = None,
+                 layer_end: Optional[int] = None, layer_inter: int = 1,
+                 criterion: Union[None, str, Dict[str, Any]] = None, target: Optional[Dict[str, Any]] = None,
+                 batches: int = 8) -> None:
+        if (criterion is None) != (target is None):
+            raise ValueError('SoftPruningHook: criterion and target come together; without them rate_norm and '
+                             'rate_dist say what goes')
+        if (layer_begin is None) != (layer_end is None) or (layers is not None and layer_begin is not None):
+            raise ValueError('SoftPruningHook: give layers (patterns), or layer_begin and layer_end (numbers), or '
+                             'neither')
+        if isinstance(epoch_prune, bool) or not isinstance(epoch_prune, int) or epoch_prune < 1:
+            raise ValueError(f'SoftPruningHook: epoch_prune is {epoch_prune!r}; it must be a whole number of 1 or more')
+        super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
+                         target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
+        self.epoch_prune = epoch_prune
+        self.layers = [layers] if isinstance(layers, str) else layers
+        self.numbers = None if layer_begin is None else range(layer_begin, int(layer_end or 0) + 1, layer_inter)
+
+    def before_train(self, runner: Runner) -> None:
+        """Zero for the first time, also a model from scratch."""
+        super().before_train(runner)
+        self._only = self._chosen()
+        if runner.iter == 0:
+            self.zero(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Zero every ``epoch_prune`` epochs and at the end."""
+        if self.every_n_epochs(runner, self.epoch_prune) or self.is_last_train_epoch(runner):
+            self.zero(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Cut what is zero, and write the results."""
+        masks = {name: np.array(mask, dtype=bool) for name, mask in self.state['masks'].items()}
+        self.algorithm.mutator.surgery.mask(masks)
+        self.cut(runner, Plan(masks, {}, {}))
+        self.save(runner)
+
+    def zero(self, runner: Runner) -> None:
+        """Choose filters and set them to zero."""
+        masks = self.plan(runner).masks
+        # the cut at the end takes these: scored again, filters that are zero by now compare otherwise
+        self.state['masks'] = {name: mask.tolist() for name, mask in masks.items()}
+        self.algorithm.mutator.surgery.mask(masks, produces)
+
+    def only(self) -> Optional[Collection[str]]:
+        """Return the units all of whose producers are chosen."""
+        return self._only
+
+    def _chosen(self) -> Optional[Set[str]]:
+        mutator = self.algorithm.mutator
+        units = {unit.name: [member.axis.tensor for member in unit.channels.producers] for unit in mutator.units}
+        if self.layers is not None:
+            every = layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen])
+            for pattern in self.layers:
+                if not any(matches(layer, pattern) for layer in every):
+                    raise PatternError(f'layers: no conv or linear layer matches {pattern!r}{nearest(pattern, every)}')
+            return {name for name, tensors in units.items()
+                    if all(any(matches(tensor.rpartition('.')[0], pattern) for pattern in self.layers)
+                           for tensor in tensors)}
+        if self.numbers is None:
+            return None
+        parameters = [name for name, _ in self.algorithm.architecture.named_parameters()]
+        chosen = {parameters[number] for number in self.numbers if number < len(parameters)}
+        found = {name for name, tensors in units.items() if chosen.issuperset(tensors)}
+        if not found:
+            raise PatternError(f'layer_begin, layer_end and layer_inter name no unit as a whole: parameters '
+                               f'{sorted(chosen)[:4]}... of {len(parameters)}')
+        return found
+
+
+def produces(member: Member) -> bool:
+    """Tell whether a member is part of what makes a channel: filters and biases, shift and mean of a norm."""
+    role, name = member.axis.role, member.axis.tensor
+    return role in ('out', 'depthwise') or (role == 'affine' and name.endswith(('.bias', '.running_mean')))

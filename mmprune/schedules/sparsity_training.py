@@ -1,0 +1,69 @@
+"""Sparsity training: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017."""
+from typing import Any, List
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from ..hooks import unwrapped
+from ..pruning_algorithm import PruningAlgorithm
+from ..registry import HOOKS
+from ..sparsity import bn_sparsity_, norm_scales
+from .schedule import optimizers_of
+
+
+@HOOKS.register_module()
+class SparsityTrainingHook(Hook):
+    """Train with the penalty ``s * sum |gamma|`` on the scales of the norms (equation 1), by its subgradient.
+
+    It is added right before the optimizer's step: behind the gradient scaler, clipping, accumulation and the average
+    over ranks, none of which change it. A step that the scaler leaves out gets none.
+
+    Args:
+        s (float): Strength; the paper takes 1e-4 or 1e-5.
+        all_norms (bool): All norms of the model, as in the paper; else, of a
+            :class:`~mmprune.pruning_algorithm.PruningAlgorithm`, only those whose channels may be pruned.
+    """
+
+    def __init__(self, s: float = 1e-4, all_norms: bool = True) -> None:
+        if s < 0:
+            raise ValueError(f'SparsityTrainingHook: s is {s}; it is the strength of a penalty, 0 or more')
+        self.s, self.all_norms = s, all_norms
+        self._handles: List[Any] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the scales, and step in before each optimizer's step."""
+        model = unwrapped(runner)
+        scales = list(norm_scales(model))
+        if not self.all_norms:
+            if not isinstance(model, PruningAlgorithm):
+                raise TypeError('SparsityTrainingHook: all_norms=False needs a PruningAlgorithm, which knows what may '
+                                f'be pruned; the model is {type(model).__name__}')
+            tensors = dict(model.architecture.named_parameters())
+            pruned = {id(tensors[name]) for name in model.mutator.surgery.members if name in tensors}
+            scales = [scale for scale in scales if id(scale) in pruned]
+        bn_sparsity_(scales, 0.0)  # says if there is none
+        self._scales = scales
+        for optimizer in optimizers_of(runner):
+            own = {id(parameter) for group in optimizer.param_groups for parameter in group['params']}
+            mine = [scale for scale in scales if id(scale) in own]
+            if mine:
+                self._handles.append(optimizer.register_step_pre_hook(self._penalty(mine)))
+
+    def _penalty(self, scales: List[Tensor]) -> Any:
+        return lambda optimizer, args, kwargs: bn_sparsity_(scales, self.s)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Log how small the scales have become."""
+        sizes = [scale.detach().abs() for scale in self._scales]
+        count = sum(scale.numel() for scale in sizes)
+        mean = float(sum(scale.sum() for scale in sizes)) / count
+        small = sum(int((scale < 0.01).sum()) for scale in sizes) / count
+        runner.message_hub.update_scalar('train/norm_scale', mean)
+        runner.logger.info(f'norm scales: {mean:.4f} on average, {small:.1%} of {count} below 0.01')
+
+    def after_train(self, runner: Runner) -> None:
+        """Let the optimizers be."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
