@@ -1,0 +1,351 @@
+"""ThiNet: the channels that the next layer needs least. Luo et al., ICCV 2017 (equations 6 and 7, algorithm 1)."""
+import math
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Type
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from .. import ops
+from ..consumers import Consumers
+from ..graph import Member
+from ..registry import CRITERIA
+from ..unit import ChannelUnit
+from .criterion import Calibration, Criterion, CriterionError, channels_first
+
+#: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among
+#: them, by the gradient of the sampled outputs.
+WINDOWED: Tuple[Type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+#: Directions in which kept channels vary less than this share of the most are left alone by the least squares.
+RANK_TOLERANCE = 1e-10
+
+
+@CRITERIA.register_module()
+class ThiNet(Criterion):
+    """A channel's place in the order in which greedy search removes the channels of a unit.
+
+    An output of a layer that reads the unit is ``y = sum_c x_c``, without its bias, where ``x_c`` is what the inputs of
+    class ``c`` contribute. Over sampled outputs ``i``, algorithm 1 starts with the empty set ``T`` and adds, one by
+    one, the class that leaves ``sum_i (sum_{j in T} x_ij)^2`` (equation 6) least. The score is the place in this order
+    over the number of classes, from ``1/C`` (goes first) to 1: a place says nothing about how much is lost, so that
+    layers are comparable and a choice over all layers takes about the same share of each.
+
+    The layers that read a unit are searched together, their errors relative to their own energies: the sum of the
+    squared contributions of everything that the layer reads. Depthwise convolutions have no say, as they add nothing up
+    across channels. A layer that another one computes offsets for is taken as linear, the offsets as given.
+
+    :meth:`adjust` multiplies, in each reading layer, the weights of the classes that stay by the least squares solution
+    of equation 7. Where a layer reads several units that are pruned (a concat), it is solved for all of them at once.
+    It changes weights that the samples were taken with, so that :meth:`calibrate` comes again before the next score.
+
+    Args:
+        positions (int): Output locations sampled in every image and call of a layer; the paper's 10.
+        outputs (int): Random output channels sampled at each location. The paper takes 1 and 10,000 images; with the
+            default of 10 a thousand of them give as many samples, and a few images more samples than a layer has
+            channels, without which least squares means nothing.
+        seed (int): Of the sampling, which has a generator of its own.
+
+    Attributes:
+        grams (dict[str, LayerGram]): Layer -> products of what its inputs contribute.
+    """
+
+    needs_data = True
+
+    def __init__(self, positions: int = 10, outputs: int = 10, seed: int = 0) -> None:
+        super().__init__()
+        if min(positions, outputs) < 1:
+            raise ValueError(f'positions and outputs must be at least 1; they are {positions} and {outputs}')
+        self.positions, self.outputs, self.seed = positions, outputs, seed
+
+    def observe(self, calibration: Calibration) -> None:
+        """Sample outputs of all layers that read units."""
+        self._consumers = Consumers(self.mutator)
+        self.grams: Dict[str, LayerGram] = {}
+        self._samples, self._replaying = Samples(self.positions, self.outputs, self.seed), False
+        names = dict.fromkeys(member.axis.layer for unit in self.mutator.units for member in reading(unit))
+        layers: Dict[str, Any] = {name: self._consumers.layers[name] for name in names}
+        weights = {id(module.weight): name for name, module in layers.items()}
+        with ExitStack() as hooks:
+            for module in self.mutator.model.modules():
+                layer = weights.get(id(getattr(module, 'weight', None)))
+                if layer is not None and type(module) is type(layers[layer]):  # several modules may share a weight
+                    handle = module.register_forward_pre_hook(self._hook(layer), with_kwargs=True)
+                    hooks.callback(handle.remove)
+            for batch in calibration.batches:
+                calibration.loss(batch)
+        for layer, gram in self.grams.items():
+            gram.matrix = gram.matrix.cpu()
+            if not bool(gram.matrix.isfinite().all()):
+                raise CriterionError(f'ThiNet cannot use layer {layer!r}: its inputs or weights are not finite')
+
+    def _hook(self, layer: str) -> Callable[..., None]:
+        def see(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+            if self._replaying:  # a layer inside one whose outputs are sampled by gradients
+                return
+            name = None if args else next(iter(kwargs))
+            x = (args[0] if name is None else kwargs[name]).detach()
+            if isinstance(module, ops.TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
+                x = x.unsqueeze(0)
+            if x.numel():
+                rest = {key: value for key, value in kwargs.items() if key != name}
+                self._sample(layer, module, x, args[1:], rest)
+
+        return see
+
+    def _sample(self, layer: str, module: nn.Module, x: Tensor, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
+        if layer not in self.grams:
+            self.grams[layer] = LayerGram(self._consumers.owners(layer), x.device)
+        add, kind = self.grams[layer].add, running_class(module)
+        if kind in WINDOWED:
+            add_by_windows(module, channels_first(module, x), self._samples, add)
+            return
+        self._replaying = True
+        try:
+            add_by_gradients(module, x, lambda leaf: kind.forward(module, leaf, *args, **kwargs), self._samples, add)
+        finally:
+            self._replaying = False
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return one score for all layers that read the unit: the place in the removal order, over the classes."""
+        start = self._consumers.start[unit.name]
+        numbers: np.ndarray = start + np.flatnonzero(unit.kept)
+        layers = dict.fromkeys(member.axis.layer for member in reading(unit))
+        parts = [self.grams[layer].relative(numbers) for layer in layers if layer in self.grams]
+        if not parts:
+            return []
+        scores = torch.empty(len(numbers), dtype=torch.float64)
+        scores[removal_order(torch.stack(parts).sum(0))] = torch.arange(1.0, len(numbers) + 1).double() / len(numbers)
+        return [scores]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say that no layer that reads the unit ran."""
+        return ('no layer that reads it and adds up its channels ran on the data; leave the unit out (exclude) or take '
+                'a criterion of weights')
+
+    def adjust(self, masks: Dict[str, np.ndarray]) -> None:
+        """Multiply the weights of classes that stay by the solution of equation 7, in all layers that read others.
+
+        Of several solutions it is the one that changes what the classes contribute least, so that a class that was
+        never active keeps its weights.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes will be there.
+
+        Raises:
+            CriterionError: The criterion has seen no data since the weights were last adjusted or cut.
+        """
+        units = [unit for unit in self.mutator.units if (unit.kept & ~masks.get(unit.name, unit.kept)).any()]
+        if not units:
+            return
+        if not self.is_calibrated:
+            raise CriterionError('ThiNet adjusts weights by data, and has seen none since it last did or the model was '
+                                 'cut: call calibrate first')
+        readers: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
+        for unit in units:
+            for member in reading(unit):
+                readers.setdefault(member.axis.layer, []).append((unit, member))
+        for layer, members in readers.items():
+            if layer in self.grams:
+                self._rescale(self.grams[layer], members, masks)
+        self._structure = None
+
+    def _rescale(self, gram: 'LayerGram', members: Sequence[Tuple[ChannelUnit, Member]],
+                 masks: Dict[str, np.ndarray]) -> None:
+        staying = [unit.kept & masks[unit.name] for unit, _ in members]
+        dropped = [unit.kept & ~masks[unit.name] for unit, _ in members]
+
+        def places(classes: Sequence[np.ndarray]) -> Tensor:
+            return gram.places(np.concatenate([self._consumers.start[unit.name] + np.flatnonzero(some)
+                                               for (unit, _), some in zip(members, classes)]))
+
+        weights = rescaling(gram.matrix, places(staying), places(dropped))
+        for (unit, member), some, factors in zip(members, staying, weights.split([int(s.sum()) for s in staying])):
+            tensor = self.tensor(member)
+            index = self.mutator.positions(unit, member)[torch.from_numpy(some[unit.kept])].to(tensor.device)
+            columns = tensor.movedim(member.axis.dim, -1)
+            columns[..., index.reshape(-1)] *= factors.to(tensor).repeat_interleave(index.size(1))
+
+
+class LayerGram:
+    """The products of what the classes of channels that a layer reads contribute to its outputs, summed over samples.
+
+    Args:
+        owners (ndarray[input channels]): Number of the class of each; see :meth:`Consumers.owners`.
+        device (torch.device): To add up on.
+
+    Attributes:
+        numbers (ndarray[G]): Numbers of the classes that the layer reads, ascending; channels of no unit are the last.
+        matrix (Tensor[G, G], float64): ``X^T X`` of the contributions ``X[samples, G]``.
+    """
+
+    def __init__(self, owners: np.ndarray, device: torch.device) -> None:
+        self.numbers, place = np.unique(owners, return_inverse=True)
+        self._place = torch.from_numpy(place).to(device)
+        self.matrix = torch.zeros(len(self.numbers), len(self.numbers), dtype=torch.float64, device=device)
+
+    def add(self, contributions: Tensor) -> None:
+        """Add samples ``Tensor[samples, channels]``; in a grouped layer, one channel for each position in a group."""
+        samples, channels = contributions.shape
+        by_class = torch.zeros(samples, len(self.numbers), dtype=torch.float64, device=contributions.device)
+        by_class.index_add_(1, self._place[:channels], contributions.double())
+        self.matrix += by_class.t() @ by_class
+
+    def places(self, numbers: np.ndarray) -> Tensor:
+        """Return where classes lie in the matrix: ``LongTensor[C]``."""
+        return torch.from_numpy(np.searchsorted(self.numbers, numbers))
+
+    def relative(self, numbers: np.ndarray) -> Tensor:
+        """Return the products ``Tensor[C, C]`` of some classes, by the energy of all that the layer reads."""
+        places = self.places(numbers)
+        return self.matrix[places][:, places] / self.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+class Samples:
+    """Draws outputs of layers, none twice in one call of a layer.
+
+    Args:
+        positions (int): Locations an image; all of them where there are fewer.
+        outputs (int): Output channels a location; all of them where there are fewer.
+        seed (int): Of the draws.
+    """
+
+    def __init__(self, positions: int, outputs: int, seed: int) -> None:
+        self.positions, self.outputs = positions, outputs
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, images: int, channels: int, places: int) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
+        """Yield ``(image, channel, place)``, each ``LongTensor[images, positions]``, once for every output channel."""
+        place = self._choose((images, places), self.positions)
+        channel = self._choose((*place.shape, channels), self.outputs)
+        image = torch.arange(images)[:, None].expand_as(place)
+        for number in range(channel.size(2)):
+            yield image, channel[..., number], place
+
+    def _choose(self, shape: Sequence[int], count: int) -> Tensor:
+        return torch.rand(shape, generator=self._generator).topk(min(count, shape[-1])).indices
+
+
+def reading(unit: ChannelUnit) -> List[Member]:
+    """Return the members of a unit that are the columns of a layer which adds its channels up."""
+    return [member for member in unit.channels.consumers
+            if member.axis.role == 'in' and member.axis.tensor.rpartition('.')[2] == 'weight']
+
+
+def running_class(module: nn.Module) -> Any:
+    """Return the class that defines what a module computes; recording group Fisher information changes nothing."""
+    return next(kind for kind in type(module).__mro__ if kind is not ops.GroupFisherMixin
+                and ('forward' in vars(kind) or '_conv_forward' in vars(kind)))
+
+
+def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tensor], None]) -> None:
+    """Add up weights times inputs in the window of each sampled output.
+
+    Args:
+        module (nn.Module): A convolution or linear layer.
+        x (Tensor[N, C, *]): Its input.
+        samples (Samples): Which outputs.
+        add (Callable): Called with ``Tensor[samples, C / groups]``.
+    """
+    weight, groups = module.weight.detach(), getattr(module, 'groups', 1)
+    windows = sliding_windows(module, x)
+    spatial = windows.dim() - weight.dim()
+    windows = windows.unflatten(1, (groups, -1)).movedim(2, 2 + spatial)
+    sizes = windows.shape[2:2 + spatial]
+    for image, channel, place in samples.draw(len(x), len(weight), math.prod(sizes)):
+        image, channel, group = (index.reshape(-1).to(x.device) for index in (
+            image, channel, channel // (len(weight) // groups)))
+        where = [torch.from_numpy(index).to(x.device) for index in np.unravel_index(place.reshape(-1).numpy(), sizes)]
+        product = windows[(image, group, *where)].double() * weight[channel].double()
+        add(product.reshape(*product.shape[:2], -1).sum(2))
+
+
+def sliding_windows(module: Any, x: Tensor) -> Tensor:
+    """Return what each output of a layer reads, as a view of its padded input.
+
+    Args:
+        module (nn.Module): A convolution or linear layer.
+        x (Tensor[N, C, *]): Its input.
+
+    Returns:
+        Tensor[N, C, *places, *kernel]: ``Tensor[N, C, places]`` of a linear layer.
+    """
+    if isinstance(module, nn.Linear):
+        return x.reshape(*x.shape[:2], -1)
+    kernel, pads = module.weight.shape[2:], []
+    for dim in reversed(range(len(kernel))):
+        if isinstance(module.padding, str):
+            total = module.dilation[dim] * (kernel[dim] - 1) if module.padding == 'same' else 0
+            pads += [total // 2, total - total // 2]
+        else:
+            pads += [module.padding[dim]] * 2
+    x = F.pad(x, pads, 'constant' if module.padding_mode == 'zeros' else module.padding_mode)
+    for dim, (size, stride, dilation) in enumerate(zip(kernel, module.stride, module.dilation), 2):
+        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    return x
+
+
+def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor], samples: Samples,
+                     add: Callable[[Tensor], None]) -> None:
+    """Add up inputs times their gradient of each sampled output: what they contribute, as the layer is linear in them.
+
+    Args:
+        module (nn.Module): The layer; what layers inside it compute is taken as given.
+        x (Tensor[N, C, *] or Tensor[N, *, C]): Its input.
+        forward (Callable): Runs the layer on an input.
+        samples (Samples): Which outputs.
+        add (Callable): Called with ``Tensor[N, C]``.
+    """
+    with ExitStack() as hooks, torch.enable_grad():
+        for child in module.children():
+            hooks.callback(child.register_forward_hook(lambda _, args, out: out.detach()).remove)
+        leaf = x.detach().clone().requires_grad_()
+        out = channels_first(module, forward(leaf))
+        out = out.reshape(*out.shape[:2], -1)
+        for indices in samples.draw(*out.shape):
+            for image, channel, place in zip(*(index.t().to(x.device) for index in indices)):
+                gradient, = torch.autograd.grad(out[image, channel, place].sum(), leaf, retain_graph=True)
+                product = channels_first(module, x.double() * gradient.double())
+                add(product.reshape(*product.shape[:2], -1).sum(2))
+
+
+def removal_order(gram: Tensor) -> Tensor:
+    """Return the channels in the order of algorithm 1, each leaving the least error of all that are left to remove.
+
+    Args:
+        gram (Tensor[C, C]): ``X^T X`` of the contributions ``X[samples, C]``.
+
+    Returns:
+        LongTensor[C]: Which goes first, second...; the first of those that are equal.
+    """
+    products = gram.double().cpu().numpy()
+    increase = products.diagonal().copy()
+    order: List[int] = []
+    while len(order) < len(products):
+        order.append(int(increase.argmin()))
+        increase += 2 * products[order[-1]]
+        increase[order[-1]] = np.inf
+    return torch.tensor(order)
+
+
+def rescaling(gram: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
+    """Return the factors of kept channels that come nearest to what they and dropped ones give (equation 7).
+
+    ``w = argmin sum_i (sum_{c kept or dropped} x_ic - sum_{c kept} w_c x_ic)^2``; of several solutions the one with the
+    least ``sum_i (w_c - 1)^2 x_ic^2``, whatever the scales of the channels.
+
+    Args:
+        gram (Tensor[G, G]): ``X^T X`` of the contributions ``X[samples, G]``.
+        kept (LongTensor[K]): Channels that stay.
+        dropped (LongTensor[D]): Channels that go.
+
+    Returns:
+        Tensor[K]: The factors.
+    """
+    rows = gram[kept]
+    size = rows[:, kept].diagonal().sqrt()
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    correlation = rows[:, kept] / (size[:, None] * size)
+    inverse = torch.linalg.pinv(correlation, rtol=RANK_TOLERANCE, hermitian=True)
+    return 1 + inverse @ (rows[:, dropped].sum(1) / size) / size
