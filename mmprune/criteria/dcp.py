@@ -1,0 +1,261 @@
+"""Discrimination-aware channel pruning: Zhuang et al., NeurIPS 2018."""
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812
+
+from ..registry import CRITERIA
+from ..unit import ChannelUnit
+from .criterion import Calibration, Criterion, CriterionError, channels_first, inputs_seen
+
+#: Strength of the ridge on the auxiliary classifier, without which it has no minimum where classes are separable.
+RIDGE = 1e-3
+EPSILON = 1e-5
+
+
+@CRITERIA.register_module()
+class DCP(Criterion):
+    """The order in which a greedy selection takes the channels that each layer reads (algorithm 2 of the paper).
+
+    A layer with weights ``W`` starts with no channel. Again and again the channels with the largest Frobenius norm of
+    ``dL/dW_k`` join, with the weights that they have in the model, and the weights of those that are there are trained
+    for a few steps. ``L(W) = L_M + discrimination * L_S``: the reconstruction error ``L_M = 1/(2Q) ||O - X * W||^2``
+    against the layer's own outputs, ``Q`` elements, and the cross entropy ``L_S`` of an auxiliary linear classifier on
+    the global average pooling of ``relu(batch_norm(X * W))``. The score of the channel taken after ``p`` of ``K``
+    others is ``1 - p/K``. All units that a layer reads are selected together; channels that belong to none are there
+    from the start. Depthwise convolutions and layers whose inputs are not one row an image have no say.
+
+    Where this differs from the paper: each layer has an auxiliary classifier of its own outputs, where the paper has a
+    few in the whole network; its norm keeps the statistics of the layer's outputs; it is trained once; the network is
+    not fine-tuned. The model stays as it is, and nothing is drawn at random.
+
+    It takes ``K / group * (steps + 1)`` times a forward and backward pass of each layer on the images.
+
+    Args:
+        discrimination (float): Weight of the cross entropy against the reconstruction error, ``lambda`` in the paper;
+            0 leaves the classes out.
+        samples (int): Images that are looked at: the first ones of the batches.
+        group (int, optional): Channels that join at a time; by default a 16th of them. The paper takes 1.
+        steps (int): Training steps after each selection.
+        lr (float): Learning rate of Adam, in root mean squares of the layer's weights.
+        combine (str): See :class:`Criterion`; here of the layers that read a unit.
+        normalize (str): See :class:`Criterion`.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    needs_data = True
+
+    def __init__(self, discrimination: float = 1.0, samples: int = 64, group: Optional[int] = None, steps: int = 5,
+                 lr: float = 0.01, combine: str = 'mean', normalize: str = 'none') -> None:
+        super().__init__(combine, normalize)
+        for option, value, least in (('discrimination', discrimination, 0), ('samples', samples, 2), ('lr', lr, 0),
+                                     ('group', 1 if group is None else group, 1), ('steps', steps, 0)):
+            if value < least:
+                raise ValueError(f'{option} is {value}; it must be {least} or more')
+        self.discrimination, self.samples, self.group = discrimination, samples, group
+        self.steps, self.lr = steps, lr
+
+    def observe(self, calibration: Calibration) -> None:
+        """Select the channels of each layer in turn; the data is gone through once a layer, as far as needed.
+
+        Raises:
+            CriterionError: The calibration has no labels.
+        """
+        if calibration.labels is None:
+            raise CriterionError('DCP keeps the channels that tell classes apart, and the calibration data has no '
+                                 'labels: give Calibration(labels=...), or take another criterion')
+        self.scores: Dict[str, List[Tensor]] = {unit.name: [] for unit in self.mutator.units}
+        layers = dict.fromkeys(member.axis.tensor for unit in self.mutator.units for member in unit.channels.members
+                               if member.axis.role == 'in')
+        for weight in layers:
+            layer, _, attribute = weight.rpartition('.')
+            module = self.mutator.model.get_submodule(layer)
+            if attribute == 'weight' and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+                pieces = self._pieces(layer, module, calibration)
+                if pieces:
+                    self._score_layer(weight, module, pieces)
+
+    def _pieces(self, layer: str, module: nn.Module, calibration: Calibration) -> List[Tuple[Tensor, Tensor]]:
+        """Return inputs ``Tensor[N, *]`` of a layer with their labels ``LongTensor[N]``, call by call."""
+        assert calibration.labels is not None
+        pieces: List[Tuple[Tensor, Tensor]] = []
+        seen: List[Tuple[int, Tensor]] = []
+        images = 0
+        dtype = torch.float64 if next(module.parameters()).dtype == torch.float64 else torch.float32
+
+        def see(name: str, x: Tensor) -> None:
+            seen.append((len(x), x[:self.samples].to(dtype, copy=True)))
+
+        with inputs_seen({layer: module}, see):
+            for batch in calibration.batches:
+                seen.clear()
+                calibration.loss(batch)
+                labels = calibration.labels(batch)
+                room = self.samples - images
+                for rows, x in seen:
+                    if rows != len(labels):
+                        return []
+                    x = x[:room].movedim(1, -1) if isinstance(module, nn.Linear) else x[:room]
+                    pieces.append((x, labels[:room].to(x.device)))
+                images += len(labels)
+                if images >= self.samples:
+                    break
+        return pieces
+
+    def _score_layer(self, weight: str, module: nn.Module, pieces: List[Tuple[Tensor, Tensor]]) -> None:
+        """Give the units that a layer reads its scores."""
+        members = [(unit, member) for unit, member in self.mutator.surgery.members[weight] if member.axis.role == 'in']
+        dim = members[0][1].axis.dim
+        task = LayerTask(module, dim, pieces, self.discrimination)
+        owner = torch.full((task.weight.size(dim),), -1, device=task.weight.device)
+        rows, count = {}, 0
+        for unit, member in members:
+            columns = self.mutator.positions(unit, member).to(owner.device)
+            rows[unit.name] = slice(count, count + len(columns))
+            owner[columns] = torch.arange(count, count + len(columns), device=owner.device)[:, None]
+            count += len(columns)
+        with torch.enable_grad():
+            order = select(task, owner, count, self.group or -(-count // 16), self.steps, self.lr)
+        score = torch.empty(count, dtype=task.weight.dtype, device=owner.device)
+        score[order] = 1 - torch.arange(count, dtype=score.dtype, device=owner.device) / count
+        for name, part in rows.items():
+            self.scores[name].append(score[part])
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the scores of each layer that reads the unit."""
+        return self.scores[unit.name]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say that no layer reads the unit image by image."""
+        return ('no conv or linear layer reads it once for each labelled image; leave the unit out (exclude) or take '
+                'another criterion')
+
+
+class Outputs(NamedTuple):
+    """What a layer makes of some inputs.
+
+    Attributes:
+        x (Tensor[N, *]): The inputs.
+        labels (LongTensor[N]): Their classes.
+        target (Tensor[N, C, *]): The outputs, without the bias.
+    """
+
+    x: Tensor
+    labels: Tensor
+    target: Tensor
+
+
+class LayerTask:
+    """The joint loss of a layer: its reconstruction error, and the classes that can be read from its outputs.
+
+    Args:
+        module (nn.Module): A conv or linear layer; it is not changed.
+        dim (int): The axis of its weight that its inputs lie on.
+        pieces (list[tuple[Tensor[N, *], LongTensor[N]]]): Inputs with labels.
+        discrimination (float): Weight of the cross entropy.
+
+    Attributes:
+        weight (Tensor): A copy of the layer's, in the dtype of the inputs.
+    """
+
+    def __init__(self, module: nn.Module, dim: int, pieces: List[Tuple[Tensor, Tensor]], discrimination: float) -> None:
+        self.module, self.dim, self.discrimination = module, dim, discrimination
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        self.weight = weight.detach().to(pieces[0][0].dtype, copy=True)
+        with torch.no_grad():
+            self.calls = [Outputs(x, labels, self._forward(x, self.weight)) for x, labels in pieces]
+        outputs = torch.cat([call.target.transpose(0, 1).flatten(1) for call in self.calls], 1)
+        self.mean, self.deviation = outputs.mean(1), (outputs.var(1, unbiased=False) + EPSILON).sqrt()
+        self.elements = outputs.numel()
+        self.labels = torch.cat([labels for _, labels in pieces])
+        self.classifier = self._train_classifier() if discrimination else None
+
+    def _forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        bias: Optional[Tensor] = getattr(self.module, 'bias', None)
+        replaced = {'weight': weight} if bias is None else {'weight': weight, 'bias': bias.new_zeros(
+            bias.shape, dtype=x.dtype)}
+        out: Tensor = functional_call(self.module, replaced, x)
+        return channels_first(self.module, out)
+
+    def _pooled(self, out: Tensor) -> Tensor:
+        """Return ``Tensor[N, C]``, the features of the auxiliary classifier."""
+        shape = (-1, *[1] * (out.dim() - 2))
+        normal = F.relu((out - self.mean.view(shape)) / self.deviation.view(shape))
+        return normal.flatten(2).mean(2) if out.dim() > 2 else normal
+
+    def _train_classifier(self) -> Tuple[Tensor, Tensor]:
+        """Return the weight ``Tensor[classes, C]`` and bias of the best linear classifier of the layer's outputs."""
+        features = torch.cat([self._pooled(call.target) for call in self.calls])
+        classes = int(self.labels.max()) + 1
+        weight = features.new_zeros(classes, features.size(1), requires_grad=True)
+        bias = features.new_zeros(classes, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=50, line_search_fn='strong_wolfe')
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = F.cross_entropy(F.linear(features, weight, bias), self.labels)
+            value = value + RIDGE / 2 * weight.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)  # type: ignore[arg-type]
+        return weight.detach(), bias.detach()
+
+    def loss(self, weight: Tensor) -> Tensor:
+        """Return the joint loss ``Tensor[]`` of a weight."""
+        value = weight.new_zeros(())
+        for x, labels, target in self.calls:
+            out = self._forward(x, weight)
+            value = value + (out - target).square().sum() / (2 * self.elements)
+            if self.classifier is not None:
+                entropy = F.cross_entropy(F.linear(self._pooled(out), *self.classifier), labels, reduction='sum')
+                value = value + self.discrimination * entropy / len(self.labels)
+        return value
+
+
+def select(task: LayerTask, owner: Tensor, count: int, group: int, steps: int, lr: float) -> Tensor:
+    """Select channels greedily by the norm of the loss's gradient (algorithm 2).
+
+    Args:
+        task (LayerTask): The loss of a layer.
+        owner (LongTensor[columns]): The class of each index on the input axis of the weight; -1 is always there.
+        count (int): Classes.
+        group (int): Classes that join at a time.
+        steps (int): Training steps after each selection.
+        lr (float): Learning rate, in root mean squares of the weight.
+
+    Returns:
+        LongTensor[count]: The classes in the order of their selection.
+    """
+    weight = task.weight.clone().requires_grad_()
+    lr = lr * float(task.weight.square().mean().sqrt())
+    shape = [1] * weight.dim()
+    shape[task.dim] = -1
+    order: List[int] = []
+    there = owner < 0
+    while len(order) < count:
+        mask = there.to(weight.dtype).view(shape)
+        restricted = (weight.detach() * mask).requires_grad_()
+        gradient, = torch.autograd.grad(task.loss(restricted), restricted)
+        squares = gradient.square().movedim(task.dim, 0).flatten(1).sum(1)
+        norm = squares.new_zeros(count).index_add_(0, owner[owner >= 0], squares[owner >= 0])
+        norm[order] = -1.0
+        order += norm.sort(descending=True, stable=True).indices[:min(group, count - len(order))].tolist()
+        there = there | torch.isin(owner, torch.tensor(order, device=owner.device))
+        if len(order) < count:
+            _train(task, weight, there.to(weight.dtype).view(shape), steps, lr)
+    return torch.tensor(order, device=owner.device)
+
+
+def _train(task: LayerTask, weight: Tensor, mask: Tensor, steps: int, lr: float) -> None:
+    """Train the part of a weight that is there, in place."""
+    optimizer = torch.optim.Adam([weight], lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        task.loss(weight * mask).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
