@@ -10,13 +10,17 @@ from mmengine.config import Config, DictAction
 
 from .checkpoint import CheckpointError
 from .choice import PatternError
+from .criteria.criterion import CriterionError
 from .figure import PictureError
 from .from_config import read_config
 from .mutator import NoPrunableUnitError
+from .pruning_target import TargetError
+from .slimming_schema import SchemaError
 from .structure import StructureError, write_text
 
 #: Mistakes of a user: the message is all that he needs.
-USER_ERRORS = (CheckpointError, StructureError, PatternError, NoPrunableUnitError, PictureError, FileNotFoundError)
+USER_ERRORS = (CheckpointError, StructureError, PatternError, NoPrunableUnitError, PictureError, SchemaError,
+               TargetError, CriterionError, FileNotFoundError)
 #: Arguments at the top of a config -> the key that they end up in.
 ARGUMENTS = {
     'pretrained_path': 'model.architecture.init_cfg.checkpoint', 'interval': 'model.interval',

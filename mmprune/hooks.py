@@ -47,7 +47,9 @@ class PruningStructureHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Log the structure at the start; write it where the model is already pruned."""
-        structure = structure_of(unwrapped(runner))
+        model = unwrapped(runner)
+        # a model that is pruned for the second time is not pruned yet
+        structure = None if isinstance(model, PruningAlgorithm) else structure_of(model)
         if structure is not None and dist.is_main_process():
             path = os.path.join(runner.work_dir, FIX_SUBNET_JSON)
             write_structure(structure, path)

@@ -62,8 +62,11 @@ def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int =
 def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[dict, str],  # noqa: N802
                               divisor: int = 1, demo_input: Optional[dict] = None,
                               data_preprocessor: Optional[dict] = None, mutate_linear: bool = False,
-                              include: Optional[Patterns] = None, exclude: Optional[Patterns] = None) -> nn.Module:
+                              include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
+                              init_cfg: Optional[dict] = None) -> nn.Module:
     """Build a pruned model from its structure, ready to load a finetuned checkpoint and to be exported.
+
+    It can also be the dense model of another prune run, which prunes it further.
 
     Args:
         architecture (dict or nn.Module): The dense model.
@@ -75,6 +78,8 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
         mutate_linear (bool): As in the prune run: whether linear layers have units too.
         include (str or list[str], optional): As in the prune run: patterns of the layers that it pruned.
         exclude (str or list[str], optional): As in the prune run: patterns of the layers that it left.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)``: the finetuned checkpoint that another
+            prune run starts from.
 
     Returns:
         nn.Module: The architecture with the widths of ``fix_subnet``.
@@ -90,9 +95,12 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     mutator.prepare(module, proven=structure)
     mutator.apply_structure(structure)
     model = make_static(module, mutator)
+    if init_cfg is not None:
+        model.init_cfg = init_cfg  # type: ignore[assignment]
     object.__setattr__(model, '_mutator', mutator)  # no child: the state dict stays that of the architecture
     object.__setattr__(model, '_divisor', divisor)
-    object.__setattr__(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))
+    if not hasattr(model, '_own_switch_to_deploy'):  # else it was pruned before
+        object.__setattr__(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))
     model.switch_to_deploy = types.MethodType(_switch_to_deploy, model)
     # whoever loads it: mmengine's loader only logs what does not fit
     model._register_load_state_dict_pre_hook(_refuse_what_does_not_fit, with_module=True)

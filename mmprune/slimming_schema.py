@@ -1,0 +1,163 @@
+"""The pruning schema of Network Slimming: which norm decides about the channels of each layer, as a file to edit.
+
+The format is that of pytorch-network-slimming: ``prefix`` (of all names), ``modules`` (conv and linear layers with the
+norm before and the norm behind them, empty where there is none), ``shortcuts`` (norms whose channels stay or go
+together, with ``or`` to keep a channel that one of them keeps, ``and`` to keep what all of them keep).
+"""
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
+
+from torch import nn
+
+from .graph import CoupledChannels
+from .mutator import ChannelMutator
+from .sparsity import NORMS
+from .structure import nearest, write_text
+from .trace import Axis
+
+Schema = Dict[str, Any]
+METHODS = ('or', 'and')
+
+
+class SchemaError(ValueError):
+    """A schema is not one, or does not fit the model; the message says where."""
+
+
+class Say(NamedTuple):
+    """Which norms decide about a unit, and how.
+
+    Attributes:
+        norms (list[str]): Names of the norms.
+        method (str): ``or`` or ``and``.
+    """
+
+    norms: List[str]
+    method: str
+
+
+def norms_of(model: nn.Module, channels: CoupledChannels) -> List[Axis]:
+    """Return the axes of the scales of the norms that channels pass, in the order of the forward pass."""
+    return [member.axis for member in channels.members if member.axis.tensor.endswith('.weight')
+            and isinstance(model.get_submodule(member.axis.layer), NORMS)]
+
+
+def make_schema(mutator: ChannelMutator, prefix: str = '') -> Schema:
+    """Return the schema of a model: what Network Slimming does when nobody edits it.
+
+    Args:
+        mutator (ChannelMutator): Prepared on the model.
+        prefix (str): What all names begin with, such as ``backbone.``; layers elsewhere are left out.
+
+    Returns:
+        dict: ``prefix``, ``modules``, ``shortcuts``.
+
+    Raises:
+        SchemaError: No layer has the prefix.
+    """
+    model = mutator.model
+    layers: Dict[str, Dict[str, str]] = {}
+    shortcuts = []
+    for unit in mutator.units:
+        norms = norms_of(model, unit.channels)
+        producer, norm = '', ''
+        for member in unit.channels.members:  # in the order of the forward pass
+            layer, role = member.axis.layer, member.axis.role
+            if any(member.axis is axis for axis in norms):
+                norm = layer
+                if producer and not layers[producer]['next_bn']:
+                    layers[producer]['next_bn'] = norm
+            if role in ('in', 'depthwise'):
+                layers.setdefault(layer, dict(prev_bn='', next_bn=''))['prev_bn'] = norm
+            if role in ('out', 'depthwise'):
+                producer = layer
+                layers.setdefault(layer, dict(prev_bn='', next_bn=''))
+        if len(norms) > 1:
+            shortcuts.append([axis.layer for axis in norms])
+    calls = [call.layer for call in mutator.complexity.graph.calls]
+    place = {name: calls.index(name) for name in layers}
+    inside = [{'name': name[len(prefix):], **{key: norm[len(prefix):] for key, norm in entry.items()}}
+              for name, entry in sorted(layers.items(), key=lambda item: place[item[0]]) if name.startswith(prefix)]
+    if not inside:
+        raise SchemaError(f'prefix is {prefix!r}, and no layer of a unit begins with it')
+    return dict(prefix=prefix, modules=inside, shortcuts=[
+        dict(names=[name[len(prefix):] for name in names], method='or') for names in shortcuts
+        if all(name.startswith(prefix) for name in names)])
+
+
+def write_schema(schema: Schema, path: Union[str, 'os.PathLike[str]']) -> None:
+    """Write a schema as json; the file appears whole or not at all."""
+    write_text(json.dumps(schema, indent=2) + '\n', path)
+
+
+def read_schema(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Schema:
+    """Return a schema from a dict or the path of a json file.
+
+    Raises:
+        SchemaError: The file is missing or no schema.
+    """
+    if isinstance(source, Mapping):
+        schema: Any = dict(source)
+    else:
+        try:
+            schema = json.loads(Path(source).read_text(encoding='utf-8'))
+        except FileNotFoundError:
+            raise SchemaError(f'schema: there is no file {str(source)!r}; tools/pruning/write_schema.py writes '
+                              'one') from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise SchemaError(f'schema: {str(source)!r} is not json ({error})') from None
+    if not isinstance(schema, dict) or not isinstance(schema.get('modules'), list):
+        raise SchemaError('schema: it must be an object with "prefix", "modules" (a list) and "shortcuts"')
+    for number, entry in enumerate(schema['modules']):
+        if not isinstance(entry, dict) or 'name' not in entry:
+            raise SchemaError(f'schema: modules[{number}] is {entry!r}; it must have "name", "prev_bn" and "next_bn"')
+    for number, entry in enumerate(schema.get('shortcuts', [])):
+        if not isinstance(entry, dict) or not isinstance(entry.get('names'), list):
+            raise SchemaError(f'schema: shortcuts[{number}] is {entry!r}; it must have "names" and "method"')
+        if entry.get('method', 'or') not in METHODS:
+            raise SchemaError(f'schema: the method of shortcuts[{number}] is {entry["method"]!r}'
+                              f'{nearest(entry["method"], METHODS)}; it must be "or" or "and"')
+    return schema
+
+
+def say_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, Say]:
+    """Return which norms decide about each unit by a schema; units that it leaves out have no entry.
+
+    A unit is left out where a layer that produces it is not among the modules or has no ``next_bn``, and where several
+    norms scale it but no shortcut says how they decide together.
+
+    Raises:
+        SchemaError: A name is not that of a layer or norm of the model, or a shortcut joins norms that are not coupled.
+    """
+    prefix = schema.get('prefix', '')
+    next_norm = {prefix + entry['name']: entry.get('next_bn', '') for entry in schema['modules']}
+    shortcuts = [Say([prefix + name for name in entry['names']], entry.get('method', 'or'))
+                 for entry in schema.get('shortcuts', [])]
+    modules = dict(mutator.model.named_modules())
+    for name in [*next_norm, *(prefix + norm for norm in next_norm.values() if norm),
+                 *(name for shortcut in shortcuts for name in shortcut.norms)]:
+        if name not in modules:
+            raise SchemaError(f'schema: the model has no module {name!r}{nearest(name, list(modules))}')
+    says: Dict[str, Say] = {}
+    joined: List[Say] = []
+    for unit in mutator.units:
+        own = [axis.layer for axis in norms_of(mutator.model, unit.channels)]
+        shortcut = _shortcut(own, shortcuts)
+        joined += [] if shortcut is None else [shortcut]
+        if not own or any(not next_norm.get(member.axis.layer) for member in unit.channels.producers):
+            continue
+        if len(own) == 1:
+            says[unit.name] = Say(own, 'or')
+        elif shortcut is not None:
+            says[unit.name] = shortcut
+    wrong = [shortcut for shortcut in shortcuts if shortcut not in joined and len(shortcut.norms) > 1]
+    if wrong:
+        raise SchemaError(f'schema: the shortcut of {", ".join(wrong[0].norms)} joins norms whose channels do not go '
+                          'together in this model')
+    return says
+
+
+def _shortcut(norms: List[str], shortcuts: List[Say]) -> Optional[Say]:
+    """Return the first shortcut all of whose norms are among those of a unit."""
+    return next((one for one in shortcuts if one.norms and set(one.norms) <= set(norms)), None)
