@@ -94,7 +94,18 @@ class Surgery:
             masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
             where (Callable, optional): Only the members of units for which it is true.
         """
-        dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
+        for (name, dim), (tensor, index) in self.dropped(masks, where).items():
+            tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)
+
+    def dropped(self, masks: Mapping[str, np.ndarray],
+                where: Optional[Callable[[Member], bool]] = None) -> Dict[Tuple[str, int], Tuple[Tensor, Tensor]]:
+        """Return (tensor name, axis) -> the tensor and the present indices that :meth:`cut` would remove.
+
+        Args:
+            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
+            where (Callable, optional): Only the members of units for which it is true.
+        """
+        found: Dict[Tuple[str, int], List[np.ndarray]] = {}
         for name, members in self.members.items():
             for unit, member in members:
                 gone = unit.kept & ~masks.get(unit.name, unit.kept)
@@ -102,12 +113,10 @@ class Surgery:
                     layout = self.layout(name)[member.axis.dim]
                     original = member.index[gone].reshape(-1)
                     index = np.asarray(np.searchsorted(layout, original))
-                    dropped.setdefault((name, member.axis.dim), []).append(index)
-        owners = _owners(self.model, {name for name, _ in dropped})
-        for (name, dim), parts in dropped.items():
-            tensor, _ = owners[name]
-            zeros = torch.from_numpy(np.concatenate(parts)).to(tensor.device)
-            tensor.detach().index_fill_(dim, zeros, 1.0 if name.endswith('running_var') else 0.0)
+                    found.setdefault((name, member.axis.dim), []).append(index)
+        owners = _owners(self.model, {name for name, _ in found})
+        return {(name, dim): (owners[name][0], torch.from_numpy(np.concatenate(parts)).to(owners[name][0].device))
+                for (name, dim), parts in found.items()}
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices: original index, or a fraction above it for padding."""

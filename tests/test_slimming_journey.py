@@ -1,4 +1,4 @@
-"""Network Slimming as its users know it: sparsity training, prune, save, finetune, a fresh model, prune again, deploy."""
+"""Network Slimming as its users know it: sparsity training, prune, finetune, a fresh model, prune again, deploy."""
 import copy
 import json
 import subprocess
@@ -264,5 +264,6 @@ def test_tool_writes_a_schema(tmp_path):
                            'backbone.', '--out', str(out)], cwd=ROOT, capture_output=True, text=True, check=True)
     schema = json.loads(out.read_text())
     assert f'{len(schema["modules"])} modules, {len(schema["shortcuts"])} shortcuts' in done.stdout
-    assert schema['prefix'] == 'backbone.' and schema['modules'][0]['name'] == 'conv1'
+    assert schema['prefix'] == 'backbone.'
+    assert schema['modules'][0]['name'] == 'conv1'
     assert [len(shortcut['names']) for shortcut in schema['shortcuts']] == [3, 3]

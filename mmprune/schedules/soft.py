@@ -7,19 +7,24 @@ from mmengine.runner import Runner
 from ..choice import PatternError, Patterns, layers_of, matches
 from ..graph import Member
 from ..plan import Plan
+from ..pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
 from ..structure import nearest
 from .schedule import PruningSchedule
+
+#: Shift of a norm whose filter is zero, at least.
+LIFTED = 0.01
 
 
 @HOOKS.register_module()
 class SoftPruningHook(PruningSchedule):
     """Set the least filters to zero every few epochs, and let them recover in training; at the end cut for real.
 
-    What becomes zero is what produces a channel: its filters and biases, and shift and mean of its norm. The norm's
-    scale and the layers that read the channel stay, so that gradients reach the filters. The zeroed model computes what
-    the cut one does wherever zero passes the activation as zero; at the end the reading layers are zeroed too, which
-    holds for any.
+    What becomes zero are the filters that produce a channel. Their norm and the layers that read the channel stay, so
+    that gradients reach the filters. Unlike in the authors' code, a shift (or bias) that is not positive is lifted to a
+    small positive value: behind a ReLU such a filter would get no gradient and stay zero for ever, all of them in a
+    network from scratch. What is left of the channel then, a constant, is masked where layers read it while the run
+    validates, and before the cut: both compute the same, whatever the activation.
 
     Args:
         rate_norm (float): Share of the filters of a layer that the norm lets pass (1: all).
@@ -53,10 +58,14 @@ class SoftPruningHook(PruningSchedule):
         self.layers = [layers] if isinstance(layers, str) else layers
         self.numbers = None if layer_begin is None else range(layer_begin, int(layer_end or 0) + 1, layer_inter)
 
+    def bind(self, algorithm: PruningAlgorithm) -> None:
+        """Say whose units are scored and cut, and find the layers to prune."""
+        super().bind(algorithm)
+        self._only = self._chosen()
+
     def before_train(self, runner: Runner) -> None:
         """Zero for the first time, also a model from scratch."""
         super().before_train(runner)
-        self._only = self._chosen()
         if runner.iter == 0:
             self.zero(runner)
 
@@ -67,7 +76,7 @@ class SoftPruningHook(PruningSchedule):
 
     def after_train(self, runner: Runner) -> None:
         """Cut what is zero, and write the results."""
-        masks = {name: np.array(mask, dtype=bool) for name, mask in self.state['masks'].items()}
+        masks = self.masks()
         self.algorithm.mutator.surgery.mask(masks)
         self.cut(runner, Plan(masks, {}, {}))
         self.save(runner)
@@ -77,7 +86,27 @@ class SoftPruningHook(PruningSchedule):
         masks = self.plan(runner).masks
         # the cut at the end takes these: scored again, filters that are zero by now compare otherwise
         self.state['masks'] = {name: mask.tolist() for name, mask in masks.items()}
-        self.algorithm.mutator.surgery.mask(masks, produces)
+        surgery = self.algorithm.mutator.surgery
+        surgery.mask(masks, lambda member: member.axis.role in ('out', 'depthwise'))
+        for tensor, index in surgery.dropped(masks, is_shift).values():
+            shift = tensor.detach()
+            shift[index] = shift[index].clamp_min(LIFTED)
+
+    def masks(self) -> Dict[str, np.ndarray]:
+        """Return unit name -> which classes are not zero."""
+        return {name: np.array(mask, dtype=bool) for name, mask in self.state['masks'].items()}
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Mask the channels where layers read them."""
+        dropped = self.algorithm.mutator.surgery.dropped(self.masks(), reads)
+        self._read = [(tensor.detach(), tensor.detach().clone()) for tensor, _ in dropped.values()]
+        self.algorithm.mutator.surgery.mask(self.masks(), reads)
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Let training go on with the layers as they were."""
+        for tensor, before in self._read:
+            tensor.copy_(before)
+        self._read = []
 
     def only(self) -> Optional[Collection[str]]:
         """Return the units all of whose producers are chosen."""
@@ -105,7 +134,11 @@ class SoftPruningHook(PruningSchedule):
         return found
 
 
-def produces(member: Member) -> bool:
-    """Tell whether a member is part of what makes a channel: filters and biases, shift and mean of a norm."""
-    role, name = member.axis.role, member.axis.tensor
-    return role in ('out', 'depthwise') or (role == 'affine' and name.endswith(('.bias', '.running_mean')))
+def is_shift(member: Member) -> bool:
+    """Tell whether a member of a unit is the shift of a norm or the bias of a layer."""
+    return member.axis.role == 'affine' and member.axis.tensor.endswith('.bias')
+
+
+def reads(member: Member) -> bool:
+    """Tell whether a member of a unit is what reads it."""
+    return member.axis.role == 'in'
