@@ -74,12 +74,12 @@ class ExampleInputs:
     def for_trial(self) -> List['ExampleInputs']:
         """Return inputs for the trial cut: these, and where they hold one sample also two of it."""
         rows = {len(tensor) for tensor in output_tensors(self.inputs) if tensor.dim()}
-        return [self, ExampleInputs(_mapped(self.inputs, _twice))] if rows == {1} else [self]
+        return [self, ExampleInputs(mapped(self.inputs, _twice))] if rows == {1} else [self]
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
         like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), torch.zeros(()))
-        inputs = _mapped(self.inputs, lambda tensor: tensor.to(
+        inputs = mapped(self.inputs, lambda tensor: tensor.to(
             like.device, like.dtype if tensor.is_floating_point() else tensor.dtype))
         if isinstance(inputs, Mapping):
             return model(**inputs)
@@ -92,12 +92,16 @@ def _twice(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor]) if tensor.dim() else tensor
 
 
-def _mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    """Return nested lists, tuples and dicts with a function of every tensor in its place."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, function) for key, item in value.items()}
-    return type(value)(_mapped(item, function) for item in value) if isinstance(value, (list, tuple)) else value
+        return {key: mapped(item, function) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    items = [mapped(item, function) for item in value]
+    return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
 
 
 def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:

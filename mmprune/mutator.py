@@ -1,11 +1,12 @@
 """The channel mutator: all units of a model, their present structure, and the surgery that makes it real."""
 import math
-from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import torch
 from torch import nn
 
+from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .graph import ChannelGraph, CoupledChannels, Member, build_graph
@@ -88,6 +89,9 @@ class ChannelMutator(nn.Module):
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
                                       + '\n  '.join(lines or ['it calls no conv or linear layer']))
         self.surgery = Surgery(model, self.units)
+        self.removed: List[Any] = []
+        self._order = [unit.name for unit in self.units]
+        self._blocks: Optional[List[Block]] = None
 
     def _freeze(self, reasons: Mapping[str, str]) -> None:
         """Move units to the frozen channels, by name with a reason."""
@@ -104,8 +108,9 @@ class ChannelMutator(nn.Module):
 
     @property
     def structure(self) -> Structure:
-        """Unit name -> channels of the first producer at present."""
-        return {unit.name: unit.current_width for unit in self.units}
+        """Unit name -> channels of the first producer at present; 0 where a whole block was removed."""
+        widths = {unit.name: unit.current_width for unit in [*self.units, *self.removed]}
+        return {name: widths[name] for name in self._order}
 
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
@@ -120,7 +125,21 @@ class ChannelMutator(nn.Module):
     @property
     def kept(self) -> Dict[str, np.ndarray]:
         """Unit name -> 0/1 vector of the first producer's original width."""
-        return {unit.name: unit.kept_channels for unit in self.units}
+        vectors = {unit.name: unit.kept_channels for unit in [*self.units, *self.removed]}
+        return {name: vectors[name] for name in self._order}
+
+    @property
+    def blocks(self) -> List[Block]:
+        """Residual blocks that can be removed as a whole; their units may have 0 channels."""
+        if self._blocks is None:
+            self._blocks = find_blocks(self.model, self.units, self.frozen, self.demo_input)
+        return self._blocks
+
+    def _removable(self, structure: Mapping[str, Any]) -> Set[str]:
+        """Return the units that may have no channels, as far as a structure asks for it."""
+        if 0 not in structure.values():
+            return set()
+        return {unit.name for unit in self.removed} | {name for block in self.blocks for name in block.units}
 
     def apply_structure(self, structure: Mapping[str, Union[int, Sequence[int]]],
                         optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
@@ -136,12 +155,14 @@ class ChannelMutator(nn.Module):
         Raises:
             StructureError: The structure does not fit the model.
         """
-        structure = relocate(structure, [unit.name for unit in self.units])
-        counts = {name: len(set(value)) if isinstance(value, (list, tuple)) else value
+        structure = relocate(structure, self._order)
+        counts = {name: len({repr(one) for one in value}) if isinstance(value, (list, tuple)) else value
                   for name, value in structure.items()}
-        check_structure(counts, self.units, frozen={channels.name: channels.frozen for channels in self.frozen})
+        units = [*self.units, *self.removed]
+        check_structure(counts, units, frozen={channels.name: channels.frozen for channels in self.frozen},
+                        removable=self._removable(counts))
         masks = {}
-        for unit in self.units:
+        for unit in units:
             value = structure[unit.name]
             if isinstance(value, int):
                 masks[unit.name] = np.arange(len(unit.kept)) < value // unit.multiplicity
@@ -155,11 +176,53 @@ class ChannelMutator(nn.Module):
 
         Args:
             masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall be there. Classes that were
-                dropped before come back as zeros.
+                dropped before come back as zeros. None at all in the units of a block removes it.
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
             padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
+
+        Raises:
+            StructureError: A unit is left without channels that is not in a block, or not all of its block; or one has
+                channels again whose block was removed.
         """
-        self.surgery.cut(masks, optimizers, padding)
+        for block in self._emptied(masks):
+            self._remove(block)
+        gone = {unit.name for unit in self.removed}
+        self.surgery.cut({name: mask for name, mask in masks.items() if name not in gone}, optimizers, padding)
+
+    def mask(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Set to zero what :meth:`cut` would remove; the model keeps its shape and computes what the cut one would."""
+        for block in self._emptied(masks):
+            switch_off(self.model, block.ending)
+        self.surgery.mask(masks)
+
+    def _emptied(self, masks: Mapping[str, np.ndarray]) -> List[Block]:
+        """Return the blocks all of whose units have no channel by some masks."""
+        removed = {unit.name for unit in self.removed}
+        again = [name for name in removed if name in masks and masks[name].any()]
+        if again:
+            raise StructureError(f'unit {again[0]!r} has channels again, but its block was removed')
+        empty = {name for name, mask in masks.items() if name not in removed and not np.any(mask)}
+        if not empty:
+            return []
+        found = [block for block in self.blocks if empty.issuperset(block.units)]
+        left = empty - {name for block in found for name in block.units}
+        if left:
+            raise StructureError(f'unit {sorted(left)[0]!r} is left without channels; only a residual block can be '
+                                 'removed, with all of its units')
+        return found
+
+    def _remove(self, block: Block) -> None:
+        gone = remove(self.model, block)
+        inside = [unit for unit in self.units if unit.name in block.units]
+        for unit in inside:
+            unit.kept = np.zeros_like(unit.kept)
+        self.removed += inside
+        self.units = [unit for unit in self.units if unit.name not in block.units]
+        self._blocks = [other for other in self.blocks if other is not block]
+        for channels in [*(unit.channels for unit in self.units), *self.frozen]:
+            channels.forget(gone)
+        before, self.surgery = self.surgery, Surgery(self.model, self.units)
+        self.surgery.gone = before.gone | set(gone)
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
@@ -199,8 +262,9 @@ class ChannelMutator(nn.Module):
         vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}
         if not vectors:
             return None
-        check_structure({name: int(vector.sum()) for name, vector in vectors.items()}, self.units, source)
-        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in self.units}
+        units, counts = [*self.units, *self.removed], {name: int(vector.sum()) for name, vector in vectors.items()}
+        check_structure(counts, units, source, removable=self._removable(counts))
+        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units}
 
 
 def _vector(unit: ChannelUnit, channels: Sequence[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ class Plan(NamedTuple):
 
     Attributes:
         masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
-        held (dict[str, int]): Unit name -> classes that a floor keeps, though others with a higher score go.
+        held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score go.
         skipped (dict[str, str]): Unit name -> why the criterion could not score it.
     """
 
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
     def notes(self) -> List[str]:
         """Return a line for each unit that stays wider than its scores alone would have it."""
-        return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio)'
+        return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
                   for name, count in self.held.items()),
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 

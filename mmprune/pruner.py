@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .choice import Patterns
 from .criteria.criterion import Calibration, Criterion
+from .demo_input import mapped
 from .mutator import ChannelMutator
 from .plan import Plan, make_plan
 from .pruning_target import PruningTarget, TargetError
@@ -35,6 +36,8 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
     """
     if isinstance(criterion, Criterion):
         built = criterion
+    elif not isinstance(criterion, (str, Mapping)):
+        raise ValueError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
     else:
         cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
         name = str(cfg.get('type')).rpartition('.')[2]
@@ -95,9 +98,10 @@ class Pruner:
         if self.target is not None:  # a pattern without a match is better known now
             self.target.chosen_units(self.mutator), self.target.levels_of(self.mutator)
         self.plan: Optional[Plan] = None
+        self._masked: Optional[Plan] = None
+        self._waiting = [unit.name for unit in self.mutator.units]
         self._calibration: Optional[Calibration] = None
         self._stages: List[StageResult] = []
-        self._is_masked = False
 
     @property
     def model(self) -> nn.Module:
@@ -108,18 +112,24 @@ class Pruner:
                   batches: Optional[int] = None) -> None:
         """Show the criterion data; the model does not learn from it.
 
-        It is looked at again whenever channels are scored after a cut.
+        It is looked at again whenever channels are scored after a cut, so the batches stay in memory.
 
         Args:
             loader (iterable): Batches ``(inputs, targets)``; ``inputs`` is what the model is called with. Only for
-                criteria that look at activations alone, batches may be inputs only.
-            loss_fn (Callable, optional): ``loss_fn(outputs, targets) -> Tensor[]``.
+                criteria that look at activations alone, batches may be inputs only. They follow the model's device.
+            loss_fn (Callable, optional): ``loss_fn(outputs, targets) -> Tensor[]``, a mean over the samples.
             batches (int, optional): How many batches at most.
+
+        Raises:
+            ValueError: There is no batch, or no loss function for a criterion that needs one.
         """
+        if self.criterion.needs_loss and loss_fn is None:
+            raise ValueError(f'{type(self.criterion).__name__} needs a loss: call calibrate(loader, loss_fn)')
         kept = list(islice(loader, batches))
         if not kept:
             raise ValueError('calibrate got no batch: the loader is empty')
-        self._calibration = Calibration(kept, _LossOf(self.mutator, loss_fn), _targets)
+        loss = _LossOf(self.mutator, loss_fn)
+        self._calibration = Calibration(kept, loss, loss.targets)
         self.criterion.calibrate(self._calibration)
 
     def choose(self) -> Plan:
@@ -139,13 +149,16 @@ class Pruner:
     def mask(self) -> nn.Module:
         """Choose channels and set all of their weights to zero; the model keeps its shape.
 
+        Training it lets what reads them grow again where an activation makes something else of zero, such as a sigmoid,
+        or an optimizer remembers; so :meth:`cut` first, then train.
+
         Returns:
             nn.Module: The model, which computes what :meth:`cut` will compute.
         """
         plan = self.choose()
         self.criterion.adjust(plan.masks)
         self.mutator.surgery.mask(plan.masks)
-        self._is_masked = True
+        self._masked = plan
         return self.model
 
     def cut(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> nn.Module:
@@ -157,19 +170,20 @@ class Pruner:
         Returns:
             nn.Module: The model; parameters stay the same objects.
         """
-        if not self._is_masked:
+        plan = self._masked
+        if plan is None:
             plan = self.choose()
             self.criterion.adjust(plan.masks)
-        assert self.plan is not None
         self._note_dense()
-        self.mutator.cut(self.plan.masks, optimizers)
-        self._is_masked = False
+        self.mutator.cut(plan.masks, optimizers)
+        self.plan, self._masked = plan, None
         return self.model
 
     def cut_next(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> bool:
         """Cut the next unit only, from input to output: ``while pruner.cut_next(): train(model)``.
 
-        Its channels are scored on the model as it is now, behind the units that were cut before it.
+        Its channels are scored on the model as it is now, behind the units that were cut before it, unless the model is
+        masked. After the last unit the next round starts at the first.
 
         Args:
             optimizers (iterable[Optimizer]): Optimizers of the model, whose state follows.
@@ -177,18 +191,20 @@ class Pruner:
         Returns:
             bool: Whether there was another unit with anything to cut.
         """
-        if not hasattr(self, '_waiting'):
-            self._waiting = [unit.name for unit in self.mutator.units]
+        if self._waiting:
+            plan = self._masked or self.choose()
         while self._waiting:
             name = self._waiting.pop(0)
-            plan = self.choose()
             masks: Dict[str, np.ndarray] = {unit.name: plan.masks[unit.name] if unit.name == name else unit.kept
                                             for unit in self.mutator.units}
             if any((masks[unit.name] != unit.kept).any() for unit in self.mutator.units):
                 self._note_dense()
-                self.criterion.adjust(masks)
+                if self._masked is None:
+                    self.criterion.adjust(masks)
                 self.mutator.cut(masks, optimizers)
                 return True
+        self._waiting = [unit.name for unit in self.mutator.units]
+        self._masked = None
         return False
 
     def sparsity(self) -> Dict[str, float]:
@@ -224,7 +240,7 @@ class _LossOf:
         self.mutator, self.loss_fn = mutator, loss_fn
 
     def __call__(self, batch: Any) -> Tensor:
-        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        inputs = self._placed(batch[0] if isinstance(batch, (tuple, list)) else batch)
         model = self.mutator.model
         outputs = (model(**inputs) if isinstance(inputs, Mapping) else
                    model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
@@ -232,13 +248,18 @@ class _LossOf:
             if torch.is_grad_enabled():
                 raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
             return torch.zeros(())
-        return self.loss_fn(outputs, _targets(batch))
+        return self.loss_fn(outputs, self.targets(batch))
 
+    def targets(self, batch: Any) -> Any:
+        """Return the targets of a batch, on the model's device."""
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, '
+                             'targets)')
+        return self._placed(batch[1])
 
-def _targets(batch: Any) -> Any:
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, targets)')
-    return batch[1]
+    def _placed(self, value: Any) -> Any:
+        device = next((parameter.device for parameter in self.mutator.model.parameters()), torch.device('cpu'))
+        return mapped(value, lambda tensor: tensor.to(device))
 
 
 def forward_ms(mutator: ChannelMutator) -> float:
@@ -275,6 +296,10 @@ def _target(ratio: Optional[float], target: Union[None, Mapping[str, Any], Pruni
             others: Dict[str, Any]) -> Optional[PruningTarget]:
     if ratio is not None and target is not None:
         raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
+    twice = [name for name, value in others.items() if value != getattr(PruningTarget, name)
+             and (isinstance(target, PruningTarget) or name in (target or {}))]
+    if twice:
+        raise TargetError(f'{" and ".join(twice)}: given beside a target that has its own; give them in the target')
     if isinstance(target, PruningTarget):
         return target
     if ratio is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from .choice import PatternError, layers_of, matches
+from .graph import CoupledChannels
 from .mutator import ChannelMutator
 from .selection import Pool, least_classes
 from .structure import nearest
@@ -27,7 +28,8 @@ class Chosen(NamedTuple):
 
     Attributes:
         masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
-        held (dict[str, int]): Unit name -> classes that a floor keeps, though others with a higher score went.
+        held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score went or the
+            share of the unit would have them go.
     """
 
     masks: Dict[str, np.ndarray]
@@ -47,13 +49,13 @@ class PruningTarget:
         levels (dict[str, float], optional): Pattern -> share that goes of the units with a producer that matches, such
             as ``{'conv2d2': 0.5, 'layer4.*': 0.2}``; a later pattern wins. Other units follow the target; without one
             they stay.
-        op_types (list[str], optional): Only units all of whose producers are modules of these classes, such as
+        op_types (str or list[str], optional): Only units all of whose producers are modules of these classes, such as
             ``['Conv2d']``.
         max_pruned_ratio (float): Share of a unit that goes at most.
         align (int): Channels of a unit become a multiple of this.
 
     Raises:
-        TargetError: More than one target, or none; a share that is not between 0 and 1.
+        TargetError: More than one target, or none; a share that is not between 0 and 1; another value that cannot be.
     """
 
     ratio: Optional[float] = None
@@ -62,11 +64,13 @@ class PruningTarget:
     acts: Optional[float] = None
     scope: str = 'global'
     levels: Optional[Mapping[str, float]] = None
-    op_types: Optional[Sequence[str]] = None
+    op_types: Union[None, str, Sequence[str]] = None
     max_pruned_ratio: float = 1.0
     align: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.op_types, str):
+            self.op_types = [self.op_types]
         given = [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
         if len(given) > 1:
             raise TargetError(f'{" and ".join(given)} are given; a target is one of them')
@@ -81,6 +85,9 @@ class PruningTarget:
         if not 0 < self.max_pruned_ratio <= 1:
             raise TargetError(f'max_pruned_ratio is {self.max_pruned_ratio!r}; it is the share of a unit that may go, '
                               'more than 0 and at most 1')
+        if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
+            raise TargetError(f'align is {self.align!r}; it is what channels become a multiple of, a whole number of 1 '
+                              'or more')
         if self.scope not in SCOPES:
             raise TargetError(f'scope is {self.scope!r}{nearest(self.scope, SCOPES)}; it must be one of '
                               f'{", ".join(map(repr, SCOPES))}')
@@ -122,15 +129,15 @@ class PruningTarget:
         levels = self.levels_of(mutator)
         pools = {unit.name: self._pool(unit, scores[unit.name]) for unit in units}
         masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
-        for unit in units:
-            if unit.name in levels:
-                self._take_share(unit, pools[unit.name], levels[unit.name] * progress, masks)
+        held = {unit.name: self._take_share(unit, pools[unit.name], levels[unit.name] * progress, masks)
+                for unit in units if unit.name in levels}
         rest = [unit for unit in units if unit.name not in levels]
         if self.scope == 'layer':
-            self._by_layer(mutator, rest, pools, masks, progress)
-            return Chosen(masks, {})
-        self._by_score(mutator, rest, pools, masks, progress)
-        return Chosen(masks, _held(rest, pools, masks))
+            held.update(self._by_layer(mutator, rest, pools, masks, progress))
+        else:
+            self._by_score(mutator, rest, pools, masks, progress)
+            held.update(_held(rest, pools, masks))
+        return Chosen(masks, {unit.name: held[unit.name] * unit.multiplicity for unit in units if held.get(unit.name)})
 
     def chosen_units(self, mutator: ChannelMutator) -> List[ChannelUnit]:
         """Return the units that ``op_types`` lets be pruned.
@@ -155,16 +162,19 @@ class PruningTarget:
         """Return unit name -> share that goes, of the units that ``levels`` names.
 
         Raises:
-            PatternError: A pattern matches no layer.
+            PatternError: A pattern matches no layer, or none that produces channels that may be pruned.
         """
         layers = layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen])
         found: Dict[str, float] = {}
         for pattern, share in (self.levels or {}).items():
             if not any(matches(layer, pattern) for layer in layers):
                 raise PatternError(f'levels: no conv or linear layer matches {pattern!r}{nearest(pattern, layers)}')
-            for unit in mutator.units:
-                if any(matches(member.axis.layer, pattern) for member in unit.channels.producers):
-                    found[unit.name] = share
+            named = {unit.name: share for unit in self.chosen_units(mutator) if _is_produced_by(unit.channels, pattern)}
+            if not named and share:
+                reason = next((channels.frozen for channels in mutator.frozen if _is_produced_by(channels, pattern)),
+                              f'op_types={self.op_types} leaves them out')
+                raise PatternError(f'levels: what {pattern!r} produces cannot be pruned: {reason}')
+            found.update(named)
         return found
 
     def _pool(self, unit: ChannelUnit, scores: Tensor) -> Pool:
@@ -174,30 +184,31 @@ class PruningTarget:
         block = self.align // math.gcd(self.align, unit.multiplicity)
         return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
 
-    def _take_share(self, unit: ChannelUnit, pool: Pool, share: float, masks: Dict[str, np.ndarray]) -> None:
-        """Drop classes of a unit until the share of its dense classes is gone, as far as its floor lets it."""
+    def _take_share(self, unit: ChannelUnit, pool: Pool, share: float, masks: Dict[str, np.ndarray]) -> int:
+        """Drop classes of a unit until the share of its dense classes is gone; return how many its floor keeps."""
         count = int(share * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
         masks[unit.name] = unit.kept.copy()
-        if count > 0:
-            _drop(least_classes([pool], min(count, pool.spare)), masks)
+        pruned = least_classes([pool], count) if count > 0 else []
+        _drop(pruned, masks)
+        return max(0, count - len(pruned))
 
     def _by_layer(self, mutator: ChannelMutator, units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
-                  masks: Dict[str, np.ndarray], progress: float) -> None:
-        def take(share: float) -> None:
-            for unit in units:
-                self._take_share(unit, pools[unit.name], share, masks)
+                  masks: Dict[str, np.ndarray], progress: float) -> Dict[str, int]:
+        def take(share: float) -> Dict[str, int]:
+            return {unit.name: self._take_share(unit, pools[unit.name], share, masks) for unit in units}
 
         if self.ratio is not None:
-            take(self.ratio * progress)
-        elif self._cost_name():
+            return take(self.ratio * progress)
+        if self._cost_name():
             low, high = 0.0, 1.0
             take(high)
-            self._reach(mutator, masks, progress)
+            self._reach(mutator, masks, progress, len(mutator.units) - len(pools))
             for _ in range(BISECTIONS):
                 share = (low + high) / 2
                 take(share)
                 low, high = (low, share) if self._is_met(mutator, masks, progress) else (share, high)
-            take(high)
+            return take(high)
+        return {}
 
     def _by_score(self, mutator: ChannelMutator, units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
                   masks: Dict[str, np.ndarray], progress: float) -> None:
@@ -209,18 +220,23 @@ class PruningTarget:
             if count > 0:
                 _drop(least_classes(several, count), masks)
 
-        if self.ratio is not None:
-            gone = sum(int((~unit.kept).sum()) for unit in units)
-            take(int(self.ratio * progress * sum(len(unit.kept) for unit in units) + 1e-9) - gone)
-        elif self._cost_name():
-            low, high = 0, sum(pool.spare for pool in several)
-            take(high)
-            self._reach(mutator, masks, progress)
-            while low < high:
-                count = (low + high) // 2
-                take(count)
-                low, high = (low, count) if self._is_met(mutator, masks, progress) else (count + 1, high)
-            take(high)
+        def is_enough() -> bool:
+            if self.ratio is None:
+                return self._is_met(mutator, masks, progress)
+            gone = sum(int((~masks[unit.name]).sum()) * unit.multiplicity for unit in units)
+            return gone >= int(self.ratio * progress * sum(unit.width for unit in units) + 1e-9)
+
+        if self.ratio is None and self._cost_name() is None:
+            return
+        low, high = 0, sum(pool.spare for pool in several)
+        take(high)
+        if self.ratio is None:
+            self._reach(mutator, masks, progress, len(mutator.units) - len(pools))
+        while low < high:
+            count = (low + high) // 2
+            take(count)
+            low, high = (low, count) if is_enough() else (count + 1, high)
+        take(high)
 
     def _cost_name(self) -> Optional[str]:
         return next((name for name in COSTS if getattr(self, name) is not None), None)
@@ -234,15 +250,17 @@ class PruningTarget:
         wanted = getattr(self, self._cost_name() or '')
         return bool(self._share_of_cost(mutator, masks) <= 1 - (1 - wanted) * progress + 1e-12)
 
-    def _reach(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray], progress: float) -> None:
+    def _reach(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray], progress: float, unscored: int) -> None:
         """Raise TargetError unless the masks, which take all that may go, meet the target."""
         if not self._is_met(mutator, masks, progress):
             name = self._cost_name() or ''
+            others = f', {unscored} units have no score or are left out by op_types' if unscored else ''
             raise TargetError(
                 f'{name}={getattr(self, name)} cannot be reached: {self._share_of_cost(mutator, masks):.3f} of the '
                 f'dense {name} stay when every unit is at its floor (min_channels, max_pruned_ratio='
-                f'{self.max_pruned_ratio}; {len(mutator.frozen)} groups of channels are frozen). Raise the target, '
-                'lower the floors, or let more units be pruned (mutate_linear, include, levels)')
+                f'{self.max_pruned_ratio}, align={self.align}; {len(mutator.frozen)} groups of channels are frozen'
+                f'{others}). Raise the target, lower the floors, or let more units be pruned (mutate_linear, include, '
+                'levels)')
 
 
 def _drop(pruned: Sequence[Any], masks: Dict[str, np.ndarray]) -> None:
@@ -250,10 +268,19 @@ def _drop(pruned: Sequence[Any], masks: Dict[str, np.ndarray]) -> None:
         masks[one.unit][one.channel] = False
 
 
+def _is_produced_by(channels: CoupledChannels, pattern: str) -> bool:
+    return any(matches(member.axis.layer, pattern) for member in channels.producers)
+
+
 def _held(units: Sequence[ChannelUnit], pools: Mapping[str, Pool], masks: Mapping[str, np.ndarray]) -> Dict[str, int]:
     """Return how many classes a floor kept in each unit although classes with higher scores went elsewhere."""
     gone = {unit.name: unit.kept & ~masks[unit.name] for unit in units}
     highest = max((float(pools[name].scores[classes].max()) for name, classes in gone.items() if classes.any()),
                   default=-math.inf)
-    counts = {unit.name: int((masks[unit.name] & (pools[unit.name].scores < highest)).sum()) for unit in units}
-    return {name: count for name, count in counts.items() if count}
+    counts: Dict[str, int] = {}
+    for name, classes in gone.items():
+        pool, dropped = pools[name], int(classes.sum())
+        following = pool.block if dropped else pool.present % pool.block or pool.block
+        if dropped + following > pool.spare:  # at its floor
+            counts[name] = int((masks[name] & (pool.scores < highest)).sum())
+    return counts

@@ -58,10 +58,12 @@ class Criterion:
 
     Attributes:
         needs_data (bool): :meth:`calibrate` comes before :meth:`score`.
+        needs_loss (bool): The data comes with a loss function.
         scope (str): Where the paper takes channels from: ``global`` compares those of all units, ``layer`` of one.
     """
 
     needs_data = False
+    needs_loss = False
     scope = 'layer'
     mutator: ChannelMutator
 
@@ -77,6 +79,7 @@ class Criterion:
             mutator (ChannelMutator): Prepared.
         """
         self.mutator = mutator
+        self._structure = None  # what was seen is of another model
 
     @property
     def is_calibrated(self) -> bool:
@@ -89,6 +92,7 @@ class Criterion:
         Args:
             calibration (Calibration): The data.
         """
+        self._structure = None  # should it fail halfway
         if self.needs_data:
             with calibrating(self.mutator.model):
                 self.observe(calibration)
@@ -175,7 +179,8 @@ class InputStatistic(Criterion):
         counts: Dict[str, int] = {}
 
         def see(layer: str, x: Tensor) -> None:
-            sums[layer] = sums.get(layer, 0.0) + self.statistic(x) * len(x)  # type: ignore[operator]
+            total = self.statistic(x).double() * len(x)  # half precision ends at 65504
+            sums[layer] = sums[layer] + total if layer in sums else total
             counts[layer] = counts.get(layer, 0) + len(x)
 
         with inputs_seen(self.consumers.layers, see):

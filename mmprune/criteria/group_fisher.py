@@ -33,6 +33,8 @@ class GroupFisher(TappedCriterion):
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the information by the cost of a class."""
+        if self.unseen(unit):
+            return []
         complexity = self.mutator.complexity
         cost = {'act': lambda: complexity.channel_acts(unit.channels) / 1e6,
                 'flops': lambda: complexity.channel_macs(unit.channels, self.mutator.widths) / 1e9,

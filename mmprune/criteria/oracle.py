@@ -22,7 +22,7 @@ class Oracle(Criterion):
     """
 
     scope = 'global'
-    needs_data = True
+    needs_data = needs_loss = True
 
     def __init__(self, change: str = 'absolute') -> None:
         super().__init__()

@@ -1,4 +1,6 @@
 """Criteria that look at activation times gradient, where the layers that read a unit get it."""
+from typing import Optional
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from .criterion import Calibration, Criterion
 class TappedCriterion(Criterion):
     """A sum over batches of a function of ``x * dL/dx``, sample by sample."""
 
-    needs_data = True
+    needs_data = needs_loss = True
 
     def accumulated(self, recorded: Tensor) -> Tensor:
         """Return ``Tensor[classes]``, what a batch adds.
@@ -35,17 +37,33 @@ class TappedCriterion(Criterion):
                 for batch in calibration.batches:
                     taps.record(True)
                     loss = calibration.loss(batch)
-                    torch.autograd.backward(loss, inputs=[stat for module in taps.layers.values()
-                                                          for stat in module.stats])  # type: ignore[union-attr]
+                    stats = [stat for module in taps.layers.values()
+                             for stat in module.stats]  # type: ignore[union-attr]
+                    if stats:
+                        torch.autograd.backward(loss, inputs=stats)
                     for recorded in taps.per_class(taps.take(), torch.float64):
                         total += self.accumulated(recorded).cpu()
                         self.samples += len(recorded)
         finally:
             taps.record(False)
             for name in there_already:
-                taps.layers.pop(name)
+                taps.layers.pop(name, None)
             taps.remove()
         self.total = total
+
+    def unseen(self, unit: ChannelUnit) -> Optional[str]:
+        """Return a weight that reads the unit where nothing can be recorded, None where there is none."""
+        for member in unit.channels.consumers:
+            calls = [call for call in self.mutator.complexity.graph.calls if call.weight == member.axis.tensor]
+            if not ops.is_tappable(self.mutator.model.get_submodule(member.axis.layer)) or not all(
+                    call.by_module for call in calls):
+                return member.axis.tensor
+        return None
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say which weight reads the unit unseen."""
+        return (f'{self.unseen(unit)!r} reads it outside a conv or linear module, where nothing can be recorded; leave '
+                'the unit out (exclude) or take a criterion of weights')
 
     def of_unit(self, unit: ChannelUnit) -> Tensor:
         """Return ``Tensor[C]``, what the present classes of a unit have accumulated."""

@@ -71,7 +71,15 @@ class Taylor(TappedCriterion):
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the mean over samples, or over batches one for each layer that produces the unit."""
         if self.of == 'activations':
+            if self.unseen(unit):
+                return []
             positions = self.mutator.complexity.channel_acts(unit.channels)
             return [self.of_unit(unit) / (self.samples * max(1, positions))]
         keys = [f'{unit.name} {member.axis.tensor} {member.axis.dim}' for member in unit.channels.producers]
         return [self.squares[key] / self.batches for key in keys if key in self.squares]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say why the unit has no score."""
+        if self.of == 'activations':
+            return super().missing(unit)
+        return 'the loss depends on no layer that produces it; leave the unit out (exclude)'
