@@ -4,7 +4,7 @@ Ids that are tied form a *class*: channels that can only be removed together. Cl
 number of indices in each, form a *unit*. Both steps work on whole arrays.
 """
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 import numpy as np
 from torch import nn
@@ -44,12 +44,14 @@ class CoupledChannels:
         members (list[Member]): In the order of the forward pass.
         frozen (str or None): Why the channels must stay; None if they may be pruned.
         attributes (list[Member]): Numbers of channels that modules keep and that follow.
+        named_by (Member or None): The first member, where the layer that it lies on has been removed since.
     """
 
     name: str
     members: List[Member]
     frozen: Optional[str] = None
     attributes: List[Member] = field(default_factory=list)
+    named_by: Optional[Member] = None
 
     @property
     def num_classes(self) -> int:
@@ -74,7 +76,14 @@ class CoupledChannels:
     @property
     def first(self) -> Member:
         """The member that names the unit and orders its classes: its first producer, else its first consumer."""
-        return min(self.members, key=lambda member: ROLES.index(member.axis.role))
+        return self.named_by or min(self.members, key=lambda member: ROLES.index(member.axis.role))
+
+    def forget(self, tensors: Collection[str]) -> None:
+        """Leave out the members on tensors that the model has no longer."""
+        self.named_by = self.first
+        self.members = [member for member in self.members if member.axis.tensor not in tensors]
+        modules = {tensor.rpartition('.')[0] for tensor in tensors}
+        self.attributes = [member for member in self.attributes if member.axis.layer not in modules]
 
 
 @dataclass

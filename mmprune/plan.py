@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
-              only: Optional[Collection[str]] = None) -> Plan:
+              only: Optional[Collection[str]] = None, remove_blocks: bool = False) -> Plan:
     """Score all units and choose what stays; nothing is changed.
 
     Args:
@@ -38,6 +38,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         target (PruningTarget): How much goes.
         progress (float): Share of the way from the dense model to the target.
         only (collection[str], optional): Units that may lose channels; the others stay as they are.
+        remove_blocks (bool): Remove the residual blocks all of whose units sink to their floor.
 
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
@@ -45,7 +46,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     """
     scores, skipped = {}, {}
     for unit in target.chosen_units(mutator):
-        if only is not None and unit.name not in only:
+        if not _may_lose(unit.name, only):
             continue
         try:
             scores[unit.name] = criterion.score(unit)
@@ -55,4 +56,15 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         raise CriterionError(f'{type(criterion).__name__} can score none of the {len(skipped)} units, for example: '
                              f'{next(iter(skipped.values()))}')
     chosen = target.choose(mutator, scores, progress)
-    return Plan(chosen.masks, chosen.held, skipped)
+    masks = dict(chosen.masks)
+    if remove_blocks:
+        floors = {unit.name: target.floor(unit) for unit in mutator.units}
+        for block in mutator.blocks:
+            if all(masks[name].sum() <= floors[name] and _may_lose(name, only) for name in block.units):
+                masks.update({name: np.zeros_like(masks[name]) for name in block.units})
+    return Plan(masks, chosen.held, skipped)
+
+
+def _may_lose(name: str, only: Optional[Collection[str]]) -> bool:
+    """Tell whether a unit may lose channels."""
+    return only is None or name in only

@@ -73,6 +73,8 @@ class Pruner:
         exclude (str or list[str], optional): Patterns of the layers to leave.
         min_channels (int or dict[str, int]): Channels that stay at least, for all or by pattern.
         mutate_linear (bool): Prune what linear layers read and produce, too.
+        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor (``min_channels``,
+            ``max_pruned_ratio``); their shortcuts stay.
 
     Attributes:
         mutator (ChannelMutator): The units, with ``.units``, ``.frozen`` (each with its reason) and ``.structure``.
@@ -90,13 +92,14 @@ class Pruner:
                  levels: Optional[Mapping[str, float]] = None, op_types: Optional[Sequence[str]] = None,
                  max_pruned_ratio: float = 1.0, align: int = 1, include: Optional[Patterns] = None,
                  exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
-                 mutate_linear: bool = True) -> None:
+                 mutate_linear: bool = True, remove_blocks: bool = False) -> None:
         self.mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, min_channels)
         self.criterion = build_criterion(criterion, self.mutator)
         self.target = _target(ratio, target, self.criterion.scope, dict(
             levels=levels, op_types=op_types, max_pruned_ratio=max_pruned_ratio, align=align))
         if self.target is not None:  # a pattern without a match is better known now
             self.target.chosen_units(self.mutator), self.target.levels_of(self.mutator)
+        self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
         self._masked: Optional[Plan] = None
         self._waiting = [unit.name for unit in self.mutator.units]
@@ -143,7 +146,7 @@ class Pruner:
             raise TargetError('there is no target: give the Pruner ratio=0.3, target=dict(flops=0.5) or levels')
         if not self.criterion.is_calibrated and self._calibration is not None:
             self.criterion.calibrate(self._calibration)
-        self.plan = make_plan(self.mutator, self.criterion, self.target)
+        self.plan = make_plan(self.mutator, self.criterion, self.target, remove_blocks=self.remove_blocks)
         return self.plan
 
     def mask(self) -> nn.Module:
@@ -157,7 +160,7 @@ class Pruner:
         """
         plan = self.choose()
         self.criterion.adjust(plan.masks)
-        self.mutator.surgery.mask(plan.masks)
+        self.mutator.mask(plan.masks)
         self._masked = plan
         return self.model
 

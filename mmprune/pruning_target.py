@@ -164,23 +164,28 @@ class PruningTarget:
         Raises:
             PatternError: A pattern matches no layer, or none that produces channels that may be pruned.
         """
-        layers = layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen])
+        removed = [unit.channels for unit in mutator.removed]
+        layers = layers_of([*(unit.channels for unit in mutator.units), *removed, *mutator.frozen])
         found: Dict[str, float] = {}
         for pattern, share in (self.levels or {}).items():
             if not any(matches(layer, pattern) for layer in layers):
                 raise PatternError(f'levels: no conv or linear layer matches {pattern!r}{nearest(pattern, layers)}')
             named = {unit.name: share for unit in self.chosen_units(mutator) if _is_produced_by(unit.channels, pattern)}
-            if not named and share:
+            if not named and share and not any(_is_produced_by(channels, pattern) for channels in removed):
                 reason = next((channels.frozen for channels in mutator.frozen if _is_produced_by(channels, pattern)),
                               f'op_types={self.op_types} leaves them out')
                 raise PatternError(f'levels: what {pattern!r} produces cannot be pruned: {reason}')
             found.update(named)
         return found
 
+    def floor(self, unit: ChannelUnit) -> int:
+        """Return how many classes of a unit stay at least."""
+        return max(unit.min_classes, math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9))
+
     def _pool(self, unit: ChannelUnit, scores: Tensor) -> Pool:
         values: np.ndarray = np.full(len(unit.kept), np.inf)
         values[unit.kept] = scores.detach().double().cpu().numpy()
-        floor = max(unit.min_classes, math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9))
+        floor = self.floor(unit)
         block = self.align // math.gcd(self.align, unit.multiplicity)
         return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
 

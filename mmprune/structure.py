@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .whole_file import whole_file
 
@@ -43,7 +43,7 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
 
 
 def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet',
-                    frozen: Optional[Mapping[str, Optional[str]]] = None) -> None:
+                    frozen: Optional[Mapping[str, Optional[str]]] = None, removable: Collection[str] = ()) -> None:
     """Check a structure against the units of a model.
 
     Args:
@@ -51,6 +51,7 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
         units (list[ChannelUnit]): The units that may be pruned.
         source (str): Where the structure comes from, for the error message.
         frozen (dict[str, str], optional): Name -> reason of the channels that must stay, for the error message.
+        removable (collection[str]): Units that may have no channel at all: those of blocks that can be removed.
 
     Raises:
         StructureError: A name is unknown or missing, or a count cannot be; all problems are listed.
@@ -65,7 +66,7 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
             problems.append(f'unknown unit {name!r}{nearest(name, list(by_name))}')
         elif isinstance(count, bool) or not isinstance(count, int):
             problems.append(f'{name!r}: {count!r} is not a whole number of channels')
-        elif not 1 <= count <= unit.width:
+        elif not (name not in removable) <= count <= unit.width:
             problems.append(f'{name!r}: {count} channels; the unit has {unit.width}, so 1 to {unit.width} can stay')
         elif count % unit.multiplicity:
             problems.append(f'{name!r}: {count} channels; they are tied in sets of {unit.multiplicity}, so the count '

@@ -1,5 +1,5 @@
 """Surgery: which original channels every axis of every tensor holds at present, and how that is changed."""
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -9,6 +9,9 @@ from . import ops
 from .graph import Member
 from .unit import ChannelUnit, by_name
 
+#: Of a tensor; a convolution over volumes has 5.
+MOST_DIMS = 5
+
 
 class Surgery:
     """Cuts and pads the tensors of a model so that they follow its units.
@@ -16,10 +19,14 @@ class Surgery:
     Args:
         model (nn.Module): The model, dense at first.
         units (list[ChannelUnit]): Units of the model; their ``kept`` and ``padding`` are what is true at present.
+
+    Attributes:
+        gone (set[str]): Tensors that the model has no longer, since a whole block was removed.
     """
 
     def __init__(self, model: nn.Module, units: Sequence[ChannelUnit]) -> None:
         self.model = model
+        self.gone: Set[str] = set()
         self.units = by_name(units)
         self.members: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
         self.attributes: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
@@ -40,7 +47,7 @@ class Surgery:
                              for name, unit in self.units.items()})
 
     def _widths(self, classes: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
-        sizes: Dict[Tuple[str, int], int] = {}
+        sizes: Dict[Tuple[str, int], int] = {(name, dim): 0 for name in self.gone for dim in range(MOST_DIMS)}
         for members in [*self.members.values(), *self.attributes.values()]:
             for unit, member in members:
                 axis = member.axis

@@ -20,6 +20,7 @@ RANKS = (
     ('unit', 'checkpoint', 'choice'),
     ('surgery',),
     ('equivalence',),
+    ('block_removal',),
     ('trial',),
     ('mutator',),
     ('consumers', 'slimming_schema'),
@@ -32,7 +33,7 @@ RANKS = (
     ('from_config', 'report', 'diagram', 'resume_hook', 'checkpoint_hook'),
     ('pruner',),
     ('schedules',),
-    ('command_line', 'deploy'),
+    ('command_line', 'deploy', 'forecast'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 #: Codebases that only mmprune/deploy may know; the rest takes them by name from configs.

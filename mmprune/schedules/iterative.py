@@ -20,11 +20,12 @@ class IterativePruningHook(PruningSchedule):
         epochs (int): Epochs of training between two rounds.
         start (int): Epochs of training before the first round.
         batches (int): Training batches that a criterion of activations or gradients looks at.
+        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], rounds: int = 3,
-                 epochs: int = 1, start: int = 0, batches: int = 8) -> None:
-        super().__init__(criterion, target, batches)
+                 epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False) -> None:
+        super().__init__(criterion, target, batches, remove_blocks)
         for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'{type(self).__name__}: {name} is {value!r}; it must be a whole number of {least} or '
@@ -60,11 +61,12 @@ class OneShotPruningHook(PruningSchedule):
         target (dict): See :class:`~mmprune.pruning_target.PruningTarget`.
         batches (int): Training batches that a criterion of activations or gradients looks at.
         stop (bool): End the run when the model is cut; a finetune config goes on from ``pruned.pth``.
+        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
-                 stop: bool = True) -> None:
-        super().__init__(criterion, target, batches)
+                 stop: bool = True, remove_blocks: bool = False) -> None:
+        super().__init__(criterion, target, batches, remove_blocks)
         self.stop = stop
         self.state = dict(pruned=False)
 

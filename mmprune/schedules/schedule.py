@@ -37,16 +37,19 @@ class PruningSchedule(Hook):
         target (dict): See :class:`~mmprune.pruning_target.PruningTarget`; its scope is that of the criterion's paper
             where none is given.
         batches (int): Training batches that a criterion of activations or gradients looks at.
+        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
     """
 
     priority = 45  # before an EMA is updated (50) and checkpoints are written (90)
     algorithm: PruningAlgorithm
     criterion: Criterion
 
-    def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8) -> None:
+    def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
+                 remove_blocks: bool = False) -> None:
         if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
             raise ValueError(f'{type(self).__name__}: batches is {batches!r}; it must be a whole number of 1 or more')
         self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
+        self.remove_blocks = remove_blocks
         self.state: Dict[str, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -57,11 +60,22 @@ class PruningSchedule(Hook):
         if model is not runner.model and not isinstance(runner.model, ShrinkingDDP):
             raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
                             "it needs model_wrapper_cfg=dict(type='mmprune.ShrinkingDDP')")
-        self.algorithm = model
         follow_averages(runner, model)
-        self.criterion = build_criterion(self.criterion_cfg, model.mutator)
+        self.bind(model)
+
+    def bind(self, algorithm: PruningAlgorithm) -> None:
+        """Say whose units are scored and cut.
+
+        Args:
+            algorithm (PruningAlgorithm): The model.
+
+        Raises:
+            PatternError: A pattern of the schedule or its target matches no layer.
+        """
+        self.algorithm = algorithm
+        self.criterion = build_criterion(self.criterion_cfg, algorithm.mutator)
         self.target = PruningTarget.of(self.target_cfg, self.criterion.scope)
-        self.target.chosen_units(model.mutator), self.target.levels_of(model.mutator)
+        self.target.chosen_units(algorithm.mutator), self.target.levels_of(algorithm.mutator)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save how far the schedule is."""
@@ -76,7 +90,8 @@ class PruningSchedule(Hook):
         """Score the channels as they are now and choose which stay, the same on every rank."""
         if self.criterion.needs_data:
             self.criterion.calibrate(calibration_of(runner, self.algorithm, self.batches))
-        plans: List[Any] = [make_plan(self.algorithm.mutator, self.criterion, self.target, progress, self.only())]
+        plans: List[Any] = [make_plan(self.algorithm.mutator, self.criterion, self.target, progress, self.only(),
+                                      self.remove_blocks)]
         dist.broadcast_object_list(plans)
         return Plan(*plans[0])
 
@@ -95,7 +110,7 @@ class PruningSchedule(Hook):
         else:
             self.algorithm.cut(plan.masks, optimizers_of(runner))
         mutator = self.algorithm.mutator
-        widths = {unit.name: unit.width for unit in mutator.units}
+        widths = {unit.name: unit.width for unit in [*mutator.units, *mutator.removed]}
         dense, cost = mutator.complexity.cost({}), mutator.cost
         shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in RESOURCES.items())
         runner.logger.info(format_structure(mutator.structure, widths, f'pruned to {shares} of dense:'))

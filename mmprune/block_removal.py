@@ -1,0 +1,192 @@
+"""Removing whole layers: a residual block whose inner channels are not worth keeping goes, and its shortcut stays.
+
+Where the shortcut lies in a block is found by running it: with its branch switched off the block must compute its
+input, or what one of its children makes of it, with or without a ReLU behind.
+"""
+import copy
+import os
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .equivalence import Comparable, double_copy, randomise
+from .graph import CoupledChannels
+from .unit import ChannelUnit
+
+#: Relative difference up to which a block without its branch is its shortcut, in float64.
+TOLERANCE = 1e-9
+
+
+class Block(NamedTuple):
+    """A residual block.
+
+    Attributes:
+        module (str): Its name.
+        units (list[str]): Units that lie inside it.
+        ending (list[str]): Modules at the end of its branch: the layers that read these units, the norms behind them.
+        shortcut (nn.Module): What it is without its branch; children keep their names.
+    """
+
+    module: str
+    units: List[str]
+    ending: List[str]
+    shortcut: nn.Module
+
+
+class Shortcut(nn.Module):
+    """What is left of a residual block without its branch.
+
+    Args:
+        name (str, optional): Name of the child that makes the shortcut; None for the input itself.
+        child (nn.Module, optional): That child.
+        relu (bool): A ReLU comes behind it.
+    """
+
+    def __init__(self, name: Optional[str] = None, child: Optional[nn.Module] = None, relu: bool = False) -> None:
+        super().__init__()
+        self.name, self.relu = name, relu
+        if name is not None and child is not None:
+            self.add_module(name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the shortcut."""
+        if self.name is not None:
+            x = self.get_submodule(self.name)(x)
+        return x.relu() if self.relu else x
+
+    def extra_repr(self) -> str:
+        """Say whether there is a ReLU."""
+        return 'relu' if self.relu else ''
+
+
+def find_blocks(model: nn.Module, units: Sequence[ChannelUnit], frozen: Sequence[CoupledChannels],
+                forward: Callable[[nn.Module], Any]) -> List[Block]:
+    """Find the residual blocks that can be removed.
+
+    Args:
+        model (nn.Module): The model; it is not changed. A copy with random norms is run, so that no branch is idle.
+        units (list[ChannelUnit]): Its units.
+        frozen (list[CoupledChannels]): Its other channels.
+        forward (Callable): Runs a model once.
+
+    Returns:
+        list[Block]: In the order of their units, none inside another.
+    """
+    layers = {unit.name: [member.axis.layer for member in unit.channels.members] for unit in units}
+    candidates: Dict[str, None] = {}
+    for several in layers.values():
+        parts = os.path.commonprefix([layer.split('.')[:-1] for layer in several])
+        candidates.update({'.'.join(parts[:count]): None for count in range(len(parts), 0, -1)})
+    model = double_copy(model).eval()
+    randomise(model, seed=0)
+    seen = _calls(model, list(candidates), forward)
+    blocks: List[Block] = []
+    for name in candidates:
+        inside = [unit for unit in units if all(_is_in(layer, name) for layer in layers[unit.name])]
+        taken = {unit for block in blocks for unit in block.units}
+        if name in seen and inside and not taken & {unit.name for unit in inside}:
+            groups = [*(unit.channels for unit in units), *frozen]
+            block = _block(model.get_submodule(name), name, inside, groups, *seen[name])
+            blocks += [] if block is None else [block]
+    return blocks
+
+
+def _is_in(layer: str, module: str) -> bool:
+    return layer == module or layer.startswith(f'{module}.')
+
+
+def _calls(model: nn.Module, names: Sequence[str],
+           forward: Callable[[nn.Module], Any]) -> Dict[str, Tuple[Tensor, Tensor]]:
+    """Run the model; return name -> input and output of the modules that ran once, on one tensor."""
+    seen: Dict[str, List[Tuple[Any, Any]]] = {}
+    handles = [model.get_submodule(name).register_forward_hook(
+        lambda module, args, out, name=name: seen.setdefault(name, []).append((args, out))) for name in names]
+    try:
+        with torch.no_grad(), Comparable():
+            forward(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (calls[0][0][0].detach(), calls[0][1].detach()) for name, calls in seen.items()
+            if len(calls) == 1 and len(calls[0][0]) == 1 and isinstance(calls[0][0][0], Tensor)
+            and isinstance(calls[0][1], Tensor)}
+
+
+def _block(module: nn.Module, name: str, inside: Sequence[ChannelUnit], groups: Sequence[CoupledChannels], x: Tensor,
+           out: Tensor) -> Optional[Block]:
+    """Return the block that a module is, or None if it is none."""
+    produced = {member.axis.layer for unit in inside for member in unit.channels.producers}
+    read = {member.axis.layer for unit in inside for member in unit.channels.consumers}
+    ending = [one for layer in sorted(read - produced) for one in _with_norms(layer, groups) if _is_in(one, name)]
+    relative = {layer: layer[len(name):].lstrip('.') for layer in {*produced, *read, *ending}}
+    with torch.no_grad():
+        idle = copy.deepcopy(module)
+        switch_off(idle, [relative[layer] for layer in ending])
+        without = idle(x)
+        if torch.allclose(without, out, rtol=0, atol=1e-6 * float(out.abs().max())):
+            return None  # the branch does nothing on this input: nothing can be told
+        for child_name, child, relu in _shortcuts(module, list(relative.values())):
+            shortcut = Shortcut(child_name, child, relu)
+            try:
+                alone = shortcut(x)
+            except (RuntimeError, TypeError):  # a child that reads something else
+                continue
+            if isinstance(alone, Tensor) and alone.shape == without.shape \
+                    and float((alone - without).abs().max()) <= TOLERANCE * float(without.abs().max()):
+                return Block(name, [unit.name for unit in inside], ending, shortcut)
+    return None
+
+
+def _shortcuts(module: nn.Module, branch: Sequence[str]) -> Iterator[Tuple[Optional[str], Optional[nn.Module], bool]]:
+    """Return what may be the shortcut of a block: name and module of a child outside its branch, and a ReLU."""
+    outside = [(name, child) for name, child in module.named_children()
+               if not any(_is_in(layer, name) for layer in branch) and any(True for _ in child.parameters())]
+    for name, child in [(None, None), *outside]:
+        yield name, child, False
+        yield name, child, True
+
+
+def _with_norms(layer: str, groups: Sequence[CoupledChannels]) -> List[str]:
+    """Return a layer and the norms that its output passes before anything else reads or joins it."""
+    found = [layer]
+    for channels in groups:
+        behind = False
+        for member in channels.members:  # in the order of the forward pass
+            if member.axis.role != 'affine':
+                behind = member.axis.layer == layer and member.axis.role in ('out', 'depthwise')
+            elif behind and member.axis.layer not in found:
+                found.append(member.axis.layer)
+    return found
+
+
+def switch_off(model: nn.Module, ending: Sequence[str]) -> None:
+    """Let a branch put out zeros: nothing comes from its last layers, and no shift from the norms behind them.
+
+    Args:
+        model (nn.Module): Changed in place.
+        ending (list[str]): Names of these layers and norms.
+    """
+    for name in ending:
+        module = model.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            parameter.detach().zero_()
+        if isinstance(getattr(module, 'running_mean', None), Tensor):
+            module.running_mean.zero_()  # type: ignore[operator, union-attr]
+
+
+def remove(model: nn.Module, block: Block) -> List[str]:
+    """Put the shortcut in a block's place; return the parameters and buffers that are gone.
+
+    Args:
+        model (nn.Module): Changed in place.
+        block (Block): Found in this model, or in a copy of it.
+    """
+    before = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
+    module = model.get_submodule(block.module)
+    child = None if block.shortcut.name is None else module.get_submodule(str(block.shortcut.name))
+    parent, _, name = block.module.rpartition('.')
+    setattr(model.get_submodule(parent), name, Shortcut(
+        None if child is None else str(block.shortcut.name), child, bool(block.shortcut.relu)))
+    after = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return [name for name in before if name not in after]
