@@ -9,9 +9,10 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from test_hooks import make_runner, write_prune_config
 from torch import nn
-from toy_nets import Everything, Residual, ToyClassifier, algorithm_of, randomise
+from torch.nn import functional as F  # noqa: N812
+from toy_nets import Everything, Optional, Residual, ToyClassifier, algorithm_of, randomise
 
-from mmprune.distributed import PortableDDP
+from mmprune.distributed import GroupFisherDDP, PortableDDP
 from mmprune.hooks import ResourceInfoHook
 
 SGD = dict(type='SGD', lr=0.05, momentum=0.9)
@@ -252,3 +253,49 @@ def test_wrappers_that_cannot_shrink_are_refused(tmp_path):
             hook.before_train(runner)
     finally:
         mmprune.hooks.is_model_wrapper = original
+
+
+class Branching(ToyClassifier):
+    """Runs its side branch in every second iteration only."""
+
+    iteration = 0
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'loss':
+            self.iteration += 1
+            self.net.use_side = self.iteration % 2 == 0
+            return dict(loss=F.cross_entropy(self.net(inputs).mean((2, 3)), data_samples))
+        self.net.use_side = True
+        return self.net(inputs)
+
+
+@pytest.mark.filterwarnings('ignore:`broadcast_buffers` is deprecated')
+def test_branches_that_an_iteration_does_not_reach(tmp_path):
+    """``find_unused_parameters``: DDP prunes the channels that a run without it prunes, and trains the same weights."""
+    def run(wrap):
+        torch.manual_seed(0)
+        algorithm = algorithm_of(Branching(Optional()), interval=2)
+        model = GroupFisherDDP(algorithm, find_unused_parameters=True) if wrap else algorithm
+        model.train()
+        wrapper = OptimWrapper(torch.optim.SGD(algorithm.parameters(), lr=0.05, momentum=0.9))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(7):
+            model.train_step(dict(inputs=torch.randn(4, 3, 8, 8, generator=generator),
+                                  data_samples=torch.randint(2, (4,), generator=generator)), wrapper)
+        return algorithm
+
+    plain = run(False)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wrapped = run(True)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert plain.mutator.structure == wrapped.mutator.structure == {'net.stem_(0, 5)_5': 2}
+    assert all(torch.equal(value, wrapped.state_dict()[key]) for key, value in plain.state_dict().items())
+
+
+def test_two_runs_with_one_seed_are_bit_equal():
+    first, second = (prune(dict(type='OptimWrapper', optimizer=SGD), net=Everything) for _ in range(2))
+    assert places(first[2]) == places(second[2])
+    left, right = first[0].state_dict(), second[0].state_dict()
+    assert all(torch.equal(value, right[key]) for key, value in left.items())
