@@ -454,6 +454,32 @@ def test_a_calibration_that_fails_leaves_the_model_alone_and_counts_for_nothing(
             assert not criterion.is_calibrated
 
 
+class Backward(Criterion):
+    """A user's criterion, which takes the gradients of the parameters as they come."""
+
+    needs_data = needs_loss = True
+
+    def observe(self, calibration):
+        with torch.enable_grad():
+            for batch in calibration.batches:
+                calibration.loss(batch).backward()
+        self.gradients = {name: parameter.grad.clone() for name, parameter in self.mutator.model.named_parameters()}
+
+
+def test_a_criterion_starts_without_gradients_and_leaves_those_that_were_there():
+    net, batches = net_of('Flatten'), batches_of(2)
+    criterion = build_criterion(Backward(), mutator_of(net))
+    net.conv.weight.grad = torch.ones_like(net.conv.weight)
+    before = everything_about(net)
+    criterion.calibrate(calibration_of(net, batches))
+    assert same(before, everything_about(net))
+    other = copy.deepcopy(net)
+    other.zero_grad()
+    mean_loss(other(batches[0][0]), batches[0][1]).backward()
+    for name, parameter in other.named_parameters():
+        assert torch.allclose(criterion.gradients[name], parameter.grad), name
+
+
 # mistakes
 
 def test_a_criterion_without_data_is_refused():

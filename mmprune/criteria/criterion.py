@@ -224,6 +224,8 @@ def calibrating(model: nn.Module) -> Iterator[None]:
     """Run the block with the model in eval mode and without gradients; its modes and gradients come back after it."""
     modes = {name: module.training for name, module in model.named_modules()}
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = None  # what a backward pass adds, it would add to what was there
     model.eval()
     try:
         with torch.no_grad():
