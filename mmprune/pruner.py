@@ -67,7 +67,8 @@ class Pruner:
             ``dict(flops=0.5)``; its scope is that of the criterion's paper where none is given.
         levels (dict[str, float], optional): Pattern of layers -> share of their channels that goes.
         op_types (list[str], optional): Prune only what modules of these classes produce: ``['Conv2d']``.
-        max_pruned_ratio (float): Share of a unit that goes at most.
+        max_pruned_ratio (float, optional): Share of a unit that goes at most; by default a tenth stays, two channels at
+            least, where scores of all units are compared.
         align (int): Channels become a multiple of this.
         include (str or list[str], optional): Patterns of the layers to prune; see :class:`~mmprune.choice.Choice`.
         exclude (str or list[str], optional): Patterns of the layers to leave.
@@ -90,7 +91,7 @@ class Pruner:
                  criterion: Union[str, Mapping[str, Any], Criterion] = 'L2', ratio: Optional[float] = None,
                  target: Union[None, Mapping[str, Any], PruningTarget] = None,
                  levels: Optional[Mapping[str, float]] = None, op_types: Optional[Sequence[str]] = None,
-                 max_pruned_ratio: float = 1.0, align: int = 1, include: Optional[Patterns] = None,
+                 max_pruned_ratio: Optional[float] = None, align: int = 1, include: Optional[Patterns] = None,
                  exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
                  mutate_linear: bool = True, remove_blocks: bool = False) -> None:
         self.mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, min_channels)

@@ -15,6 +15,8 @@ from .unit import ChannelUnit
 
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 SCOPES = ('global', 'layer')
+#: Where scores of all units are compared, nobody has meant to leave less of a unit than this.
+GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
 #: Steps of the search for the share that every layer loses.
 BISECTIONS = 24
 
@@ -51,7 +53,8 @@ class PruningTarget:
             they stay.
         op_types (str or list[str], optional): Only units all of whose producers are modules of these classes, such as
             ``['Conv2d']``.
-        max_pruned_ratio (float): Share of a unit that goes at most.
+        max_pruned_ratio (float, optional): Share of a unit that goes at most. By default a tenth of each unit stays,
+            two channels at least, where scores of all units are compared, and what ``min_channels`` says elsewhere.
         align (int): Channels of a unit become a multiple of this.
 
     Raises:
@@ -65,7 +68,7 @@ class PruningTarget:
     scope: str = 'global'
     levels: Optional[Mapping[str, float]] = None
     op_types: Union[None, str, Sequence[str]] = None
-    max_pruned_ratio: float = 1.0
+    max_pruned_ratio: Optional[float] = None
     align: int = 1
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class PruningTarget:
         for name, share in shares.items():
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
                 raise TargetError(f'{name} is {share!r}; it is a share, at least 0 and less than 1')
-        if not 0 < self.max_pruned_ratio <= 1:
+        if self.max_pruned_ratio is not None and not 0 < self.max_pruned_ratio <= 1:
             raise TargetError(f'max_pruned_ratio is {self.max_pruned_ratio!r}; it is the share of a unit that may go, '
                               'more than 0 and at most 1')
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
@@ -127,7 +130,7 @@ class PruningTarget:
         """
         units = [unit for unit in self.chosen_units(mutator) if unit.name in scores]
         levels = self.levels_of(mutator)
-        pools = {unit.name: self._pool(unit, scores[unit.name]) for unit in units}
+        pools = {unit.name: self._pool(unit, scores[unit.name], unit.name in levels) for unit in units}
         masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
         held = {unit.name: self._take_share(unit, pools[unit.name], levels[unit.name] * progress, masks)
                 for unit in units if unit.name in levels}
@@ -178,14 +181,26 @@ class PruningTarget:
             found.update(named)
         return found
 
-    def floor(self, unit: ChannelUnit) -> int:
-        """Return how many classes of a unit stay at least."""
-        return max(unit.min_classes, math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9))
+    def floor(self, unit: ChannelUnit, share_is_given: bool = False) -> int:
+        """Return how many classes of a unit stay at least.
 
-    def _pool(self, unit: ChannelUnit, scores: Tensor) -> Pool:
+        Args:
+            unit (ChannelUnit): The unit.
+            share_is_given (bool): The share that goes of this very unit is given, by ``levels`` or the layer scope.
+        """
+        if self.max_pruned_ratio is not None:
+            least = math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9)
+        elif share_is_given or self.scope == 'layer':
+            least = 1
+        else:
+            least = max(math.ceil(LEAST_CHANNELS / unit.multiplicity),
+                        math.ceil((1 - GLOBAL_MAX_PRUNED_RATIO) * len(unit.kept) - 1e-9))
+        return max(unit.min_classes, least)
+
+    def _pool(self, unit: ChannelUnit, scores: Tensor, share_is_given: bool) -> Pool:
         values: np.ndarray = np.full(len(unit.kept), np.inf)
         values[unit.kept] = scores.detach().double().cpu().numpy()
-        floor = self.floor(unit)
+        floor = self.floor(unit, share_is_given)
         block = self.align // math.gcd(self.align, unit.multiplicity)
         return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
 
@@ -243,6 +258,10 @@ class PruningTarget:
             low, high = (low, count) if is_enough() else (count + 1, high)
         take(high)
 
+    @property
+    def _max_pruned_ratio(self) -> float:
+        return self.max_pruned_ratio or (1.0 if self.scope == 'layer' else GLOBAL_MAX_PRUNED_RATIO)
+
     def _cost_name(self) -> Optional[str]:
         return next((name for name in COSTS if getattr(self, name) is not None), None)
 
@@ -263,7 +282,7 @@ class PruningTarget:
             raise TargetError(
                 f'{name}={getattr(self, name)} cannot be reached: {self._share_of_cost(mutator, masks):.3f} of the '
                 f'dense {name} stay when every unit is at its floor (min_channels, max_pruned_ratio='
-                f'{self.max_pruned_ratio}, align={self.align}; {len(mutator.frozen)} groups of channels are frozen'
+                f'{self._max_pruned_ratio}, align={self.align}; {len(mutator.frozen)} groups of channels are frozen'
                 f'{others}). Raise the target, lower the floors, or let more units be pruned (mutate_linear, include, '
                 'levels)')
 

@@ -97,10 +97,10 @@ def test_the_least_scores_of_all_units_go_by_hand():
     mutator = chain(4, 3)
     a, b = (unit.name for unit in mutator.units)
     scores = {a: torch.tensor([0.5, 0.1, 0.6, 0.2]), b: torch.tensor([0.4, 0.3, 0.9])}
-    masks = choose(mutator, scores, ratio=4 / 7).masks
+    masks = choose(mutator, scores, ratio=4 / 7, max_pruned_ratio=1).masks
     assert (masks[a].tolist(), masks[b].tolist()) == ([True, False, True, False], [False, False, True])
     for ratio, stay in ((0.0, [4, 3]), (0.28, [3, 3]), (2 / 7, [2, 3]), (0.99, [1, 1])):  # in whole channels
-        assert widths(mutator, choose(mutator, scores, ratio=ratio).masks) == stay
+        assert widths(mutator, choose(mutator, scores, ratio=ratio, max_pruned_ratio=1).masks) == stay
     assert all(unit.kept.all() for unit in mutator.units)  # nothing is changed
 
 
@@ -110,7 +110,7 @@ def test_channels_that_a_grouped_convolution_ties_count_each():
     stem, group = (unit.name for unit in mutator.units)
     scores = {stem: torch.tensor([1.0, 3.0, 5.0]), group: torch.tensor([2.0, 4.0])}
     for ratio, stay in ((0.1, [4, 4]), (0.2, [4, 4]), (0.3, [4, 2]), (0.4, [4, 2]), (0.6, [2, 2])):
-        assert widths(mutator, choose(mutator, scores, ratio=ratio).masks) == stay
+        assert widths(mutator, choose(mutator, scores, ratio=ratio, max_pruned_ratio=1).masks) == stay
     # one class of eight channels beside classes of one
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 1, groups=4), nn.ReLU(), nn.Conv2d(16, 2, 1))
     mutator = mutator_of(net)
@@ -208,11 +208,25 @@ def test_floors_by_hand():
     assert choose(mutator, scores, ratio=1 / 14).held == {}
 
 
+def test_one_threshold_for_all_leaves_a_tenth_and_two_channels():
+    """Unless somebody asks for less; a share that is given for the unit itself is taken as it is."""
+    mutator = chain(40, 6)
+    a, b = (unit.name for unit in mutator.units)
+    scores = {a: torch.arange(40.0), b: 100 + torch.arange(6.0)}
+    chosen = choose(mutator, scores, ratio=0.9)
+    assert widths(mutator, chosen.masks) == [4, 2]
+    assert chosen.held == {a: 4}
+    assert widths(mutator, choose(mutator, scores, ratio=0.9, max_pruned_ratio=1).masks) == [1, 4]
+    assert widths(mutator, choose(mutator, scores, ratio=0.95, scope='layer').masks) == [2, 1]
+    assert widths(mutator, choose(mutator, scores, levels={'*': 0.95}).masks) == [2, 1]
+    assert widths(chain(40, 6, min_channels=9), choose(chain(40, 6, min_channels=9), scores, ratio=0.9).masks) == [9, 6]
+
+
 @pytest.mark.parametrize('scope', ['layer', 'global'])
 @pytest.mark.parametrize('target', [dict(ratio=0.999), dict(flops=0.1), dict(params=0.15)], ids=str)
 def test_no_unit_is_emptied(scope, target):
     mutator = mutator_of(toy_nets.Everything(), min_channels={'conv1': 3})
-    masks = choose(mutator, scope=scope, **target).masks
+    masks = choose(mutator, scope=scope, max_pruned_ratio=1, **target).masks
     assert min(widths(mutator, masks)) >= 1
     assert by_name(mutator, masks)['conv1'] >= 3
 
