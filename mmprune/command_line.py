@@ -28,7 +28,11 @@ ARGUMENTS = {
     'target_flop_ratio': 'save_ckpt_thr of mmprune.ResourceInfoHook in custom_hooks',
     'input_shape': 'model.mutator.demo_input.input_shape', 'pruned_path': 'model.algorithm.init_cfg.checkpoint',
     'finetune_lr': 'optim_wrapper.optimizer.lr', 'teacher_path': 'model.teacher.init_cfg.checkpoint',
-    'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor'}
+    'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor',
+    'mutate_linear': 'mutate_linear of model (model.mutator.channel_unit_cfg)',
+    **dict.fromkeys(('ratio', 'flops', 'levels', 'max_pruned_ratio'), 'target of the schedule in custom_hooks'),
+    **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'layer_begin', 'layer_end', 'layer_inter', 'epoch_prune',
+                     'rounds', 'epochs_between', 'batches', 'of', 's'), 'the argument of the schedule in custom_hooks')}
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 
