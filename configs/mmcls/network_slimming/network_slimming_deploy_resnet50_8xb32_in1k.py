@@ -1,0 +1,12 @@
+# The config that the dense model was trained with.
+_base_ = 'mmcls::resnet/resnet50_8xb32_in1k.py'
+# The structure: the json file that finetuning writes beside its checkpoints; which channels go depends on weights.
+fix_subnet = 'work_dirs/network_slimming_finetune_resnet50_8xb32_in1k/fix_subnet.json'
+# Channels are padded to a multiple after loading; tools/find_divisor.py finds the fastest.
+divisor = 8
+# As in the prune config.
+mutate_linear = True
+
+from mmprune.config import deploy_model  # noqa: E402
+
+model = deploy_model(_base_, fix_subnet, divisor, mutate_linear=mutate_linear)

@@ -1,0 +1,33 @@
+# The config that the model was trained with: mmcls::..., mmpretrain::... or a file of yours.
+_base_ = '../cifar10/resnet56_1xb128_cifar10.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = 'work_dirs/resnet56_1xb128_cifar10/epoch_200.pth'
+# What is expanded: 'activations' (Molchanov et al. 2017) or 'weights' (2019).
+of = 'activations'
+# Share of the FLOPs that stays.
+flops = 0.5
+# Share of the channels of one layer that goes at most.
+max_pruned_ratio = 0.9
+# How often channels are scored and cut, each time an equal part of the way.
+rounds = 10
+# Epochs of training between two rounds.
+epochs_between = 1
+# Training batches that a round looks at.
+batches = 20
+# Epochs of the whole run: what is left after the last round trains the result.
+epochs = 12
+# The base config's learning rate is multiplied by this.
+lr_ratio = 0.1
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 32, 32)
+
+from mmprune.config import schedule_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
+    _base_,
+    dict(type='mmprune.IterativePruningHook', criterion=dict(type='Taylor', of=of),
+         target=dict(flops=flops, max_pruned_ratio=max_pruned_ratio), rounds=rounds, epochs=epochs_between,
+         batches=batches),
+    pretrained_path, input_shape, lr_ratio)
+param_scheduler = []
+train_cfg = dict(max_epochs=epochs)
