@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .choice import Patterns
-from .criteria.criterion import Calibration, Criterion
+from .criteria.criterion import Calibration, Criterion, CriterionError
 from .demo_input import mapped
 from .mutator import ChannelMutator
 from .plan import Plan, make_plan
@@ -32,7 +32,7 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
         mutator (ChannelMutator): Prepared.
 
     Raises:
-        ValueError: There is no criterion of that name.
+        CriterionError: There is no criterion of that name.
     """
     if isinstance(criterion, Criterion):
         built = criterion
@@ -44,7 +44,7 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
         CRITERIA.import_from_location()
         known = sorted(CRITERIA.module_dict)
         if name not in known:
-            raise ValueError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
+            raise CriterionError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
         built = build(CRITERIA, {**cfg, 'type': name})
     built.bind(mutator)
     return built
@@ -83,7 +83,7 @@ class Pruner:
 
     Raises:
         NoPrunableUnitError: Nothing can be pruned; the message says why.
-        ValueError: There is no criterion of that name.
+        CriterionError: There is no criterion of that name.
         TargetError: The target is contradictory.
     """
 
