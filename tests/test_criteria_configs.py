@@ -11,7 +11,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from mmprune.config import plain, schedule_settings
 from mmprune.criteria.criterion import Calibration
@@ -339,6 +339,21 @@ def test_fpgm_is_as_its_authors_run_it(depth, layer_end):
     assert cfg.train_cfg.max_epochs == 100
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.01)
     assert plain(cfg.param_scheduler)['milestones'] == [30, 60, 90]
+
+
+@pytest.mark.parametrize('keep', [70, 50, 30])
+def test_learning_rate_of_thinet_rises_when_the_last_layer_is_cut(keep):
+    cfg = read(f'thinet/thinet_{keep}_prune_resnet50_8xb32_in1k.py')
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build(dict(plain(one), optimizer=optimizer)) for one in cfg.param_scheduler]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    # 32 layers go, one before each epoch; the last is followed by nine epochs
+    assert rates == pytest.approx([1e-4] * 31 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3)
 
 
 def test_from_scratch():

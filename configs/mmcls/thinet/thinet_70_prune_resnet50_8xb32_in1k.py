@@ -23,6 +23,6 @@ model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
          interval=epochs_between, batches=batches),
     pretrained_path, input_shape, lr_ratio)
 # 1e-4 while layers go, then 1e-3 and down
-param_scheduler = [dict(type='ConstantLR', factor=0.1, by_epoch=True, begin=0, end=31),
+param_scheduler = [dict(type='ConstantLR', factor=0.1, by_epoch=True, begin=0, end=32),
                    dict(type='MultiStepLR', by_epoch=True, milestones=[34, 37], gamma=0.1)]
 train_cfg = dict(max_epochs=epochs)
