@@ -181,6 +181,13 @@ class PruningTarget:
             found.update(named)
         return found
 
+    def prunes(self, mutator: ChannelMutator, unit: ChannelUnit) -> bool:
+        """Tell whether a unit may lose channels, whatever the scores are."""
+        if all(unit is not other for other in self.chosen_units(mutator)):
+            return False
+        share = self.levels_of(mutator).get(unit.name, self.ratio)
+        return bool(share) or (share is None and self._cost_name() is not None)
+
     def floor(self, unit: ChannelUnit, share_is_given: bool = False) -> int:
         """Return how many classes of a unit stay at least.
 

@@ -52,8 +52,10 @@ class LayerByLayerPruningHook(PruningSchedule):
         units = self.algorithm.mutator.units
         while not self.finished:
             unit = units[self.state['units']]
-            plan = self.plan(runner)
             self.state['units'] += 1
+            if not self.target.prunes(self.algorithm.mutator, unit):
+                continue  # without looking at data
+            plan = self.plan(runner)
             masks: Dict[str, np.ndarray] = {other.name: other.kept for other in units}
             masks[unit.name] = plan.masks[unit.name]
             if (masks[unit.name] != unit.kept).any():
