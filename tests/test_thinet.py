@@ -8,8 +8,9 @@ import toy_nets
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmprune.criteria.contributions import Samples, running_class
 from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
-from mmprune.criteria.thinet import Samples, ThiNet, reading, removal_order, rescaling, running_class
+from mmprune.criteria.thinet import ThiNet, reading, removal_order, rescaling
 from mmprune.equivalence import random_masks
 from mmprune.mutator import ChannelMutator
 

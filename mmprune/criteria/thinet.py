@@ -1,23 +1,19 @@
 """ThiNet: the channels that the next layer needs least. Luo et al., ICCV 2017 (equations 6 and 7, algorithm 1)."""
-import math
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from .. import ops
 from ..consumers import Consumers
 from ..graph import Member
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
+from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Calibration, Criterion, CriterionError, channels_first
 
-#: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among
-#: them, by the gradient of the sampled outputs.
-WINDOWED: Tuple[Type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 #: Directions in which kept channels vary less than this share of the most are left alone by the least squares.
 RANK_TOLERANCE = 1e-10
 
@@ -151,7 +147,7 @@ class ThiNet(Criterion):
                 self._rescale(self.grams[layer], members, masks)
         self._structure = None
 
-    def _rescale(self, gram: 'LayerGram', members: Sequence[Tuple[ChannelUnit, Member]],
+    def _rescale(self, gram: LayerGram, members: Sequence[Tuple[ChannelUnit, Member]],
                  masks: Dict[str, np.ndarray]) -> None:
         staying = [unit.kept & masks[unit.name] for unit, _ in members]
         dropped = [unit.kept & ~masks[unit.name] for unit, _ in members]
@@ -168,146 +164,10 @@ class ThiNet(Criterion):
             columns[..., index.reshape(-1)] *= factors.to(tensor).repeat_interleave(index.size(1))
 
 
-class LayerGram:
-    """The products of what the classes of channels that a layer reads contribute to its outputs, summed over samples.
-
-    Args:
-        owners (ndarray[input channels]): Number of the class of each; see :meth:`Consumers.owners`.
-        device (torch.device): To add up on.
-
-    Attributes:
-        numbers (ndarray[G]): Numbers of the classes that the layer reads, ascending; channels of no unit are the last.
-        matrix (Tensor[G, G], float64): ``X^T X`` of the contributions ``X[samples, G]``.
-    """
-
-    def __init__(self, owners: np.ndarray, device: torch.device) -> None:
-        self.numbers, place = np.unique(owners, return_inverse=True)
-        self._place = torch.from_numpy(place).to(device)
-        self.matrix = torch.zeros(len(self.numbers), len(self.numbers), dtype=torch.float64, device=device)
-
-    def add(self, contributions: Tensor) -> None:
-        """Add samples ``Tensor[samples, channels]``; in a grouped layer, one channel for each position in a group."""
-        samples, channels = contributions.shape
-        by_class = torch.zeros(samples, len(self.numbers), dtype=torch.float64, device=contributions.device)
-        by_class.index_add_(1, self._place[:channels], contributions.double())
-        self.matrix += by_class.t() @ by_class
-
-    def places(self, numbers: np.ndarray) -> Tensor:
-        """Return where classes lie in the matrix: ``LongTensor[C]``."""
-        return torch.from_numpy(np.searchsorted(self.numbers, numbers))
-
-    def relative(self, numbers: np.ndarray) -> Tensor:
-        """Return the products ``Tensor[C, C]`` of some classes, by the energy of all that the layer reads."""
-        places = self.places(numbers)
-        return self.matrix[places][:, places] / self.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
-
-
-class Samples:
-    """Draws outputs of layers, none twice in one call of a layer.
-
-    Args:
-        positions (int): Locations an image; all of them where there are fewer.
-        outputs (int): Output channels a location; all of them where there are fewer.
-        seed (int): Of the draws.
-    """
-
-    def __init__(self, positions: int, outputs: int, seed: int) -> None:
-        self.positions, self.outputs = positions, outputs
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def draw(self, images: int, channels: int, places: int) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
-        """Yield ``(image, channel, place)``, each ``LongTensor[images, positions]``, once for every output channel."""
-        place = self._choose((images, places), self.positions)
-        channel = self._choose((*place.shape, channels), self.outputs)
-        image = torch.arange(images)[:, None].expand_as(place)
-        for number in range(channel.size(2)):
-            yield image, channel[..., number], place
-
-    def _choose(self, shape: Sequence[int], count: int) -> Tensor:
-        return torch.rand(shape, generator=self._generator).topk(min(count, shape[-1])).indices
-
-
 def reading(unit: ChannelUnit) -> List[Member]:
     """Return the members of a unit that are the columns of a layer which adds its channels up."""
     return [member for member in unit.channels.consumers
             if member.axis.role == 'in' and member.axis.tensor.rpartition('.')[2] == 'weight']
-
-
-def running_class(module: nn.Module) -> Any:
-    """Return the class that defines what a module computes; recording group Fisher information changes nothing."""
-    return next(kind for kind in type(module).__mro__ if kind is not ops.GroupFisherMixin
-                and ('forward' in vars(kind) or '_conv_forward' in vars(kind)))
-
-
-def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tensor], None]) -> None:
-    """Add up weights times inputs in the window of each sampled output.
-
-    Args:
-        module (nn.Module): A convolution or linear layer.
-        x (Tensor[N, C, *]): Its input.
-        samples (Samples): Which outputs.
-        add (Callable): Called with ``Tensor[samples, C / groups]``.
-    """
-    weight, groups = module.weight.detach(), getattr(module, 'groups', 1)
-    windows = sliding_windows(module, x)
-    spatial = windows.dim() - weight.dim()
-    windows = windows.unflatten(1, (groups, -1)).movedim(2, 2 + spatial)
-    sizes = windows.shape[2:2 + spatial]
-    for image, channel, place in samples.draw(len(x), len(weight), math.prod(sizes)):
-        image, channel, group = (index.reshape(-1).to(x.device) for index in (
-            image, channel, channel // (len(weight) // groups)))
-        where = [torch.from_numpy(index).to(x.device) for index in np.unravel_index(place.reshape(-1).numpy(), sizes)]
-        product = windows[(image, group, *where)].double() * weight[channel].double()
-        add(product.reshape(*product.shape[:2], -1).sum(2))
-
-
-def sliding_windows(module: Any, x: Tensor) -> Tensor:
-    """Return what each output of a layer reads, as a view of its padded input.
-
-    Args:
-        module (nn.Module): A convolution or linear layer.
-        x (Tensor[N, C, *]): Its input.
-
-    Returns:
-        Tensor[N, C, *places, *kernel]: ``Tensor[N, C, places]`` of a linear layer.
-    """
-    if isinstance(module, nn.Linear):
-        return x.reshape(*x.shape[:2], -1)
-    kernel, pads = module.weight.shape[2:], []
-    for dim in reversed(range(len(kernel))):
-        if isinstance(module.padding, str):
-            total = module.dilation[dim] * (kernel[dim] - 1) if module.padding == 'same' else 0
-            pads += [total // 2, total - total // 2]
-        else:
-            pads += [module.padding[dim]] * 2
-    x = F.pad(x, pads, 'constant' if module.padding_mode == 'zeros' else module.padding_mode)
-    for dim, (size, stride, dilation) in enumerate(zip(kernel, module.stride, module.dilation), 2):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x
-
-
-def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor], samples: Samples,
-                     add: Callable[[Tensor], None]) -> None:
-    """Add up inputs times their gradient of each sampled output: what they contribute, as the layer is linear in them.
-
-    Args:
-        module (nn.Module): The layer; what layers inside it compute is taken as given.
-        x (Tensor[N, C, *] or Tensor[N, *, C]): Its input.
-        forward (Callable): Runs the layer on an input.
-        samples (Samples): Which outputs.
-        add (Callable): Called with ``Tensor[N, C]``.
-    """
-    with ExitStack() as hooks, torch.enable_grad():
-        for child in module.children():
-            hooks.callback(child.register_forward_hook(lambda _, args, out: out.detach()).remove)
-        leaf = x.detach().clone().requires_grad_()
-        out = channels_first(module, forward(leaf))
-        out = out.reshape(*out.shape[:2], -1)
-        for indices in samples.draw(*out.shape):
-            for image, channel, place in zip(*(index.t().to(x.device) for index in indices)):
-                gradient, = torch.autograd.grad(out[image, channel, place].sum(), leaf, retain_graph=True)
-                product = channels_first(module, x.double() * gradient.double())
-                add(product.reshape(*product.shape[:2], -1).sum(2))
 
 
 def removal_order(gram: Tensor) -> Tensor:
