@@ -220,7 +220,7 @@ model ran, and every channel of every conv and linear layer is in a unit or froz
 is the share that goes if every unit is cut to one channel; *seconds* is trace, units and trial cut, on a shared
 machine. Inputs are small; the units do not depend on them. Images and outputs stay in every model.
 
-{failed}
+{failed} [torchvision's classification models](torchvision.md) have a page of their own.
 
 '''
 
