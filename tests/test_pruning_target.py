@@ -136,14 +136,22 @@ def test_the_same_share_of_every_layer(ratio):
 @pytest.mark.parametrize('wanted', [0.7, 0.4])
 @pytest.mark.parametrize('name', KEYS)
 def test_the_share_of_every_layer_that_reaches_a_cost(name, wanted):
-    """The next smaller share, at which any layer would keep a class more, misses it."""
+    """No layer can keep a class more: at the next smaller share it would, and the target would be missed."""
     mutator = everything()
     masks = choose(mutator, **{name: wanted}, scope='layer').masks
     assert share_of(mutator, masks, KEYS[name]) <= wanted
     gone = {unit.name: int((~masks[unit.name]).sum()) for unit in mutator.units}
-    share = max(gone[unit.name] / len(unit.kept) for unit in mutator.units)
-    assert all(gone[unit.name] == min(int(share * len(unit.kept) + 1e-9), len(unit.kept) - 1) for unit in mutator.units)
-    assert share_of(mutator, choose(mutator, ratio=share - 1e-6, scope='layer').masks, KEYS[name]) > wanted
+    shares = sorted({count / len(unit.kept) for unit in mutator.units for count in range(len(unit.kept))})
+    share = next(share for share in shares  # the least that meets it, all layers alike
+                 if share_of(mutator, choose(mutator, ratio=share, scope='layer').masks, KEYS[name]) <= wanted)
+    at_share = choose(mutator, ratio=share, scope='layer').masks
+    below = choose(mutator, ratio=share - 1e-6, scope='layer').masks
+    for unit in mutator.units:
+        more, fewer = (int((~some[unit.name]).sum()) for some in (at_share, below))
+        assert gone[unit.name] in (more, fewer)
+        if fewer < gone[unit.name]:
+            assert share_of(mutator, {**masks, unit.name: below[unit.name]}, KEYS[name]) > wanted
+    assert share_of(mutator, at_share, KEYS[name]) <= share_of(mutator, masks, KEYS[name])
 
 
 def test_levels_by_pattern():
