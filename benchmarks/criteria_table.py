@@ -80,6 +80,7 @@ OURS = [
     Method('Taylor-weights', dict(type='Taylor', of='weights')),
     Method('L2 (normalize=mean)', dict(type='L2', normalize='mean'), 'global'),
     Method('FPGM (normalize=mean)', dict(type='FPGM', normalize='mean'), 'global'),
+    Method('BNScale (mean, normalize=mean)', dict(type='BNScale', combine='mean', normalize='mean'), 'global'),
     Method('Taylor', 'Taylor', 'layer'), Method('BNScale', 'BNScale', 'layer')]
 THEIRS = [Method(f'{PEER} {name}', importance, scope) for scope in ('layer', 'global') for name, importance in (
     ('L2', 'GroupMagnitudeImportance'), ('FPGM', 'FPGMImportance'), ('Taylor', 'GroupTaylorImportance'),
