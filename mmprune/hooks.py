@@ -27,9 +27,10 @@ def unwrapped(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _check_interval(hook: Hook, interval: Any) -> None:
-    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-        raise ValueError(f'{type(hook).__name__}: interval is {interval!r}; it must be a whole number of 1 or more')
+def check_whole(hook: Hook, name: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError unless an argument of a hook is a whole number of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{type(hook).__name__}: {name} is {value!r}; it must be a whole number of {least} or more')
 
 
 @HOOKS.register_module()
@@ -42,7 +43,7 @@ class PruningStructureHook(Hook):
     """
 
     def __init__(self, by_epoch: bool = True, interval: int = 1) -> None:
-        _check_interval(self, interval)
+        check_whole(self, 'interval', interval)
         self.by_epoch, self.interval = by_epoch, interval
 
     def before_train(self, runner: Runner) -> None:
@@ -141,7 +142,7 @@ class ResourceInfoHook(Hook):
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
                  early_stop: bool = True) -> None:
-        _check_interval(self, interval)
+        check_whole(self, 'interval', interval)
         if resource_type not in RESOURCES:
             raise ValueError(f'ResourceInfoHook: resource_type is {resource_type!r}'
                              f'{nearest(resource_type, list(RESOURCES))}; it must be one of '

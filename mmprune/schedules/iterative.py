@@ -3,6 +3,7 @@ from typing import Any, Dict, Mapping, Union
 
 from mmengine.runner import Runner
 
+from ..hooks import check_whole
 from ..registry import HOOKS
 from .schedule import PruningSchedule
 
@@ -27,9 +28,7 @@ class IterativePruningHook(PruningSchedule):
                  epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False) -> None:
         super().__init__(criterion, target, batches, remove_blocks)
         for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{type(self).__name__}: {name} is {value!r}; it must be a whole number of {least} or '
-                                 'more')
+            check_whole(self, name, value, least)
         self.rounds, self.epochs, self.start = rounds, epochs, start
         self.state = dict(rounds=0)
 

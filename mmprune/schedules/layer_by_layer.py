@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 import numpy as np
 from mmengine.runner import Runner
 
+from ..hooks import check_whole
 from ..registry import HOOKS
 from .schedule import PruningSchedule
 
@@ -26,8 +27,7 @@ class LayerByLayerPruningHook(PruningSchedule):
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], by_epoch: bool = True,
                  interval: int = 1, batches: int = 8) -> None:
         super().__init__(criterion, dict(target, scope='layer'), batches)
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'{type(self).__name__}: interval is {interval!r}; it must be a whole number of 1 or more')
+        check_whole(self, 'interval', interval)
         self.by_epoch, self.interval = by_epoch, interval
         self.state = dict(units=0)
 

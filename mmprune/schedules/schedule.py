@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..criteria.criterion import Calibration, Criterion
 from ..distributed import ShrinkingDDP
-from ..hooks import FIX_SUBNET_JSON, RESOURCES, follow_averages, unwrapped
+from ..hooks import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
 from ..plan import Plan, make_plan
 from ..pruner import build_criterion
 from ..pruning_algorithm import PruningAlgorithm
@@ -46,8 +46,7 @@ class PruningSchedule(Hook):
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
                  remove_blocks: bool = False) -> None:
-        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-            raise ValueError(f'{type(self).__name__}: batches is {batches!r}; it must be a whole number of 1 or more')
+        check_whole(self, 'batches', batches)
         self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
         self.remove_blocks = remove_blocks
         self.state: Dict[str, Any] = {}

@@ -6,6 +6,7 @@ from mmengine.runner import Runner
 
 from ..choice import PatternError, Patterns, layers_of, matches
 from ..graph import Member
+from ..hooks import check_whole
 from ..plan import Plan
 from ..pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
@@ -50,8 +51,7 @@ class SoftPruningHook(PruningSchedule):
         if (layer_begin is None) != (layer_end is None) or (layers is not None and layer_begin is not None):
             raise ValueError('SoftPruningHook: give layers (patterns), or layer_begin and layer_end (numbers), or '
                              'neither')
-        if isinstance(epoch_prune, bool) or not isinstance(epoch_prune, int) or epoch_prune < 1:
-            raise ValueError(f'SoftPruningHook: epoch_prune is {epoch_prune!r}; it must be a whole number of 1 or more')
+        check_whole(self, 'epoch_prune', epoch_prune)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
                          target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
         self.epoch_prune = epoch_prune
