@@ -7,14 +7,13 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from . import ops
 from .choice import Patterns
 from .consumers import Consumers
 from .graph import ChannelGraph, CoupledChannels
 from .mutator import ChannelMutator
 from .registry import MODELS
 from .selection import NotFiniteError, Pool, PrunedClass, least_classes
-from .taps import TapRecorder
+from .taps import TapRecorder, untapped_weight
 from .unit import by_name
 
 
@@ -48,12 +47,8 @@ class GroupFisherChannelMutator(ChannelMutator):
         self.taps = TapRecorder(consumers)
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
-        for member in channels.consumers:
-            module = self.model.get_submodule(member.axis.layer)
-            calls = [call for call in graph.calls if call.weight == member.axis.tensor]
-            if not ops.is_tappable(module) or not all(call.by_module for call in calls):
-                return f'{member.axis.tensor!r} is used outside a conv or linear module, where no score can be recorded'
-        return None
+        weight = untapped_weight(self.model, channels, graph.calls)
+        return weight and f'{weight!r} is used outside a conv or linear module, where no score can be recorded'
 
     def record(self, recording: bool) -> None:
         """Switch the taps on or off; what was recorded and not taken is dropped."""

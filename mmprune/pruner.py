@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .choice import Patterns
-from .criteria.criterion import Calibration, Criterion, CriterionError
+from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
 from .demo_input import mapped
 from .mutator import ChannelMutator
 from .plan import Plan, make_plan
@@ -269,21 +269,15 @@ class _LossOf:
 def forward_ms(mutator: ChannelMutator) -> float:
     """Return the time of a forward pass on the example inputs in ms: a median, in eval mode, on the model's device."""
     model = mutator.model
-    modes = {module: module.training for module in model.modules()}
     device = next((parameter.device for parameter in model.parameters()), torch.device('cpu'))
     times = []
-    try:
-        model.eval()
-        with torch.no_grad():
-            for _ in range(TIMED + 1):
-                began = time.perf_counter()
-                mutator.demo_input(model)
-                if device.type == 'cuda':
-                    torch.cuda.synchronize(device)
-                times.append(1000 * (time.perf_counter() - began))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with calibrating(model):
+        for _ in range(TIMED + 1):
+            began = time.perf_counter()
+            mutator.demo_input(model)
+            if device.type == 'cuda':
+                torch.cuda.synchronize(device)
+            times.append(1000 * (time.perf_counter() - began))
     return statistics.median(times[1:])
 
 

@@ -1,11 +1,13 @@
 """Recording what the loss gains or loses by each channel: taps on the inputs of all layers that read units."""
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
 from .consumers import Consumers
+from .graph import CoupledChannels
+from .trace import LayerCall
 
 
 class TapRecorder:
@@ -80,3 +82,18 @@ class TapRecorder:
         for module in self.layers.values():
             ops.remove_tap(module)
         self.layers = {}
+
+
+def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence[LayerCall]) -> Optional[str]:
+    """Return a weight that reads channels where no tap can record them, None where there is none.
+
+    Args:
+        model (nn.Module): The model.
+        channels (CoupledChannels): The channels of a unit.
+        calls (list[LayerCall]): All traced calls of the model's layers.
+    """
+    for member in channels.consumers:
+        own = [call for call in calls if call.weight == member.axis.tensor]
+        if not ops.is_tappable(model.get_submodule(member.axis.layer)) or not all(call.by_module for call in own):
+            return member.axis.tensor
+    return None

@@ -129,15 +129,20 @@ class GroupFisherChannelUnit(ChannelUnit):
 
     def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
         """Return what one class costs at present, in the unit of the normalization type."""
-        if self.normalization_type == 'act':
-            return complexity.channel_acts(self.channels) / 1e6
-        if self.normalization_type == 'flops':
-            return complexity.channel_macs(self.channels, widths) / 1e9
-        return 1.0
+        return channel_cost(self.channels, self.normalization_type, complexity, widths)
 
     def score(self, complexity: Complexity, widths: Widths) -> Tensor:
         """Return the importance ``Tensor[classes]``: Fisher information by the cost of one class."""
         return self.fisher / self.channel_cost(complexity, widths)
+
+
+def channel_cost(channels: CoupledChannels, normalization_type: str, complexity: Complexity, widths: Widths) -> float:
+    """Return what one class costs at present, in the unit of the normalization type."""
+    if normalization_type == 'act':
+        return complexity.channel_acts(channels) / 1e6
+    if normalization_type == 'flops':
+        return complexity.channel_macs(channels, widths) / 1e9
+    return 1.0
 
 
 def by_name(units: Sequence[ChannelUnit]) -> Dict[str, ChannelUnit]:

@@ -68,8 +68,8 @@ class Criterion:
     mutator: ChannelMutator
 
     def __init__(self, combine: str = 'mean', normalize: str = 'none') -> None:
-        self.combine = _known('combine', ALIASES.get(combine, combine), COMBINATIONS)
-        self.normalize = _known('normalize', normalize, NORMALIZATIONS)
+        self.combine = known_option('combine', ALIASES.get(combine, combine), COMBINATIONS)
+        self.normalize = known_option('normalize', normalize, NORMALIZATIONS)
         self._structure: Optional[Structure] = None
 
     def bind(self, mutator: ChannelMutator) -> None:
@@ -237,7 +237,8 @@ def calibrating(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradients.get(name)
 
 
-def _known(option: str, value: str, table: Dict[str, Any]) -> str:
+def known_option(option: str, value: str, table: Dict[str, Any]) -> str:
+    """Return the value of an option; raise ValueError with the nearest names if the table does not have it."""
     if value not in table:
         raise ValueError(f'{option} is {value!r}{nearest(value, list(table))}; it must be one of '
                          f'{", ".join(map(repr, table))}')

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Criterion, _known
+from .criterion import Criterion, known_option
 
 
 @CRITERIA.register_module()
@@ -27,7 +27,7 @@ class FPGM(Criterion):
         if not 0 < rate_norm <= 1:
             raise ValueError(f'rate_norm is {rate_norm!r}; it is a share of the filters, more than 0 and at most 1')
         self.rate_norm = rate_norm
-        self.distance = _known('distance', distance, {'euclidean': None, 'cosine': None})
+        self.distance = known_option('distance', distance, {'euclidean': None, 'cosine': None})
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the summed distances in each layer that produces the unit."""

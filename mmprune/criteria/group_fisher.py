@@ -4,8 +4,8 @@ from typing import List
 from torch import Tensor
 
 from ..registry import CRITERIA
-from ..unit import NORMALIZATION_TYPES, ChannelUnit
-from .criterion import _known
+from ..unit import NORMALIZATION_TYPES, ChannelUnit, channel_cost
+from .criterion import known_option
 from .tapped import TappedCriterion
 
 
@@ -25,7 +25,8 @@ class GroupFisher(TappedCriterion):
 
     def __init__(self, normalization_type: str = 'act') -> None:
         super().__init__()
-        self.normalization_type = _known('normalization_type', normalization_type, dict.fromkeys(NORMALIZATION_TYPES))
+        self.normalization_type = known_option('normalization_type', normalization_type,
+                                               dict.fromkeys(NORMALIZATION_TYPES))
 
     def accumulated(self, recorded: Tensor) -> Tensor:
         """Return ``Tensor[classes]``, the sum over samples of what ``Tensor[N, classes]`` holds, squared."""
@@ -35,8 +36,5 @@ class GroupFisher(TappedCriterion):
         """Return the information by the cost of a class."""
         if self.unseen(unit):
             return []
-        complexity = self.mutator.complexity
-        cost = {'act': lambda: complexity.channel_acts(unit.channels) / 1e6,
-                'flops': lambda: complexity.channel_macs(unit.channels, self.mutator.widths) / 1e9,
-                'none': lambda: 1.0}[self.normalization_type]()
+        cost = channel_cost(unit.channels, self.normalization_type, self.mutator.complexity, self.mutator.widths)
         return [self.of_unit(unit) / cost]

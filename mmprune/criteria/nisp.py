@@ -7,7 +7,7 @@ from torch import Tensor
 from ..equivalence import Comparable, double_copy
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, Criterion, CriterionError, _known, inputs_seen
+from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option
 from .score_flow import ScoreFlow
 
 
@@ -45,7 +45,7 @@ class NISP(Criterion):
     def __init__(self, final: str = 'inf_fs', alpha: float = 0.5, samples: int = 1000, combine: str = 'mean',
                  normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
-        self.final = _known('final', final, {'inf_fs': None, 'ones': None})
+        self.final = known_option('final', final, {'inf_fs': None, 'ones': None})
         if not 0 <= alpha <= 1:
             raise ValueError(f'alpha is {alpha}; it must lie between 0 and 1')
         if samples < 2:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, Criterion, _known
+from .criterion import Calibration, Criterion, known_option
 
 
 @CRITERIA.register_module()
@@ -26,7 +26,7 @@ class Oracle(Criterion):
 
     def __init__(self, change: str = 'absolute') -> None:
         super().__init__()
-        self.change = _known('change', change, {'absolute': None, 'signed': None})
+        self.change = known_option('change', change, {'absolute': None, 'signed': None})
 
     def observe(self, calibration: Calibration) -> None:
         """Measure the loss, then without each class of each unit in turn."""

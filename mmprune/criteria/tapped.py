@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import ops
 from ..consumers import Consumers
-from ..taps import TapRecorder
+from ..taps import TapRecorder, untapped_weight
 from ..unit import ChannelUnit
 from .criterion import Calibration, Criterion
 
@@ -53,12 +53,7 @@ class TappedCriterion(Criterion):
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
         """Return a weight that reads the unit where nothing can be recorded, None where there is none."""
-        for member in unit.channels.consumers:
-            calls = [call for call in self.mutator.complexity.graph.calls if call.weight == member.axis.tensor]
-            if not ops.is_tappable(self.mutator.model.get_submodule(member.axis.layer)) or not all(
-                    call.by_module for call in calls):
-                return member.axis.tensor
-        return None
+        return untapped_weight(self.mutator.model, unit.channels, self.mutator.complexity.graph.calls)
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say which weight reads the unit unseen."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, _known
+from .criterion import Calibration, known_option
 from .tapped import TappedCriterion
 
 
@@ -29,7 +29,7 @@ class Taylor(TappedCriterion):
     scope = 'global'
 
     def __init__(self, of: str = 'activations', normalize: str = 'default') -> None:
-        self.of = _known('of', of, {'activations': None, 'weights': None})
+        self.of = known_option('of', of, {'activations': None, 'weights': None})
         default = 'l2' if of == 'activations' else 'none'
         super().__init__('sum', default if normalize == 'default' else normalize)
 

@@ -18,7 +18,7 @@ from ..plan import Plan, make_plan
 from ..pruner import build_criterion
 from ..pruning_algorithm import PruningAlgorithm
 from ..pruning_target import PruningTarget
-from ..random_state import random_state, seeded, set_random_state
+from ..random_state import seeded
 from ..structure import format_structure, write_structure
 
 #: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
@@ -147,12 +147,10 @@ def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) ->
     """
     loader = runner.train_dataloader
     size = loader.batch_size or 1
-    state = random_state()
     with seeded((int(runner.seed or 0), 0)):
         order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
         chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
         kept = list(chosen)
-    set_random_state(state)
     architecture: Any = algorithm.architecture
 
     def loss(batch: Any) -> Tensor:

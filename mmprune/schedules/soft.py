@@ -76,9 +76,7 @@ class SoftPruningHook(PruningSchedule):
 
     def after_train(self, runner: Runner) -> None:
         """Cut what is zero, and write the results."""
-        masks = self.masks()
-        self.algorithm.mutator.surgery.mask(masks)
-        self.cut(runner, Plan(masks, {}, {}))
+        self.cut(runner, Plan(self.masks(), {}, {}))
         self.save(runner)
 
     def zero(self, runner: Runner) -> None:
