@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .choice import Patterns
 from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
 from .demo_input import mapped
 from .mutator import ChannelMutator
@@ -21,6 +20,8 @@ from .structure import Structure, nearest, read_structure, write_structure
 
 #: Forward passes that a latency is the median of, after one that does not count.
 TIMED = 5
+#: What a choice says.
+CHOICE = ('include', 'exclude', 'min_channels')
 
 
 def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator: ChannelMutator) -> Criterion:
@@ -63,16 +64,11 @@ class Pruner:
             Random GroupFisher``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
         ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
             scope='layer')``.
-        target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments, such as
-            ``dict(flops=0.5)``; its scope is that of the criterion's paper where none is given.
-        levels (dict[str, float], optional): Pattern of layers -> share of their channels that goes.
-        op_types (list[str], optional): Prune only what modules of these classes produce: ``['Conv2d']``.
-        max_pruned_ratio (float, optional): Share of a unit that goes at most; by default a tenth stays, two channels at
-            least, where scores of all units are compared.
-        align (int): Channels become a multiple of this.
-        include (str or list[str], optional): Patterns of the layers to prune; see :class:`~mmprune.choice.Choice`.
-        exclude (str or list[str], optional): Patterns of the layers to leave.
-        min_channels (int or dict[str, int]): Channels that stay at least, for all or by pattern.
+        target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
+            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. Its scope is that of
+            the criterion's paper where none is given.
+        choice (dict, optional): What may be pruned and what stays of it: ``include``, ``exclude`` and ``min_channels``
+            of :class:`~mmprune.choice.Choice`, such as ``dict(exclude='layer4', min_channels=8)``.
         mutate_linear (bool): Prune what linear layers read and produce, too.
         remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor (``min_channels``,
             ``max_pruned_ratio``); their shortcuts stay.
@@ -85,19 +81,21 @@ class Pruner:
         NoPrunableUnitError: Nothing can be pruned; the message says why.
         CriterionError: There is no criterion of that name.
         TargetError: The target is contradictory.
+        PatternError: A pattern of the target or the choice matches no layer.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any,
                  criterion: Union[str, Mapping[str, Any], Criterion] = 'L2', ratio: Optional[float] = None,
                  target: Union[None, Mapping[str, Any], PruningTarget] = None,
-                 levels: Optional[Mapping[str, float]] = None, op_types: Optional[Sequence[str]] = None,
-                 max_pruned_ratio: Optional[float] = None, align: int = 1, include: Optional[Patterns] = None,
-                 exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
-                 mutate_linear: bool = True, remove_blocks: bool = False) -> None:
-        self.mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, min_channels)
+                 choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True,
+                 remove_blocks: bool = False) -> None:
+        if ratio is not None and target is not None:
+            raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
+        if ratio is not None:
+            target = dict(ratio=ratio, scope='layer')
+        self.mutator = _mutator(model, example_inputs, choice, mutate_linear)
         self.criterion = build_criterion(criterion, self.mutator)
-        self.target = _target(ratio, target, self.criterion.scope, dict(
-            levels=levels, op_types=op_types, max_pruned_ratio=max_pruned_ratio, align=align))
+        self.target = None if target is None else PruningTarget.of(target, self.criterion.scope)
         if self.target is not None:  # a pattern without a match is better known now
             self.target.chosen_units(self.mutator), self.target.levels_of(self.mutator)
         self.remove_blocks = remove_blocks
@@ -281,30 +279,15 @@ def forward_ms(mutator: ChannelMutator) -> float:
     return statistics.median(times[1:])
 
 
-def _mutator(model: nn.Module, example_inputs: Any, mutate_linear: bool, include: Optional[Patterns] = None,
-             exclude: Optional[Patterns] = None, min_channels: Union[int, Mapping[str, int]] = 1,
+def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
              proven: Sequence[str] = ()) -> ChannelMutator:
+    for name in choice or {}:
+        if name not in CHOICE:
+            raise ValueError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
-                             dict(type='ExampleInputs', inputs=example_inputs), include, exclude, min_channels)
+                             dict(type='ExampleInputs', inputs=example_inputs), **(choice or {}))
     mutator.prepare(model, proven)
     return mutator
-
-
-def _target(ratio: Optional[float], target: Union[None, Mapping[str, Any], PruningTarget], scope: str,
-            others: Dict[str, Any]) -> Optional[PruningTarget]:
-    if ratio is not None and target is not None:
-        raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
-    twice = [name for name, value in others.items() if value != getattr(PruningTarget, name)
-             and (isinstance(target, PruningTarget) or name in (target or {}))]
-    if twice:
-        raise TargetError(f'{" and ".join(twice)}: given beside a target that has its own; give them in the target')
-    if isinstance(target, PruningTarget):
-        return target
-    if ratio is not None:
-        return PruningTarget.of(dict(others, ratio=ratio, scope='layer'))
-    if target is None and others['levels'] is None:
-        return None
-    return PruningTarget.of({**others, **(target or {})}, scope)
 
 
 def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:
@@ -320,8 +303,7 @@ def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: b
 
 
 def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str, 'os.PathLike[str]', Structure],
-                    mutate_linear: bool = True, include: Optional[Patterns] = None,
-                    exclude: Optional[Patterns] = None) -> nn.Module:
+                    choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True) -> nn.Module:
     """Cut a fresh model to a structure, ready to load the pruned weights.
 
     Args:
@@ -329,9 +311,8 @@ def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str,
         example_inputs (Tensor, tuple or dict): As for :class:`Pruner`.
         structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
             :func:`save_structure` writes it.
+        choice (dict, optional): As when it was pruned.
         mutate_linear (bool): As when it was pruned.
-        include (str or list[str], optional): As when it was pruned.
-        exclude (str or list[str], optional): As when it was pruned.
 
     Returns:
         nn.Module: The model.
@@ -340,6 +321,6 @@ def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str,
         StructureError: The structure cannot be read or does not fit the model; the message says where.
     """
     structure = read_structure(structure)
-    mutator = _mutator(model, example_inputs, mutate_linear, include, exclude, proven=list(structure))
+    mutator = _mutator(model, example_inputs, choice, mutate_linear, proven=list(structure))
     mutator.apply_structure(structure)
     return model

@@ -119,7 +119,8 @@ def test_pruner_removes_on_request_only(tmp_path):
         model = dense()
         for name in ('weight', 'bias'):  # the third block's channels are the least of all
             getattr(model.blocks[2].bn1, name).data.mul_(1e-3)
-        pruner = mmprune.Pruner(model, X[:1], 'BNScale', target=dict(ratio=0.4), remove_blocks=remove, min_channels=2)
+        pruner = mmprune.Pruner(model, X[:1], 'BNScale', target=dict(ratio=0.4), remove_blocks=remove,
+                                choice=dict(min_channels=2))
         masked = copy.deepcopy(pruner)
         assert torch.allclose(masked.mask()(X), pruner.cut()(X), rtol=0, atol=1e-12)
         sizes[remove] = pruner.mutator.structure['blocks.2.conv1_(0, 10)_10']

@@ -260,17 +260,18 @@ def test_options_reach_the_mutator_and_the_target():
         pruner.cut()
         return list(pruner.mutator.structure.values())
 
-    assert stay(ratio=0.5, include='conv1') == [3]
-    assert stay(ratio=0.5, exclude=['stem']) == [3]
-    assert stay(ratio=0.5, min_channels={'conv1': 4}) == [3, 4]
-    assert stay(ratio=0.9, max_pruned_ratio=0.5) == [3, 3]
-    assert stay(ratio=0.4, align=2) == [4, 2]  # 5 becomes 4 by one, then 2 go together
-    assert stay(levels={'conv1': 0.4}) == [6, 3]
-    assert stay(levels={'conv1': 0.4}, ratio=0.5) == [3, 3]
-    assert stay(levels={'conv1': 0.4}, target=dict(ratio=0.5, scope='layer')) == [3, 3]
-    assert stay(target=dict(ratio=0.5, scope='layer', levels={'conv1': 0.4})) == [3, 3]
+    def stay_of(**target):
+        return stay(target=target)
+
+    assert stay(ratio=0.5, choice=dict(include='conv1')) == [3]
+    assert stay(ratio=0.5, choice=dict(exclude=['stem'])) == [3]
+    assert stay(ratio=0.5, choice=dict(min_channels={'conv1': 4})) == [3, 4]
+    assert stay_of(ratio=0.9, scope='layer', max_pruned_ratio=0.5) == [3, 3]
+    assert stay_of(ratio=0.4, scope='layer', align=2) == [4, 2]  # 5 becomes 4 by one, then 2 go together
+    assert stay_of(levels={'conv1': 0.4}) == [6, 3]
+    assert stay_of(levels={'conv1': 0.4}, ratio=0.5, scope='layer') == [3, 3]
     assert stay(target=PruningTarget(levels={'conv1': 0.4})) == [6, 3]
-    assert stay(ratio=0.5, op_types='Conv2d') == [3, 3]
+    assert stay_of(ratio=0.5, scope='layer', op_types='Conv2d') == [3, 3]
 
 
 @pytest.mark.parametrize(('criterion', 'scope'), [
@@ -418,7 +419,8 @@ def counted_macs(net, x):
 def test_report():
     net, x = net_of('Everything').eval(), images('Everything')
     dense = counted_macs(net, x), sum(parameter.numel() for parameter in net.parameters())
-    pruner = Pruner(net, x, 'BNScale', target=dict(flops=0.5), min_channels={'stem': 8}, levels={'conv1': 0.3})
+    pruner = Pruner(net, x, 'BNScale', target=dict(flops=0.5, levels={'conv1': 0.3}),
+                    choice=dict(min_channels={'stem': 8}))
     lines = pruner.report().split('\n')
     assert [line.split()[0] for line in lines[2:]] == ['dense']
     net.bn0.weight.data *= 1e-3
@@ -472,10 +474,10 @@ def test_structures_by_channels(tmp_path):
 
 
 def test_structures_where_only_some_units_were_pruned():
-    pruner = Pruner(net_of('Everything'), images('Everything'), ratio=0.5, exclude='fc1', mutate_linear=True)
+    pruner = Pruner(net_of('Everything'), images('Everything'), ratio=0.5, choice=dict(exclude='fc1'))
     pruner.cut()
     structure = pruner.mutator.structure
-    apply_structure(net_of('Everything'), images('Everything'), structure, exclude='fc1')
+    apply_structure(net_of('Everything'), images('Everything'), structure, choice=dict(exclude='fc1'))
     with pytest.raises(StructureError, match=r"unit 'fc1_\(0, 14\)_14' is missing"):
         apply_structure(net_of('Everything'), images('Everything'), structure)
     with pytest.raises(StructureError, match=r"'mix_\(0, 11\)_11' is not pruned in this model: linear layer 'fc1'"):
@@ -601,14 +603,15 @@ def test_importing_mmprune_imports_little():
     (dict(ratio=0.5, target=dict(flops=0.5)), TargetError, 'ratio and target are given; ratio is short for'),
     (dict(ratio=50), TargetError, 'ratio is 50; it is a share, at least 0 and less than 1'),
     (dict(target=dict(flop=0.5)), TargetError, "target has no 'flop', did you mean 'flops'"),
-    (dict(target=PruningTarget(ratio=0.5), align=4), TargetError, 'align: given beside a target that has its own'),
-    (dict(target=dict(ratio=0.5, align=2), align=4), TargetError, 'align: given beside a target'),
-    (dict(ratio=0.5, levels={'conv3': 0.5}), PatternError, "levels: no conv or linear layer matches 'conv3'"),
-    (dict(ratio=0.5, levels={'fc': 0.5}), PatternError, "what 'fc' produces cannot be pruned: it is an output"),
-    (dict(ratio=0.5, op_types=['Linear']), PatternError, 'op_types: no unit is produced by Linear only'),
-    (dict(include='conv7'), PatternError, "include: no conv or linear layer matches 'conv7'"),
-    (dict(min_channels=0), ValueError, r"min_channels of '\*' is 0"),
-    (dict(exclude='*'), NoPrunableUnitError, r'(?s)no unit that may be pruned:.*is excluded')])
+    (dict(target=dict(ratio=0.5, levels={'conv3': 0.5})), PatternError,
+     "levels: no conv or linear layer matches 'conv3', did you mean 'conv"),
+    (dict(target=dict(levels={'fc': 0.5})), PatternError, "what 'fc' produces cannot be pruned: it is an output"),
+    (dict(target=dict(ratio=0.5, op_types=['Linear'])), PatternError, 'op_types: no unit is produced by Linear only'),
+    (dict(choice=dict(include='conv7')), PatternError, "include: no conv or linear layer matches 'conv7'"),
+    (dict(choice=dict(min_channels=0)), ValueError, r"min_channels of '\*' is 0"),
+    (dict(choice=dict(exlude='stem')), ValueError,
+     "choice has no 'exlude', did you mean 'exclude'.*it takes include, exclude, min_channels"),
+    (dict(choice=dict(exclude='*')), NoPrunableUnitError, r'(?s)no unit that may be pruned:.*is excluded')])
 def test_mistakes_are_told_at_once(options, error, message):
     with pytest.raises(error, match=message):
         Pruner(net_of('Residual'), images('Residual'), **options)

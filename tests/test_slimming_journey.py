@@ -72,7 +72,7 @@ def test_journey_by_hand(tmp_path):
     threshold = scales.sort().values[int(0.75 * len(scales))]
     dense = copy.deepcopy(model)
 
-    pruner = mmprune.Pruner(model, X, 'BNScale', target=dict(ratio=0.75), min_channels=2)
+    pruner = mmprune.Pruner(model, X, 'BNScale', target=dict(ratio=0.75), choice=dict(min_channels=2))
     pruner.cut()
     for unit in pruner.mutator.units:  # one threshold for all layers, but for the floor
         norm = next(member.axis.layer for member in unit.channels.members if member.axis.tensor.endswith('running_var'))
