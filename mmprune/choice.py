@@ -1,6 +1,6 @@
 """Which units a user lets be pruned, and how far: patterns over module names."""
 from fnmatch import fnmatchcase
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
 from .graph import CoupledChannels
 from .structure import nearest
@@ -15,6 +15,25 @@ class PatternError(ValueError):
 def matches(layer: str, pattern: str) -> bool:
     """Tell whether a pattern is the name of a layer or of a module around it, ``*`` for anything, dots included."""
     return any(fnmatchcase(name, pattern) for name in _with_parents(layer))
+
+
+def check_patterns(option: str, patterns: Iterable[str], layers: Sequence[str]) -> None:
+    """Check that every pattern but ``*`` matches a layer.
+
+    Args:
+        option (str): Whose patterns they are.
+        patterns (iterable[str]): The patterns.
+        layers (list[str]): Names of all conv and linear layers.
+
+    Raises:
+        PatternError: It does not; the message lists near names.
+    """
+    for pattern in patterns:
+        if pattern != '*' and not any(matches(layer, pattern) for layer in layers):
+            names: Set[str] = {name for layer in layers for name in _with_parents(layer)}
+            raise PatternError(f'{option}: no conv or linear layer matches {pattern!r}'
+                               f'{nearest(pattern.strip("*."), sorted(names))} (patterns are names of modules, with * '
+                               'for anything, such as "backbone.layer1" or "*.downsample")')
 
 
 def _with_parents(layer: str) -> Iterator[str]:
@@ -54,14 +73,9 @@ class Choice:
         Raises:
             PatternError: It does not; the message lists near names.
         """
-        patterns = {'include': self.include or [], 'exclude': self.exclude, 'min_channels': list(self.min_channels)}
-        for option, several in patterns.items():
-            for pattern in several:
-                if pattern != '*' and not any(matches(layer, pattern) for layer in layers):
-                    names: Set[str] = {name for layer in layers for name in _with_parents(layer)}
-                    raise PatternError(f'{option}: no conv or linear layer matches {pattern!r}'
-                                       f'{nearest(pattern.strip("*."), sorted(names))} (patterns are names of modules, '
-                                       'with * for anything, such as "backbone.layer1" or "*.downsample")')
+        for option, patterns in (('include', self.include or []), ('exclude', self.exclude),
+                                 ('min_channels', self.min_channels)):
+            check_patterns(option, patterns, layers)
 
     def reason_to_freeze(self, channels: CoupledChannels) -> Optional[str]:
         """Return why the patterns do not let a unit be pruned, or None."""

@@ -44,10 +44,9 @@ def forecast(schedule: PruningSchedule, algorithm: PruningAlgorithm) -> Structur
     """
     schedule.bind(algorithm)
     target = schedule.target
-    competing = [name for name in ('ratio', 'flops', 'params', 'acts') if getattr(target, name) is not None]
-    if target.scope == 'global' and competing:
-        raise TargetError(f"{competing[0]} with scope='global' takes the least channels of all units: how many stay of "
-                          'each depends on the weights. The run writes fix_subnet.json')
+    if target.scope == 'global' and target.given:
+        raise TargetError(f"{target.given[0]} with scope='global' takes the least channels of all units: how many stay "
+                          'of each depends on the weights. The run writes fix_subnet.json')
     criterion = schedule.criterion
     if criterion.needs_data:
         criterion = build_criterion('Random', algorithm.mutator)

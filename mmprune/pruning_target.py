@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Uni
 import numpy as np
 from torch import Tensor
 
-from .choice import PatternError, layers_of, matches
+from .choice import PatternError, check_patterns, layers_of, matches
 from .graph import CoupledChannels
 from .mutator import ChannelMutator
 from .selection import Pool, least_classes
@@ -74,13 +74,12 @@ class PruningTarget:
     def __post_init__(self) -> None:
         if isinstance(self.op_types, str):
             self.op_types = [self.op_types]
-        given = [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise TargetError(f'{" and ".join(given)} are given; a target is one of them')
-        if not given and not self.levels:
+        if len(self.given) > 1:
+            raise TargetError(f'{" and ".join(self.given)} are given; a target is one of them')
+        if not self.given and not self.levels:
             raise TargetError('there is no target: give ratio (the share of channels that goes), flops, params or acts '
                               '(the share that stays), or levels')
-        shares = {**{name: getattr(self, name) for name in given},
+        shares = {**{name: getattr(self, name) for name in self.given},
                   **{f'levels[{pattern!r}]': share for pattern, share in (self.levels or {}).items()}}
         for name, share in shares.items():
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
@@ -94,6 +93,11 @@ class PruningTarget:
         if self.scope not in SCOPES:
             raise TargetError(f'scope is {self.scope!r}{nearest(self.scope, SCOPES)}; it must be one of '
                               f'{", ".join(map(repr, SCOPES))}')
+
+    @property
+    def given(self) -> List[str]:
+        """What is to be reached: ``ratio``, ``flops``, ``params`` or ``acts``; nothing where only levels say it."""
+        return [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
 
     @classmethod
     def of(cls, target: Union['PruningTarget', Mapping[str, Any]], scope: str = 'global') -> 'PruningTarget':
@@ -168,11 +172,10 @@ class PruningTarget:
             PatternError: A pattern matches no layer, or none that produces channels that may be pruned.
         """
         removed = [unit.channels for unit in mutator.removed]
-        layers = layers_of([*(unit.channels for unit in mutator.units), *removed, *mutator.frozen])
+        check_patterns('levels', self.levels or {},
+                       layers_of([*(unit.channels for unit in mutator.units), *removed, *mutator.frozen]))
         found: Dict[str, float] = {}
         for pattern, share in (self.levels or {}).items():
-            if not any(matches(layer, pattern) for layer in layers):
-                raise PatternError(f'levels: no conv or linear layer matches {pattern!r}{nearest(pattern, layers)}')
             named = {unit.name: share for unit in self.chosen_units(mutator) if _is_produced_by(unit.channels, pattern)}
             if not named and share and not any(_is_produced_by(channels, pattern) for channels in removed):
                 reason = next((channels.frozen for channels in mutator.frozen if _is_produced_by(channels, pattern)),
@@ -284,7 +287,7 @@ class PruningTarget:
         return self.max_pruned_ratio or (1.0 if self.scope == 'layer' else GLOBAL_MAX_PRUNED_RATIO)
 
     def _cost_name(self) -> Optional[str]:
-        return next((name for name in COSTS if getattr(self, name) is not None), None)
+        return next((name for name in self.given if name in COSTS), None)
 
     def _share_of_cost(self, mutator: ChannelMutator, masks: Mapping[str, np.ndarray]) -> float:
         cost = COSTS[self._cost_name() or '']

@@ -334,8 +334,8 @@ def test_skipped_layers_of_li_et_al():
 def test_fpgm_is_as_its_authors_run_it(depth, layer_end):
     cfg = read(f'fpgm/fpgm_prune_resnet{depth}_8xb32_in1k.py')
     hook = next(hook for hook in cfg.custom_hooks if hook.type == 'mmprune.SoftPruningHook')
-    assert plain(hook) == dict(type='mmprune.SoftPruningHook', rate_norm=1, rate_dist=0.4, layer_begin=0,
-                               layer_end=layer_end, layer_inter=3, epoch_prune=1)
+    assert plain(hook) == dict(type='mmprune.SoftPruningHook', rate_norm=1, rate_dist=0.4,
+                               layers=dict(begin=0, end=layer_end, step=3), epoch_prune=1)
     assert cfg.train_cfg.max_epochs == 100
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.01)
     assert plain(cfg.param_scheduler)['milestones'] == [30, 60, 90]

@@ -200,7 +200,7 @@ def test_filters_that_are_zero_recover(folder, tmp_path, start):
 
 def test_layers_by_the_numbers_of_parameters(folder, tmp_path):
     """As the authors' scripts count: begin, end, step over the model's parameters; a conv and its norm are three."""
-    schedule = dict(type='mmprune.SoftPruningHook', rate_dist=0.5, layer_begin=0, layer_end=11, layer_inter=3)
+    schedule = dict(type='mmprune.SoftPruningHook', rate_dist=0.5, layers=dict(begin=0, end=11, step=3))
     runner = short_run(folder, tmp_path, schedule)
     names = [name for name, _ in runner.model.architecture.named_parameters()]
     assert [names[number] for number in (0, 3, 6, 9)] == [
@@ -331,7 +331,7 @@ def test_sparsity_training_adds_its_gradient_once_a_step(folder, tmp_path):
     (dict(type='mmprune.IterativePruningHook', criterion='L2', target=dict(ratio=0.3), rounds=3), ValueError,
      'the last of 3 rounds comes after 2 epochs, but the run has 1'),
     (dict(type='mmprune.SoftPruningHook', layers='backbone.layer9'), ValueError, "matches 'backbone.layer9'"),
-    (dict(type='mmprune.SoftPruningHook', layer_begin=4, layer_end=5), ValueError, 'name no unit as a whole'),
+    (dict(type='mmprune.SoftPruningHook', layers=dict(begin=4, end=5)), ValueError, 'name no unit as a whole'),
 ])
 def test_mistakes_say_what_to_do(folder, tmp_path, schedule, error, message):
     with pytest.raises(error, match=message):
@@ -340,8 +340,10 @@ def test_mistakes_say_what_to_do(folder, tmp_path, schedule, error, message):
 
 @pytest.mark.parametrize(('type_name', 'options', 'message'), [
     ('SoftPruningHook', dict(criterion='L2'), 'criterion and target come together'),
-    ('SoftPruningHook', dict(layer_begin=3), 'layer_begin and layer_end'),
-    ('SoftPruningHook', dict(layers='a', layer_begin=3, layer_end=9), 'or neither'),
+    ('SoftPruningHook', dict(layers=dict(begin=3)), 'it needs begin and end, and a step of 1 or more'),
+    ('SoftPruningHook', dict(layers=dict(begin=3, end=9, step=0)), 'it needs begin and end, and a step of 1 or more'),
+    ('SoftPruningHook', dict(layers=dict(begin=3, end=9, inter=3)), 'layers has inter=3; it takes begin, end and step'),
+    ('SoftPruningHook', dict(layers=dict(begin='conv1', end=9)), "layers has begin='conv1'; it takes"),
     ('SoftPruningHook', dict(epoch_prune=0), 'epoch_prune is 0'),
     ('IterativePruningHook', dict(criterion='L2', target=dict(ratio=0.3), rounds=0), 'rounds is 0'),
     ('LayerByLayerPruningHook', dict(criterion='L2', target=dict(ratio=0.3), interval=0), 'interval is 0'),

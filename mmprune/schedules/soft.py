@@ -1,16 +1,15 @@
 """Soft pruning: He et al., Soft Filter Pruning, IJCAI 2018 (algorithm 1); Filter Pruning via Geometric Median, 2019."""
-from typing import Any, Collection, Dict, Optional, Set, Union
+from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 
 import numpy as np
 from mmengine.runner import Runner
 
-from ..choice import PatternError, Patterns, layers_of, matches
+from ..choice import PatternError, Patterns, check_patterns, layers_of, matches
 from ..graph import Member
 from ..hooks import check_whole
 from ..plan import Plan
 from ..pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
-from ..structure import nearest
 from .schedule import PruningSchedule
 
 #: Shift of a norm whose filter is zero, at least.
@@ -32,31 +31,27 @@ class SoftPruningHook(PruningSchedule):
         rate_dist (float): Share of the filters that goes for being near the others.
         distance (str): ``euclidean`` or ``cosine``.
         epoch_prune (int): Epochs between two zeroings.
-        layers (str or list[str], optional): Patterns of the layers to prune; all by default.
-        layer_begin, layer_end, layer_inter (int, optional): Instead of patterns: numbers of the first and the last of
-            the model's parameters and the step between them, as the authors' scripts count.
+        layers (str, list[str] or dict, optional): Patterns of the layers to prune, or as the authors' scripts count:
+            ``dict(begin=0, end=57, step=3)``, numbers of the first and the last of the model's parameters and the step
+            between them. All by default.
         criterion (str or dict, optional): Another criterion than FPGM with the rates above, with its ``target``.
         target (dict, optional): See :class:`~mmprune.pruning_target.PruningTarget`.
         batches (int): Training batches that a criterion of activations or gradients looks at.
     """
 
     def __init__(self, rate_norm: float = 1.0, rate_dist: float = 0.4, distance: str = 'euclidean',
-                 epoch_prune: int = 1, layers: Optional[Patterns] = None, layer_begin: Optional[int] = None,
-                 layer_end: Optional[int] = None, layer_inter: int = 1,
+                 epoch_prune: int = 1, layers: Union[None, Patterns, Mapping[str, int]] = None,
                  criterion: Union[None, str, Dict[str, Any]] = None, target: Optional[Dict[str, Any]] = None,
                  batches: int = 8) -> None:
         if (criterion is None) != (target is None):
             raise ValueError('SoftPruningHook: criterion and target come together; without them rate_norm and '
                              'rate_dist say what goes')
-        if (layer_begin is None) != (layer_end is None) or (layers is not None and layer_begin is not None):
-            raise ValueError('SoftPruningHook: give layers (patterns), or layer_begin and layer_end (numbers), or '
-                             'neither')
         check_whole(self, 'epoch_prune', epoch_prune)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
                          target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
         self.epoch_prune = epoch_prune
-        self.layers = [layers] if isinstance(layers, str) else layers
-        self.numbers = None if layer_begin is None else range(layer_begin, int(layer_end or 0) + 1, layer_inter)
+        self.numbers = _numbers(layers) if isinstance(layers, Mapping) else None
+        self.layers = None if isinstance(layers, Mapping) else [layers] if isinstance(layers, str) else layers
 
     def bind(self, algorithm: PruningAlgorithm) -> None:
         """Say whose units are scored and cut, and find the layers to prune."""
@@ -114,10 +109,8 @@ class SoftPruningHook(PruningSchedule):
         mutator = self.algorithm.mutator
         units = {unit.name: [member.axis.tensor for member in unit.channels.producers] for unit in mutator.units}
         if self.layers is not None:
-            every = layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen])
-            for pattern in self.layers:
-                if not any(matches(layer, pattern) for layer in every):
-                    raise PatternError(f'layers: no conv or linear layer matches {pattern!r}{nearest(pattern, every)}')
+            check_patterns('layers', self.layers,
+                           layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen]))
             return {name for name, tensors in units.items()
                     if all(any(matches(tensor.rpartition('.')[0], pattern) for pattern in self.layers)
                            for tensor in tensors)}
@@ -127,9 +120,20 @@ class SoftPruningHook(PruningSchedule):
         chosen = {parameters[number] for number in self.numbers if number < len(parameters)}
         found = {name for name, tensors in units.items() if chosen.issuperset(tensors)}
         if not found:
-            raise PatternError(f'layer_begin, layer_end and layer_inter name no unit as a whole: parameters '
+            raise PatternError('layers: begin, end and step name no unit as a whole: parameters '
                                f'{sorted(chosen)[:4]}... of {len(parameters)}')
         return found
+
+
+def _numbers(layers: Mapping[str, int]) -> range:
+    """Return the numbers of the parameters that ``begin``, ``end`` and ``step`` name."""
+    for name, value in layers.items():
+        if name not in ('begin', 'end', 'step') or isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f'SoftPruningHook: layers has {name}={value!r}; it takes begin, end and step, which are '
+                             'whole numbers, or patterns')
+    if not {'begin', 'end'} <= set(layers) or layers.get('step', 1) < 1:
+        raise ValueError(f'SoftPruningHook: layers is {dict(layers)}; it needs begin and end, and a step of 1 or more')
+    return range(layers['begin'], layers['end'] + 1, layers.get('step', 1))
 
 
 def is_shift(member: Member) -> bool:

@@ -25,6 +25,6 @@ from mmprune.config import schedule_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
     _base_,
-    dict(type='mmprune.SoftPruningHook', rate_norm=rate_norm, rate_dist=rate_dist, layer_begin=layer_begin,
-         layer_end=layer_end, layer_inter=layer_inter, epoch_prune=epoch_prune),
+    dict(type='mmprune.SoftPruningHook', rate_norm=rate_norm, rate_dist=rate_dist,
+         layers=dict(begin=layer_begin, end=layer_end, step=layer_inter), epoch_prune=epoch_prune),
     pretrained_path, input_shape, lr_ratio, mutate_linear)
