@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import ops
 from .mutator import ChannelMutator
 from .unit import ChannelUnit
 
@@ -30,6 +31,11 @@ class Consumers:
         for unit in mutator.units:
             for member in unit.channels.consumers:
                 self.layers[member.axis.layer] = mutator.model.get_submodule(member.axis.layer)
+
+    @property
+    def tappable(self) -> Dict[str, nn.Module]:
+        """The layers whose input is the module's input: conv and linear modules."""
+        return {name: module for name, module in self.layers.items() if ops.is_tappable(module)}
 
     def owners(self, layer: str) -> np.ndarray:
         """Return the number of the class that each input channel of a layer belongs to at present.

@@ -228,6 +228,7 @@ def _name(groups: List[CoupledChannels]) -> None:
     by_axis: Dict[Tuple[str, int], List[CoupledChannels]] = {}
     for group in groups:  # sorted by their first index
         by_axis.setdefault((group.first.axis.tensor, group.first.axis.dim), []).append(group)
+    seen: Dict[str, int] = {}  # a module may have several weights of one width
     for neighbours in by_axis.values():
         ranges: List[Tuple[int, int, List[CoupledChannels]]] = []
         for group in neighbours:
@@ -238,7 +239,6 @@ def _name(groups: List[CoupledChannels]) -> None:
                 start, end, together = before[0], max(before[1], end), [*before[2], group]
             ranges.append((start, end, together))
         for start, end, together in ranges:
-            seen: Dict[str, int] = {}
             for group in together:
                 name = f'{group.first.axis.layer}_({start}, {end})_{group.width}'
                 seen[name] = seen.get(name, 0) + 1

@@ -33,8 +33,10 @@ def _argument(args: Sequence[Any], kwargs: Dict[str, Any], position: int, name: 
 
 def _freeze_functional(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor,
                        kind: str, positions: int, axis: int) -> None:
+    reason = f'{name} is called with a computed weight, which cannot be cut'
     for labels in labelled(tracer, args, kwargs):
-        tracer.freeze(labels, f'{name} is called with a computed weight, which cannot be cut')
+        tracer.freeze(labels, reason)
+    tracer.close(out, reason)
     tracer.record_computed_call(_argument(args, kwargs, 1, 'weight'), kind, positions, out, axis)
 
 

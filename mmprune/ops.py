@@ -14,6 +14,10 @@ from torch import Tensor, nn
 PIECE = 2**18
 
 
+class OptimizerError(ValueError):
+    """An optimizer cannot follow a cut; the message says what to do."""
+
+
 class Tap(torch.autograd.Function):
     """Identity on ``x`` whose backward gives ``stat`` the gradient ``sum_positions x * dL/dx``.
 
@@ -55,12 +59,16 @@ class GroupFisherMixin:
 
     recording = False
     channel_axis = 1
+    weight: Tensor
     stats: List[Tensor]
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run the layer on the tapped input."""
         x = input  # named as torch names it: callers may pass it by keyword
         if self.recording and torch.is_grad_enabled():
+            if x.dim() < self.weight.dim():
+                raise ValueError(f'a layer got an input of shape {tuple(x.shape)}: scores by gradients need an axis of '
+                                 'samples in front')
             dtype = x.dtype if x.dtype == torch.float64 else torch.float32
             stat = x.new_zeros((x.size(0), x.size(self.channel_axis)), dtype=dtype).requires_grad_()
             self.stats.append(stat)
@@ -136,12 +144,12 @@ def gather(tensor: Tensor, dim: int, source: Tensor, fill: float = 0.0) -> Tenso
 
 def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers: Iterable[torch.optim.Optimizer] = (),
                   fill: float = 0.0) -> None:
-    """Re-index a parameter or buffer in place, with its gradient and every optimizer state of its shape.
+    """Re-index a parameter or buffer in place, with its gradient and what optimizers remember of it.
 
     Args:
         tensor (Tensor): Parameter or buffer; it stays the same object.
         axes (list[tuple[int, LongTensor]]): Axis and, for each new index, the old index or -1 for a fresh one.
-        optimizers (list[Optimizer]): Optimizers whose state follows.
+        optimizers (list[Optimizer]): Optimizers whose state follows; see :func:`check_state`.
         fill (float): Value of fresh elements.
     """
     before = tensor.shape
@@ -150,18 +158,48 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
         channels_last = value.dim() == 4 and value.is_contiguous(
             memory_format=torch.channels_last) and not value.is_contiguous()
         for dim, source in axes:
-            value = gather(value, dim, source, fill)
+            if value.size(dim) == before[dim]:  # else a mean along this axis
+                value = gather(value, dim, source, fill)
         return value.contiguous(memory_format=torch.channels_last) if channels_last else value
 
     grad: Optional[Tensor] = tensor.grad
     tensor.grad = None
-    tensor.data = resized(tensor.data)
+    data = resized(tensor.data)
+    # a graph that is still alive keeps the node that takes the gradient, with the old shape; torch makes a new one
+    # where the dtype changes
+    tensor.data = data.new_empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
+    tensor.data = data
     if grad is not None:
         tensor.grad = resized(grad)
     for optimizer in optimizers:
         for key, value in optimizer.state.get(tensor, {}).items():
-            if isinstance(value, Tensor) and value.shape == before:
+            if isinstance(value, Tensor) and value.dim() and value.numel() > 1:
                 optimizer.state[tensor][key] = resized(value)
+
+
+def check_state(tensor: Tensor, name: str, optimizer: torch.optim.Optimizer) -> None:
+    """Check that what an optimizer remembers of a parameter can follow a cut.
+
+    That is a value an element, or a mean along some of its axes.
+
+    Args:
+        tensor (Tensor): The parameter.
+        name (str): Its name.
+        optimizer (Optimizer): The optimizer.
+
+    Raises:
+        OptimizerError: It cannot; the message says what to do.
+    """
+    for key, value in optimizer.state.get(tensor, {}).items():
+        several = [part for part in value if isinstance(part, Tensor)] if isinstance(value, (list, tuple)) else []
+        if isinstance(value, Tensor) and value.numel() > 1:
+            follows = value.dim() == tensor.dim() and all(
+                size in (1, whole) for size, whole in zip(value.shape, tensor.shape))
+            several = [] if follows else [value]
+        if several:
+            raise OptimizerError(
+                f'{type(optimizer).__name__} keeps {key!r} of shape {tuple(several[0].shape)} for {name!r} of shape '
+                f'{tuple(tensor.shape)}, which cannot follow a cut: make a new optimizer after it')
 
 
 def refresh_attributes(module: nn.Module, depthwise: bool = False) -> None:

@@ -1,11 +1,12 @@
 """From a criterion and a target to the channels that stay."""
-from typing import Collection, Dict, List, NamedTuple, Optional
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
 from .criteria.criterion import Criterion, CriterionError, UnscorableError
 from .mutator import ChannelMutator
-from .pruning_target import PruningTarget
+from .pruning_target import PruningTarget, pool_of
+from .selection import least_classes
 
 
 class Plan(NamedTuple):
@@ -27,6 +28,18 @@ class Plan(NamedTuple):
                   for name, count in self.held.items()),
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 
+    def turns(self, mutator: ChannelMutator) -> List[Dict[str, np.ndarray]]:
+        """Return the plan in steps, from input to output: the masks of one unit, or of a block that is removed."""
+        changed = [unit.name for unit in mutator.units if (self.masks[unit.name] != unit.kept).any()]
+        whole = {name: block.units for block in (mutator.blocks if self._empties else []) for name in block.units
+                 if not any(self.masks[other].any() for other in block.units)}
+        steps = {tuple(other for other in changed if other in whole.get(name, [name])): None for name in changed}
+        return [{name: self.masks[name] for name in names} for names in steps]
+
+    @property
+    def _empties(self) -> bool:
+        return not all(mask.any() for mask in self.masks.values())
+
 
 def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
               only: Optional[Collection[str]] = None, remove_blocks: bool = False) -> Plan:
@@ -43,7 +56,9 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
         TargetError: The target cannot be reached.
+        StructureError: Something else has cut the model.
     """
+    mutator.surgery.check_sizes()
     scores, skipped = {}, {}
     for unit in target.chosen_units(mutator):
         if not _may_lose(unit.name, only):
@@ -63,6 +78,24 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
             if all(masks[name].sum() <= floors[name] and _may_lose(name, only) for name in block.units):
                 masks.update({name: np.zeros_like(masks[name]) for name in block.units})
     return Plan(masks, chosen.held, skipped)
+
+
+def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Return masks that keep as many classes of each unit as others do, those with the highest scores at present.
+
+    Args:
+        mutator (ChannelMutator): Prepared; the criterion is bound to it.
+        criterion (Criterion): Calibrated, if it needs data.
+        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+    """
+    found = dict(masks)
+    for unit in mutator.units:
+        count = unit.num_classes - int(masks[unit.name].sum())
+        if 0 < count < unit.num_classes:
+            found[unit.name] = unit.kept.copy()
+            for one in least_classes([pool_of(unit, criterion.score(unit), unit.num_classes - count)], count):
+                found[unit.name][one.channel] = False
+    return found
 
 
 def _may_lose(name: str, only: Optional[Collection[str]]) -> bool:

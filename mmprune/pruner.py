@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
 from .demo_input import mapped
 from .mutator import ChannelMutator
-from .plan import Plan, make_plan
+from .ops import OptimizerError
+from .plan import Plan, make_plan, rescored
 from .pruning_target import PruningTarget, TargetError
 from .registry import CRITERIA, build
 from .report import StageResult, format_stages
-from .structure import Structure, nearest, read_structure, write_structure
+from .structure import Structure, StructureError, nearest, read_structure, write_structure
 
+Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 #: Forward passes that a latency is the median of, after one that does not count.
 TIMED = 5
 #: What a choice says.
@@ -33,10 +35,12 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
         mutator (ChannelMutator): Prepared.
 
     Raises:
-        CriterionError: There is no criterion of that name.
+        CriterionError: There is no criterion of that name, or it scores another model.
     """
     if isinstance(criterion, Criterion):
         built = criterion
+        if getattr(built, 'mutator', mutator) is not mutator:
+            raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
     elif not isinstance(criterion, (str, Mapping)):
         raise ValueError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
     else:
@@ -65,8 +69,8 @@ class Pruner:
         ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
             scope='layer')``.
         target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
-            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. Its scope is that of
-            the criterion's paper where none is given.
+            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The scope of a dict
+            is that of the criterion's paper where it has none.
         choice (dict, optional): What may be pruned and what stays of it: ``include``, ``exclude`` and ``min_channels``
             of :class:`~mmprune.choice.Choice`, such as ``dict(exclude='layer4', min_channels=8)``.
         mutate_linear (bool): Prune what linear layers read and produce, too.
@@ -101,9 +105,14 @@ class Pruner:
         self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
         self._masked: Optional[Plan] = None
-        self._waiting = [unit.name for unit in self.mutator.units]
+        self._turns: Optional[List[Dict[str, np.ndarray]]] = None
         self._calibration: Optional[Calibration] = None
         self._stages: List[StageResult] = []
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether channels are zero that :meth:`cut` will remove."""
+        return self._masked is not None
 
     @property
     def model(self) -> nn.Module:
@@ -142,11 +151,14 @@ class Pruner:
             TargetError: There is no target, or it cannot be reached.
         """
         if self.target is None:
-            raise TargetError('there is no target: give the Pruner ratio=0.3, target=dict(flops=0.5) or levels')
-        if not self.criterion.is_calibrated and self._calibration is not None:
-            self.criterion.calibrate(self._calibration)
+            raise TargetError('there is no target: give the Pruner ratio=0.3 or target=dict(flops=0.5)')
+        self._calibrate_again()
         self.plan = make_plan(self.mutator, self.criterion, self.target, remove_blocks=self.remove_blocks)
         return self.plan
+
+    def _calibrate_again(self) -> None:
+        if not self.criterion.is_calibrated and self._calibration is not None:
+            self.criterion.calibrate(self._calibration)
 
     def mask(self) -> nn.Module:
         """Choose channels and set all of their weights to zero; the model keeps its shape.
@@ -160,54 +172,70 @@ class Pruner:
         plan = self.choose()
         self.criterion.adjust(plan.masks)
         self.mutator.mask(plan.masks)
-        self._masked = plan
+        self._masked, self._turns = plan, None
         return self.model
 
-    def cut(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> nn.Module:
+    def cut(self, optimizers: Optimizers = ()) -> nn.Module:
         """Make the model really smaller: without the masked channels, or those that are chosen now.
 
         Args:
-            optimizers (iterable[Optimizer]): Optimizers of the model, whose state follows.
+            optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model, whose state follows.
 
         Returns:
             nn.Module: The model; parameters stay the same objects.
+
+        Raises:
+            OptimizerError: An optimizer cannot follow, or has none of the model's parameters.
         """
+        optimizers = self._own(optimizers)
         plan = self._masked
         if plan is None:
             plan = self.choose()
             self.criterion.adjust(plan.masks)
         self._note_dense()
         self.mutator.cut(plan.masks, optimizers)
-        self.plan, self._masked = plan, None
+        self.plan, self._masked, self._turns = plan, None, None
         return self.model
 
-    def cut_next(self, optimizers: Iterable[torch.optim.Optimizer] = ()) -> bool:
+    def cut_next(self, optimizers: Optimizers = ()) -> bool:
         """Cut the next unit only, from input to output: ``while pruner.cut_next(): train(model)``.
 
-        Its channels are scored on the model as it is now, behind the units that were cut before it, unless the model is
-        masked. After the last unit the next round starts at the first.
+        The first call chooses how many channels of each unit go. Which ones is seen when it is a unit's turn: they are
+        scored on the model as it is then, behind the units that were cut before it, unless the model is masked. The
+        units of a block that is removed go together. After the last unit the next call says so, and the one after it
+        starts anew.
 
         Args:
-            optimizers (iterable[Optimizer]): Optimizers of the model, whose state follows.
+            optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model, whose state follows.
 
         Returns:
             bool: Whether there was another unit with anything to cut.
         """
-        if self._waiting:
-            plan = self._masked or self.choose()
-        while self._waiting:
-            name = self._waiting.pop(0)
-            masks: Dict[str, np.ndarray] = {unit.name: plan.masks[unit.name] if unit.name == name else unit.kept
-                                            for unit in self.mutator.units}
-            if any((masks[unit.name] != unit.kept).any() for unit in self.mutator.units):
-                self._note_dense()
-                if self._masked is None:
-                    self.criterion.adjust(masks)
-                self.mutator.cut(masks, optimizers)
-                return True
-        self._waiting = [unit.name for unit in self.mutator.units]
-        self._masked = None
-        return False
+        optimizers = self._own(optimizers)
+        if self._turns is None:
+            self.plan = self._masked or self.choose()
+            self._turns = self.plan.turns(self.mutator)
+        if not self._turns:
+            self._masked = self._turns = None
+            return False
+        masks = {**{unit.name: unit.kept for unit in self.mutator.units}, **self._turns.pop(0)}
+        if self._masked is None:
+            self._calibrate_again()
+            masks = rescored(self.mutator, self.criterion, masks)
+            self.criterion.adjust(masks)
+        self._note_dense()
+        self.mutator.cut(masks, optimizers)
+        return True
+
+    def _own(self, optimizers: Optimizers) -> List[torch.optim.Optimizer]:
+        """Return optimizers as a list; all of them must have parameters of the model."""
+        several = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
+        own = {id(parameter) for parameter in self.model.parameters()}
+        for optimizer in several:
+            if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group['params']):
+                raise OptimizerError(f'{type(optimizer).__name__} has no parameter of the model: give the optimizers '
+                                     'that train it')
+        return several
 
     def sparsity(self) -> Dict[str, float]:
         """Return tensor -> share of its elements that are zero, for every tensor that units lie on."""
@@ -250,7 +278,11 @@ class _LossOf:
             if torch.is_grad_enabled():
                 raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
             return torch.zeros(())
-        return self.loss_fn(outputs, self.targets(batch))
+        loss = self.loss_fn(outputs, self.targets(batch))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f'a Tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f'loss_fn returned {what}; it must return one number as a Tensor, a mean over the samples')
+        return loss
 
     def targets(self, batch: Any) -> Any:
         """Return the targets of a batch, on the model's device."""
@@ -297,7 +329,12 @@ def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: b
         pruner (Pruner): After :meth:`Pruner.cut`.
         path (str): The json file. It appears whole or not at all.
         kept (bool): Write which channels stay instead of how many, so that a dense model's own channels can be taken.
+
+    Raises:
+        StructureError: The model is masked only.
     """
+    if pruner.is_masked:
+        raise StructureError('the model is masked, its structure is the one before: call cut(), then save it')
     channels = {name: np.flatnonzero(vector).tolist() for name, vector in pruner.mutator.kept.items()}
     write_structure(channels if kept else pruner.mutator.structure, path)
 

@@ -55,7 +55,8 @@ class PruningTarget:
             ``['Conv2d']``.
         max_pruned_ratio (float, optional): Share of a unit that goes at most. By default a tenth of each unit stays,
             two channels at least, where scores of all units are compared, and what ``min_channels`` says elsewhere.
-        align (int): Channels of a unit become a multiple of this.
+        align (int): Channels of a unit that loses any become a multiple of this; more than its share goes where that
+            lies between two multiples.
 
     Raises:
         TargetError: More than one target, or none; a share that is not between 0 and 1; another value that cannot be.
@@ -74,6 +75,8 @@ class PruningTarget:
     def __post_init__(self) -> None:
         if isinstance(self.op_types, str):
             self.op_types = [self.op_types]
+        if self.levels is not None and not isinstance(self.levels, Mapping):
+            raise TargetError(f"levels is {self.levels!r}; it maps patterns to shares, such as {{'conv2': 0.5}}")
         if len(self.given) > 1:
             raise TargetError(f'{" and ".join(self.given)} are given; a target is one of them')
         if not self.given and not self.levels:
@@ -84,7 +87,8 @@ class PruningTarget:
         for name, share in shares.items():
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
                 raise TargetError(f'{name} is {share!r}; it is a share, at least 0 and less than 1')
-        if self.max_pruned_ratio is not None and not 0 < self.max_pruned_ratio <= 1:
+        if self.max_pruned_ratio is not None and (
+                isinstance(self.max_pruned_ratio, (bool, str)) or not 0 < self.max_pruned_ratio <= 1):
             raise TargetError(f'max_pruned_ratio is {self.max_pruned_ratio!r}; it is the share of a unit that may go, '
                               'more than 0 and at most 1')
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
@@ -208,11 +212,8 @@ class PruningTarget:
         return max(unit.min_classes, least)
 
     def _pool(self, unit: ChannelUnit, scores: Tensor, share_is_given: bool) -> Pool:
-        values: np.ndarray = np.full(len(unit.kept), np.inf)
-        values[unit.kept] = scores.detach().double().cpu().numpy()
-        floor = self.floor(unit, share_is_given)
-        block = self.align // math.gcd(self.align, unit.multiplicity)
-        return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
+        return pool_of(unit, scores, self.floor(unit, share_is_given),
+                       self.align // math.gcd(self.align, unit.multiplicity))
 
     def _take_share(self, unit: ChannelUnit, pool: Pool, share: float, masks: Dict[str, np.ndarray]) -> int:
         """Drop classes of a unit until the share of its dense classes is gone; return how many its floor keeps."""
@@ -309,6 +310,20 @@ class PruningTarget:
                 f'{self._max_pruned_ratio}, align={self.align}; {len(mutator.frozen)} groups of channels are frozen'
                 f'{others}). Raise the target, lower the floors, or let more units be pruned (mutate_linear, include, '
                 'levels)')
+
+
+def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Pool:
+    """Return what a unit has to offer.
+
+    Args:
+        unit (ChannelUnit): The unit.
+        scores (Tensor[C]): Of the classes that are there at present.
+        floor (int): Classes that stay at least.
+        block (int): Classes that go together.
+    """
+    values: np.ndarray = np.full(len(unit.kept), np.inf)
+    values[unit.kept] = scores.detach().double().cpu().numpy()
+    return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
 
 
 def _drop(pruned: Sequence[Any], masks: Dict[str, np.ndarray]) -> None:

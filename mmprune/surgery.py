@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .graph import Member
+from .structure import StructureError
 from .unit import ChannelUnit, by_name
 
 #: Of a tensor; a convolution over volumes has 5.
@@ -71,12 +72,15 @@ class Surgery:
         changed += [name for name, count in padding.items() if count != units[name].padding]
         tensors = {member.axis.tensor for name in changed for member in units[name].channels.members}
         before = {tensor: self.layout(tensor) for tensor in tensors}
+        optimizers = list(optimizers)
+        owners = _owners(self.model, tensors)
+        for name, (tensor, _) in owners.items():
+            for optimizer in optimizers:
+                ops.check_state(tensor, name, optimizer)
         for name, mask in masks.items():
             units[name].kept = np.array(mask, dtype=bool)
         for name, count in padding.items():
             units[name].padding = count
-        optimizers = list(optimizers)
-        owners = _owners(self.model, tensors)
         for name in tensors:
             tensor, modules = owners[name]
             axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
@@ -90,6 +94,19 @@ class Surgery:
             setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             ops.refresh_attributes(module, id(module) in depthwise)
+        torch.clear_autocast_cache()  # it holds casts of what was there
+
+    def check_sizes(self) -> None:
+        """Check that all tensors have the sizes that the units say.
+
+        Raises:
+            StructureError: Something else has changed one.
+        """
+        for name, (tensor, _) in _owners(self.model, self.members).items():
+            for dim, keys in self.layout(name).items():
+                if tensor.size(dim) != len(keys):
+                    raise StructureError(f'{name!r} has {tensor.size(dim)} channels along axis {dim}, and the units '
+                                         f'say {len(keys)}: something else has cut the model; find its units anew')
 
     def mask(self, masks: Mapping[str, np.ndarray], where: Optional[Callable[[Member], bool]] = None) -> None:
         """Set to zero what :meth:`cut` would remove; nothing changes its size.
@@ -103,6 +120,7 @@ class Surgery:
         """
         for (name, dim), (tensor, index) in self.dropped(masks, where).items():
             tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)
+        torch.clear_autocast_cache()
 
     def dropped(self, masks: Mapping[str, np.ndarray],
                 where: Optional[Callable[[Member], bool]] = None) -> Dict[Tuple[str, int], Tuple[Tensor, Tensor]]:

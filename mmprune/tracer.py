@@ -19,6 +19,7 @@ MODEL_INPUT = "it is the model's input, or comes from an operation without chann
 NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which none can become shorter'
 NEVER_RUN = 'the traced forward never runs it'
 NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
+COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
 #: Wrappers whose forward runs ordinary operations.
 TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
@@ -308,7 +309,24 @@ def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLay
             raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
                              'input before it is pruned')
     kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
-    layers = [IdleLayer(names[id(module.weight)], kind, tuple(module.weight.shape), NEVER_RUN)
-              for module in model.modules() for base, kind in kinds.items()
-              if isinstance(module, base) and id(module.weight) in names]
+    layers = []
+    for name, module in model.named_modules():
+        kind = next((kind for base, kind in kinds.items() if isinstance(module, base)), None)
+        if kind is None:
+            continue
+        weight = module._parameters.get('weight')
+        if weight is not None:
+            layers.append(IdleLayer(names[id(weight)], kind, tuple(weight.shape), NEVER_RUN))
+        else:
+            layers.append(IdleLayer(f'{name}.weight' if name else 'weight', kind, _size(module), COMPUTED))
     return {layer.weight: layer for layer in layers}
+
+
+def _size(layer: nn.Module) -> Tuple[int, int]:
+    """Return the first two sizes of the weight of a conv or linear layer, without computing it."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    assert isinstance(layer, nn.modules.conv._ConvNd)
+    if layer.transposed:
+        return layer.in_channels, layer.out_channels // layer.groups
+    return layer.out_channels, layer.in_channels // layer.groups

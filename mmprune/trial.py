@@ -170,7 +170,7 @@ class TrialCut:
         axis = self.rows.get(id(module.weight))
         if axis is None:
             return out
-        dim = -1 if isinstance(module, nn.Linear) else 1
+        dim = -1 if isinstance(module, nn.Linear) else out.dim() - module.weight.dim() + 1
         kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
         times = out.size(dim) // len(axis.ids)  # of a transposed conv with groups the weight holds the rows of one
         if axis.role == 'depthwise':

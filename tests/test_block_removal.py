@@ -113,6 +113,30 @@ def test_removed_block_is_masked_block_is_the_net_without_it(number):
     assert list(mutator.structure) == list(units)
 
 
+class Bottleneck(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.reduce, self.conv, self.expand = nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 3, 1, 1), nn.Conv2d(6, 8, 1)
+
+    def forward(self, x):
+        return x + self.expand(F.relu(self.conv(F.relu(self.reduce(x)))))
+
+
+def test_the_units_of_a_block_go_in_one_turn():
+    model = randomise(nn.Sequential(nn.Conv2d(3, 8, 3), Bottleneck(), Bottleneck(), nn.Conv2d(8, 3, 1))).double().eval()
+    pruner = mmprune.Pruner(model, X[:1], 'L2', remove_blocks=True, target=dict(
+        scope='layer', levels={'*': 0.5, '1.reduce': 0.9, '1.conv': 0.9}))
+    masks = pruner.choose().masks
+    turns = []
+    while pruner.cut_next():
+        turns.append(pruner.mutator.structure)
+    inside = ['1.reduce_(0, 6)_6', '1.conv_(0, 6)_6']
+    assert [name for name, mask in masks.items() if not mask.any()] == inside
+    assert [[one[name] for name in inside] for one in turns] == [[6, 6], [0, 0], [0, 0], [0, 0]]
+    assert pruner.mutator.structure == {name: int(mask.sum()) for name, mask in masks.items()}
+    assert model(X).shape == (2, 3, 6, 6)
+
+
 def test_pruner_removes_on_request_only(tmp_path):
     sizes = {}
     for remove in (False, True):

@@ -515,8 +515,8 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(('cfg', 'reason'), [
     ('BNScale', "unit 'a_(0, 6)_6': no norm with a scale follows it; leave it out (exclude), or take a criterion of "
                 'filters'),
-    ('APoZ', "unit 'a_(0, 6)_6': no layer that reads it ran on the data; leave the unit out (exclude) or take a "
-             'criterion of weights'),
+    ('APoZ', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module, where nothing can be recorded; "
+             'leave the unit out (exclude) or take a criterion of weights'),
     ('Taylor', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module, where nothing can be recorded; "
                'leave the unit out (exclude) or take a criterion of weights'),
     ('GroupFisher', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module")])

@@ -10,6 +10,7 @@ from ..consumers import Consumers
 from ..graph import Member
 from ..mutator import ChannelMutator
 from ..structure import Structure, nearest
+from ..taps import untapped_weight
 from ..unit import ChannelUnit
 
 #: How the scores of a unit's layers become one; Network Slimming's ``or`` keeps what one layer wants to keep, ``and``
@@ -23,6 +24,10 @@ NORMALIZATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     'none': lambda scores: scores.new_ones(()), 'sum': lambda scores: scores.abs().sum(),
     'mean': lambda scores: scores.abs().mean(), 'max': lambda scores: scores.abs().amax(),
     'l2': lambda scores: scores.square().sum().sqrt()}
+
+
+#: What to do about a unit without a score.
+LEAVE_OUT = 'leave the unit out (exclude) or take a criterion of weights'
 
 
 class CriterionError(ValueError):
@@ -128,6 +133,11 @@ class Criterion:
         """Return ``Tensor[C]`` for each layer of the unit that has a say."""
         raise NotImplementedError
 
+    def unseen(self, unit: ChannelUnit) -> Optional[str]:
+        """Return why it cannot be seen what layers read of the unit, None where it can."""
+        weight = untapped_weight(self.mutator.model, unit.channels, self.mutator.complexity.graph.calls)
+        return weight and f'{weight!r} reads it outside a conv or linear module, where nothing can be recorded'
+
     def missing(self, unit: ChannelUnit) -> str:
         """Say what a unit lacks that has no score, and what to do about it."""
         return 'none of its layers has what it looks at; leave the unit out (exclude) or take another criterion'
@@ -183,23 +193,31 @@ class InputStatistic(Criterion):
             sums[layer] = sums[layer] + total if layer in sums else total
             counts[layer] = counts.get(layer, 0) + len(x)
 
-        with inputs_seen(self.consumers.layers, see):
+        with inputs_seen(self.consumers.tappable, see):
             for batch in calibration.batches:
                 calibration.loss(batch)
         self.means = {layer: sums[layer] / counts[layer] for layer in sums}
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the means of each layer that reads the unit."""
+        if self.unseen(unit):
+            return []
         layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
         return [self.consumers.mean_by_class(layer, self.means[layer], unit) for layer in layers if layer in self.means]
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say that no layer that reads the unit ran."""
-        return 'no layer that reads it ran on the data; leave the unit out (exclude) or take a criterion of weights'
+        """Say that no layer that reads the unit ran, or can be seen."""
+        return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {LEAVE_OUT}'
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last."""
+    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last.
+
+    An input without an axis of samples is that of one.
+    """
+    weight: Any = module.weight
+    if x.dim() < weight.dim():
+        x = x[None]
     return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
 
 

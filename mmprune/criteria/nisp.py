@@ -4,11 +4,12 @@ from typing import Dict, List, Set
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..equivalence import Comparable, double_copy
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
 from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option
-from .score_flow import ScoreFlow
+from .score_flow import NoGraphError, ScoreFlow
 
 
 @CRITERIA.register_module()
@@ -56,12 +57,17 @@ class NISP(Criterion):
         """Rank the final responses on all batches, and propagate their scores through a run on the demo input.
 
         Raises:
-            CriterionError: No layer reads what another one produces, or the last ones see no data.
+            CriterionError: No layer reads what another one produces, the last ones see no data or cannot be seen, or a
+                part of the model runs without a graph.
         """
         model = double_copy(self.mutator.model).requires_grad_(False)  # sums of absolute values outgrow float32
         flow = ScoreFlow(model)
-        with torch.enable_grad(), Comparable(), flow:
-            self.mutator.demo_input(model)
+        try:
+            with torch.enable_grad(), Comparable(), flow:
+                self.mutator.demo_input(model)
+        except NoGraphError as error:
+            raise CriterionError(f'NISP lets scores flow backwards through the whole model, and {error}; take another '
+                                 'criterion') from error
         last = flow.last_reads()
         if not last:
             raise CriterionError(f'NISP found no layer of {type(model).__name__} that reads what another one produces:'
@@ -76,11 +82,18 @@ class NISP(Criterion):
     def _rank(self, layers: Set[str], calibration: Calibration) -> Dict[str, Tensor]:
         """Return the scores ``Tensor[F]`` of the inputs of layers."""
         seen: Dict[str, List[Tensor]] = {layer: [] for layer in layers}
+        modules = {layer: self.mutator.model.get_submodule(layer) for layer in sorted(layers)}
+        calls = self.mutator.complexity.graph.calls
+        hidden = [layer for layer, module in modules.items() if not ops.is_tappable(module)
+                  or not all(call.by_module for call in calls if call.layer == layer)]
+        if hidden:
+            raise CriterionError(f'NISP ranks the inputs of the last layers, and the weights of {hidden[0]!r} are used '
+                                 "outside a conv or linear module, whose input could be seen; take final='ones'")
 
         def see(layer: str, x: Tensor) -> None:
             seen[layer].append(_evenly(x.movedim(1, -1).flatten(0, -2), self.samples).clone())
 
-        with inputs_seen({layer: self.mutator.model.get_submodule(layer) for layer in sorted(layers)}, see):
+        with inputs_seen(modules, see):
             for batch in calibration.batches:
                 calibration.loss(batch)
         unseen = sorted(layer for layer in layers if sum(map(len, seen[layer])) < 2)

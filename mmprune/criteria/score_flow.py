@@ -19,6 +19,10 @@ PRODUCTS = ('mul', 'mul_', 'multiply', '__mul__', '__rmul__', '__imul__')
 DIFFERENCES = ('sub', 'sub_', 'subtract', '__sub__', '__rsub__', '__isub__')
 
 
+class NoGraphError(RuntimeError):
+    """Scores cannot flow through a part of a model."""
+
+
 class Read(NamedTuple):
     """What a layer read in one call.
 
@@ -74,6 +78,8 @@ class ScoreFlow(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _layer(self, func: Callable[..., Tensor], name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> Tensor:
+        if not torch.is_grad_enabled():
+            raise NoGraphError('a part of the model runs without a graph (torch.no_grad, or a checkpoint)')
         given = dict(zip(('input', 'weight', 'bias'), args), **kwargs)
         x, weight = given.pop('input'), given.pop('weight')
         given.pop('bias', None)
@@ -150,7 +156,7 @@ def _either(left: Any, right: Any, scale: bool) -> Tensor:
     own, other = (left, right) if carried[0] else (right, left)
     if not isinstance(other, Tensor):
         return own * abs(other) if scale else own
-    return own * other.abs() if scale else own + torch.zeros_like(other)
+    return own * (other if other.dtype == torch.bool else other.abs()) if scale else own + torch.zeros_like(other)
 
 
 def _normalised(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Dict[str, Any]) -> Tensor:

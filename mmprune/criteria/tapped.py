@@ -1,14 +1,14 @@
 """Criteria that look at activation times gradient, where the layers that read a unit get it."""
-from typing import Optional
+from typing import Optional, Set
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..consumers import Consumers
-from ..taps import TapRecorder, untapped_weight
+from ..taps import TapRecorder
 from ..unit import ChannelUnit
-from .criterion import Calibration, Criterion
+from .criterion import LEAVE_OUT, Calibration, Criterion
 
 
 class TappedCriterion(Criterion):
@@ -27,21 +27,22 @@ class TappedCriterion(Criterion):
     def observe(self, calibration: Calibration) -> None:
         """Run all batches forward and backward with taps on."""
         consumers = Consumers(self.mutator)
-        consumers.layers = {name: module for name, module in consumers.layers.items() if ops.is_tappable(module)}
+        consumers.layers = consumers.tappable
         there_already = {name for name, module in consumers.layers.items() if isinstance(module, ops.GroupFisherMixin)}
         taps = TapRecorder(consumers)
         self.start, self.samples = consumers.start, 0
+        self.reached: Set[str] = set()
         total = torch.zeros(consumers.total, dtype=torch.float64)
         try:
             with torch.enable_grad():
                 for batch in calibration.batches:
                     taps.record(True)
                     loss = calibration.loss(batch)
-                    stats = [stat for module in taps.layers.values()
-                             for stat in module.stats]  # type: ignore[union-attr]
-                    if stats:
-                        torch.autograd.backward(loss, inputs=stats)
-                    for recorded in taps.per_class(taps.take(), torch.float64):
+                    if loss.requires_grad:
+                        loss.backward()  # all of it: what is computed again in the backward pass has no tap before
+                    found = taps.take()
+                    self.reached.update(layer for layer, _ in found)
+                    for recorded in taps.per_class(found, torch.float64):
                         total += self.accumulated(recorded).cpu()
                         self.samples += len(recorded)
         finally:
@@ -52,13 +53,16 @@ class TappedCriterion(Criterion):
         self.total = total
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
-        """Return a weight that reads the unit where nothing can be recorded, None where there is none."""
-        return untapped_weight(self.mutator.model, unit.channels, self.mutator.complexity.graph.calls)
+        """Return why what layers read of the unit has no gradient, None where it has."""
+        reason = super().unseen(unit)
+        if reason is None and not any(member.axis.layer in self.reached for member in unit.channels.consumers):
+            return ('no gradient of the loss arrives where layers read it (torch.no_grad, detach, or they did not run '
+                    'on the data)')
+        return reason
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say which weight reads the unit unseen."""
-        return (f'{self.unseen(unit)!r} reads it outside a conv or linear module, where nothing can be recorded; leave '
-                'the unit out (exclude) or take a criterion of weights')
+        """Say why the unit cannot be seen."""
+        return f'{self.unseen(unit)}; {LEAVE_OUT}'
 
     def of_unit(self, unit: ChannelUnit) -> Tensor:
         """Return ``Tensor[C]``, what the present classes of a unit have accumulated."""

@@ -15,7 +15,8 @@ class Taylor(TappedCriterion):
     """How much the loss would change without a channel, to first order; the "approximate oracle".
 
     ``activations`` (ICLR 2017): ``s_c = mean over samples |1/M sum over M positions of a * dL/da|``, of a sample's own
-    loss and over all layers that read the channel. The paper divides the scores of a layer by their Euclidean norm.
+    loss and over all layers that read the channel; ``M`` is that of the example inputs. The paper divides the scores of
+    a layer by their Euclidean norm.
 
     ``weights`` (CVPR 2019): ``s_c = mean over batches (sum over the weights of a filter of w * dL/dw)^2``, summed over
     the layers that produce the channel.
@@ -48,9 +49,13 @@ class Taylor(TappedCriterion):
                 for parameter in frozen:
                     parameter.requires_grad_()
                 for batch in calibration.batches:
-                    gradients = torch.autograd.grad(calibration.loss(batch), list(tensors.values()), allow_unused=True)
-                    self._add({name: weight.detach() * gradient for (name, weight), gradient
-                               in zip(tensors.items(), gradients) if gradient is not None})
+                    loss = calibration.loss(batch)
+                    if loss.requires_grad:
+                        loss.backward()
+                    self._add({name: weight.detach() * weight.grad for name, weight in tensors.items()
+                               if weight.grad is not None})
+                    for parameter in model.parameters():
+                        parameter.grad = None
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
