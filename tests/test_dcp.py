@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
-from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, select
+from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, class_numbers, select
 from mmprune.equivalence import random_masks
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import CRITERIA
@@ -330,3 +330,11 @@ def test_layers_that_read_other_rows_than_images_have_no_say():
 def test_options_out_of_range(option, value, least):
     with pytest.raises(ValueError, match=f'{option} is {value}; it must be {least} or more'):
         CRITERIA.build({'type': 'DCP', option: value})
+
+
+@pytest.mark.parametrize(('labels', 'what'), [
+    (torch.rand(4, 3), r'torch.float32 of shape \(4, 3\)'), (torch.zeros(4, 6, 6, dtype=int), r'shape \(4, 6, 6\)'),
+    ([0, 1, 0, 1], 'list')])
+def test_labels_that_are_no_classes(labels, what):
+    with pytest.raises(CriterionError, match=f'needs labels of whole numbers, LongTensor.N., and got .*{what}'):
+        class_numbers(labels)

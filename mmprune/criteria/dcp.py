@@ -1,5 +1,5 @@
 """Discrimination-aware channel pruning: Zhuang et al., NeurIPS 2018."""
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class DCP(Criterion):
             for batch in calibration.batches:
                 seen.clear()
                 calibration.loss(batch)
-                labels = calibration.labels(batch)
+                labels = class_numbers(calibration.labels(batch))
                 room = self.samples - images
                 for rows, x in seen:
                     if rows != len(labels):
@@ -133,6 +133,19 @@ class DCP(Criterion):
         """Say that no layer reads the unit image by image."""
         return ('no conv or linear layer reads it once for each labelled image; leave the unit out (exclude) or take '
                 'another criterion')
+
+
+def class_numbers(labels: Any) -> Tensor:
+    """Return labels as they are.
+
+    Raises:
+        CriterionError: They are not one whole number an image.
+    """
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        what = f'{labels.dtype} of shape {tuple(labels.shape)}' if isinstance(labels, Tensor) else type(labels).__name__
+        raise CriterionError(f'DCP keeps the channels that tell classes apart: it needs labels of whole numbers, '
+                             f'LongTensor[N], and got {what}; take another criterion')
+    return labels
 
 
 class Outputs(NamedTuple):
