@@ -1,10 +1,11 @@
 """The mutator of group Fisher pruning: records scores while the model trains, and says which channels go next."""
 import math
-from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .choice import Patterns
@@ -45,6 +46,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         self._start = consumers.start
         self.register_buffer('fisher', _empty_accumulator(model, consumers.total))
         self.taps = TapRecorder(consumers)
+        self._unrecorded: Set[str] = set()
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
         weight = untapped_weight(self.model, channels, graph.calls)
@@ -105,6 +107,8 @@ class GroupFisherChannelMutator(ChannelMutator):
     def least(self, count: int = 1, align: int = 1) -> List[PrunedClass]:
         """Return the classes with the least scores over all units, none where nothing may go.
 
+        Units of which nothing was recorded are left out: what is not seen is not unimportant.
+
         Args:
             count (int): Classes that are wanted at least.
             align (int): Take blocks, so that the channels of a unit become or stay a multiple of this.
@@ -123,7 +127,18 @@ class GroupFisherChannelMutator(ChannelMutator):
         pools = [Pool(name, flat[start:end], units[name].num_classes - units[name].min_classes,
                       units[name].num_classes, align // math.gcd(align, units[name].multiplicity))
                  for name, start, end in zip(scores, bounds, bounds[1:])]
-        return least_classes(pools, count)
+        unrecorded = {pool.unit for pool in pools if not pool.scores[units[pool.unit].kept].any()}
+        self._say_unrecorded(unrecorded)
+        return least_classes([pool for pool in pools if pool.unit not in unrecorded], count)
+
+    def _say_unrecorded(self, names: Set[str]) -> None:
+        """Warn about units once."""
+        new = sorted(names - self._unrecorded)
+        if new:
+            print_log(f'no gradient arrived where layers read unit {new[0]!r}'
+                      + (f' and {len(new) - 1} more' if len(new) > 1 else '') + ' since the last prune event (a branch '
+                      'that did not run, torch.no_grad, detach): nothing goes of it', logger='current', level=30)
+            self._unrecorded.update(new)
 
     def masks_without(self, pruned: Sequence[PrunedClass]) -> Dict[str, np.ndarray]:
         """Return unit name -> which classes stay when some go, of the units that these belong to."""

@@ -3,11 +3,13 @@ import copy
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from test_pruner import CFGS
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
+from toy_nets import ToyClassifier, algorithm_of
 
 from mmprune.criteria.criterion import CriterionError
 from mmprune.pruner import Pruner, build_criterion
@@ -86,6 +88,20 @@ def test_units_that_no_gradient_reaches_are_left_and_said(cfg):
     assert {name for name, count in widths.items() if count == 6} == hidden
     assert {note.partition('_')[0] for note in pruner.plan.notes()} == hidden
     assert all('left as it is' in note for note in pruner.plan.notes())
+
+
+def test_a_prune_run_takes_nothing_of_units_that_no_gradient_reaches(capsys):
+    algorithm = algorithm_of(ToyClassifier(staged(without_graph, None)), size=6)
+    optimizer = OptimWrapper(torch.optim.SGD(algorithm.parameters(), lr=1e-3))
+    x, y = batch(4, 3, 6, 6)
+    for _ in range(11):
+        algorithm.train_step(dict(inputs=x, data_samples=y), optimizer)
+    widths = {name.partition('_')[0]: count for name, count in algorithm.mutator.structure.items()}
+    assert widths['net.stem'] == widths['net.stages.0.0'] == 6
+    assert sum(widths.values()) == 5 * 6 - 11
+    said = capsys.readouterr()
+    text = "no gradient arrived where layers read unit 'net.stages.0.0_(0, 6)_6' and 1 more"
+    assert (said.out + said.err).count(text) == 1
 
 
 class Functional(nn.Module):
