@@ -28,6 +28,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import mmcv
 import torch
+import whole_groups  # noqa: F401 (registers them)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -81,7 +82,11 @@ OURS = [
     Method('L2 (normalize=mean)', dict(type='L2', normalize='mean'), 'global'),
     Method('FPGM (normalize=mean)', dict(type='FPGM', normalize='mean'), 'global'),
     Method('BNScale (mean, normalize=mean)', dict(type='BNScale', combine='mean', normalize='mean'), 'global'),
-    Method('Taylor', 'Taylor', 'layer'), Method('BNScale', 'BNScale', 'layer')]
+    Method('Taylor', 'Taylor', 'layer'), Method('BNScale', 'BNScale', 'layer'),
+    Method('BNScale (mean)', dict(type='BNScale', combine='mean'), 'layer')]
+#: What the peer scores, cut as ours are.
+SCORED_ALIKE = [Method(f'whole groups, {of}', dict(type='WholeGroup', of=of), scope)
+                for scope in ('layer', 'global') for of in ('squares', 'distances', 'taylor')]
 THEIRS = [Method(f'{PEER} {name}', importance, scope) for scope in ('layer', 'global') for name, importance in (
     ('L2', 'GroupMagnitudeImportance'), ('FPGM', 'FPGMImportance'), ('Taylor', 'GroupTaylorImportance'),
     ('BNScale', 'BNScaleImportance'))]
@@ -369,7 +374,9 @@ def markdown(methods: Sequence[Method], results: Sequence[Dict[str, Any]]) -> st
         'images in per cent. Means over the seeds, with the least and the most where they differ.',
         '- *layer* takes the same share of every unit, *global* the least scores of all units. A row without a note is '
         "the criterion as it is by default, with its paper's scope.",
-        f'- {PEER} 1.6.1 cuts by its own pruner, its importances as they are by default; its ratio by bisection.', '',
+        f'- {PEER} 1.6.1 cuts by its own pruner, its importances as they are by default; its ratio by bisection.',
+        f'- *whole groups*: scored as {PEER} scores, and cut as ours are (`benchmarks/whole_groups.py`): its L2 is '
+        '*squares*, its FPGM *distances*.', '',
         *table([DENSE, *methods], results, TARGET)]
     if any(result['target'] == SECOND_TARGET for result in results):
         lines += table(methods, results, SECOND_TARGET)
@@ -407,11 +414,12 @@ def main() -> None:
         sys.path.insert(0, args.peer)
     results = read_results(Path(args.results))
     has_peer = importlib.util.find_spec('torch_pruning') is not None
-    methods = [*OURS, *[one for one in THEIRS if has_peer or columns(results, one, TARGET)['flops']]]
+    ours = [*OURS, *SCORED_ALIKE]
+    methods = [*ours, *[one for one in THEIRS if has_peer or columns(results, one, TARGET)['flops']]]
     if not has_peer:
         sys.stderr.write(f'{PEER} is not there, so are its rows: python -m pip install --no-deps --target FOLDER -r '
                          'requirements/benchmarks.txt, then --peer FOLDER\n')
-    run_pieces(args, OURS if not has_peer else methods)
+    run_pieces(args, ours if not has_peer else methods)
     results = read_results(Path(args.results))
     if args.markdown and results:
         page = Path(args.markdown)
