@@ -28,7 +28,6 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import mmcv
 import torch
-import whole_groups  # noqa: F401 (registers them)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -85,7 +84,7 @@ OURS = [
     Method('Taylor', 'Taylor', 'layer'), Method('BNScale', 'BNScale', 'layer'),
     Method('BNScale (mean)', dict(type='BNScale', combine='mean'), 'layer')]
 #: What the peer scores, cut as ours are.
-SCORED_ALIKE = [Method(f'whole groups, {of}', dict(type='WholeGroup', of=of), scope)
+SCORED_ALIKE = [Method(f'WholeGroup, {of}', dict(type='WholeGroup', of=of), scope)
                 for scope in ('layer', 'global') for of in ('squares', 'distances', 'taylor')]
 THEIRS = [Method(f'{PEER} {name}', importance, scope) for scope in ('layer', 'global') for name, importance in (
     ('L2', 'GroupMagnitudeImportance'), ('FPGM', 'FPGMImportance'), ('Taylor', 'GroupTaylorImportance'),
@@ -375,7 +374,7 @@ def markdown(methods: Sequence[Method], results: Sequence[Dict[str, Any]]) -> st
         '- *layer* takes the same share of every unit, *global* the least scores of all units. A row without a note is '
         "the criterion as it is by default, with its paper's scope.",
         f'- {PEER} 1.6.1 cuts by its own pruner, its importances as they are by default; its ratio by bisection.',
-        f'- *whole groups*: scored as {PEER} scores, and cut as ours are (`benchmarks/whole_groups.py`): its L2 is '
+        f'- *WholeGroup*: scored as {PEER} scores, and cut as ours are (`WholeGroup`): its L2 is '
         '*squares*, its FPGM *distances*.', '',
         *table([DENSE, *methods], results, TARGET)]
     if any(result['target'] == SECOND_TARGET for result in results):

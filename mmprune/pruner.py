@@ -65,7 +65,7 @@ class Pruner:
         example_inputs (Tensor, tuple or dict): What it is called with, to see how its channels depend on one another:
             one tensor, positional or keyword arguments. Costs are counted for one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
-            Random GroupFisher``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
+            Random GroupFisher WholeGroup``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
         ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
             scope='layer')``.
         target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments: ``dict(flops=0.5)``,

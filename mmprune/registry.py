@@ -30,7 +30,7 @@ TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, loca
 #: How important channels are, one a paper.
 CRITERIA = Registry('criterion', scope=SCOPE, locations=[f'mmprune.criteria.{name}' for name in (
     'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp', 'dcp',
-    'random_score', 'group_fisher')])
+    'random_score', 'group_fisher', 'whole_group')])
 #: Small data sets that ship with a dependency.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmprune.datasets'])
 

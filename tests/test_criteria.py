@@ -278,6 +278,37 @@ def test_taylor_of_weights_by_autograd_batch_by_batch(name):
     assert [parameter.requires_grad for parameter in net.parameters()][:2] == [False, True]
 
 
+def test_whole_groups_by_loops():
+    net, batches = net_of('Residual'), batches_of(3, 2)
+    dense = copy.deepcopy(net)
+    for images, weights in batches:
+        mean_loss(dense(images), weights).backward()
+    # rows of those that produce a channel, columns of those that read it, norms on it
+    groups = {'stem_(0, 6)_6': (('stem', 0), ('conv2', 0), ('conv1', 1), ('fc', 1), ('bn0', 0), ('bn2', 0)),
+              'conv1_(0, 5)_5': (('conv1', 0), ('conv2', 1), ('bn1', 0))}
+
+    def weights_of(layer, dim, gradient=False):
+        weight = dense.get_submodule(layer).weight
+        return [(one * (grad if gradient else 1)).detach().flatten().tolist()
+                for one, grad in zip(weight.unbind(dim), weight.grad.unbind(dim))]
+
+    def scores(of_layer, norms, **options):
+        found = {}
+        for unit, layers in groups.items():
+            means = means_of([of_layer(weights_of(*one, **options)) for one in layers if norms or 'bn' not in one[0]])
+            found[unit] = [one / (sum(means) / len(means)) for one in means]
+        return found
+
+    for criterion, expected in (
+            ('WholeGroup', scores(lambda rows: [sum(w * w for w in row) for row in rows], norms=True)),
+            (dict(type='WholeGroup', of='distances'), scores(lambda rows: [
+                sum(math.dist([w * w for w in row], [w * w for w in other]) for other in rows) for row in rows],
+                norms=False)),
+            (dict(type='WholeGroup', of='taylor'), scores(
+                lambda rows: [sum(abs(w) for w in row) for row in rows], norms=False, gradient=True))):
+        assert_equal(scores_of(criterion, net, batches), expected)
+
+
 @pytest.mark.parametrize('name', ['Residual', 'Concat', 'Grouped', 'Flatten', 'Rectified'])
 def test_oracle_by_really_removing_channels(name):
     net, batches = net_of(name), batches_of(3, 2)
@@ -360,7 +391,8 @@ def test_layers_of_zeros_stay_zero(normalize):
 
 CFGS = ['L1', 'L2', 'FPGM', dict(type='FPGM', distance='cosine'), 'BNScale', 'APoZ', 'MeanActivation', 'Taylor',
         dict(type='Taylor', of='weights'), 'Oracle', 'GroupFisher',
-        dict(type='GroupFisher', normalization_type='flops'), 'Random']
+        dict(type='GroupFisher', normalization_type='flops'), 'Random', 'WholeGroup',
+        dict(type='WholeGroup', of='taylor')]
 
 
 def label(cfg):

@@ -27,7 +27,8 @@ NETS = ['Residual', 'Concat', 'Depthwise', 'Grouped', 'Shared', 'SharedHead', 'F
         'Optional', 'Everything']
 CFGS = ['L1', 'L2', 'FPGM', dict(type='FPGM', distance='cosine'), 'BNScale', dict(type='BNScale', combine='and'),
         'APoZ', 'ThiNet', 'Taylor', dict(type='Taylor', of='weights'), 'Oracle', 'MeanActivation', 'NISP', 'DCP',
-        'Random', 'GroupFisher']
+        'Random', 'GroupFisher', 'WholeGroup', dict(type='WholeGroup', of='distances'),
+        dict(type='WholeGroup', of='taylor')]
 NORMED = {'Residual', 'Concat', 'Depthwise', 'Grouped', 'Flatten', 'Everything'}
 
 

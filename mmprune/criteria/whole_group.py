@@ -1,0 +1,72 @@
+"""All layers that a channel runs through have a say: as torch-pruning 1.6.1 scores groups; Fang et al., CVPR 2023."""
+from typing import Callable, Dict, List
+
+import torch
+from torch import Tensor
+
+from ..graph import Member
+from ..registry import CRITERIA
+from ..unit import ChannelUnit
+from .criterion import Calibration, Criterion, known_option
+from .fpgm import summed_distances
+
+#: Roles of the axes of conv and linear layers, and of the norms on their channels.
+LAYERS, NORMS = ('out', 'in', 'depthwise'), ('affine',)
+
+
+@CRITERIA.register_module()
+class WholeGroup(Criterion):
+    """The mean of what the weights of a channel say, over the layers that produce it and those that read it.
+
+    The scores of a unit are then divided by their mean, which makes units comparable.
+
+    * ``squares``: the sum of the squared weights; norms on the channel are layers, too.
+    * ``distances``: the sum of the distances to all other channels of the layer, between their *squared* weights.
+    * ``taylor``: the sum of ``|w * dL/dw|``, its gradient that of all batches.
+
+    So scores the other library (``GroupMagnitudeImportance``, ``FPGMImportance``, ``GroupTaylorImportance``); on one
+    network they were found to cut the same channels (docs/criteria_table.md).
+
+    Args:
+        of (str): ``squares``, ``distances`` or ``taylor``.
+    """
+
+    def __init__(self, of: str = 'squares') -> None:
+        super().__init__(normalize='mean')
+        self.of = known_option('of', of, dict.fromkeys(('squares', 'distances', 'taylor')))
+        self.needs_data = self.needs_loss = of == 'taylor'
+
+    def observe(self, calibration: Calibration) -> None:
+        """Add the gradients of all batches up."""
+        parameters = dict(self.mutator.model.named_parameters())
+        frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
+        try:
+            with torch.enable_grad():
+                for parameter in frozen:
+                    parameter.requires_grad_(parameter.is_floating_point())
+                for batch in calibration.batches:
+                    loss = calibration.loss(batch)
+                    if loss.requires_grad:
+                        loss.backward()
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        self.products: Dict[str, Tensor] = {name: parameter.detach() * parameter.grad for name, parameter
+                                            in parameters.items() if parameter.grad is not None}
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return one score, the mean of all layers of the unit."""
+        rules: Dict[str, Callable[[Member], Tensor]] = {
+            'squares': lambda member: self.slices(unit, member).square().sum(1),
+            'distances': lambda member: summed_distances(self.slices(unit, member).square()),
+            'taylor': lambda member: self.slices(unit, member, self.products[member.axis.tensor]).abs().sum(1)}
+        roles = (*LAYERS, *NORMS) if self.of == 'squares' else LAYERS
+        parts = [rules[self.of](member) for member in unit.channels.members
+                 if member.axis.role in roles and not member.axis.tensor.endswith('.bias')
+                 and 'running_' not in member.axis.tensor
+                 and (self.of != 'taylor' or member.axis.tensor in self.products)]
+        return [torch.stack(parts).mean(0)] if parts else []
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say why the unit has no score."""
+        return 'the loss depends on no layer of it; leave the unit out (exclude)'
