@@ -374,7 +374,7 @@ def markdown(methods: Sequence[Method], results: Sequence[Dict[str, Any]]) -> st
         '- *layer* takes the same share of every unit, *global* the least scores of all units. A row without a note is '
         "the criterion as it is by default, with its paper's scope.",
         f'- {PEER} 1.6.1 cuts by its own pruner, its importances as they are by default; its ratio by bisection.',
-        f'- *WholeGroup*: scored as {PEER} scores, and cut as ours are (`WholeGroup`): its L2 is '
+        f'- *WholeGroup*: scored as {PEER} scores, and cut as ours are: its L2 is '
         '*squares*, its FPGM *distances*.', '',
         *table([DENSE, *methods], results, TARGET)]
     if any(result['target'] == SECOND_TARGET for result in results):
