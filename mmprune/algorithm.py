@@ -93,7 +93,8 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         """Sum the scores over ranks and remove the least channels from model, optimizers and followers.
 
         Returns:
-            list[PrunedClass]: What was removed; nothing if a score is NaN or every unit is at its floor.
+            list[PrunedClass]: What was removed; nothing if a score is NaN or every unit that a gradient reached is at
+            its floor.
         """
         dist.all_reduce(self.mutator.fisher, 'sum')
         pruned: List[PrunedClass] = []

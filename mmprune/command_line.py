@@ -14,13 +14,14 @@ from .criteria.criterion import CriterionError
 from .figure import PictureError
 from .from_config import read_config
 from .mutator import NoPrunableUnitError
+from .ops import OptimizerError
 from .pruning_target import TargetError
 from .slimming_schema import SchemaError
 from .structure import StructureError, write_text
 
 #: Mistakes of a user: the message is all that he needs.
 USER_ERRORS = (CheckpointError, StructureError, PatternError, NoPrunableUnitError, PictureError, SchemaError,
-               TargetError, CriterionError, FileNotFoundError)
+               TargetError, CriterionError, OptimizerError, FileNotFoundError)
 #: Arguments at the top of a config -> the key that they end up in.
 ARGUMENTS = {
     'pretrained_path': 'model.architecture.init_cfg.checkpoint', 'interval': 'model.interval',
@@ -31,8 +32,10 @@ ARGUMENTS = {
     'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor',
     'mutate_linear': 'mutate_linear of model (model.mutator.channel_unit_cfg)',
     **dict.fromkeys(('ratio', 'flops', 'levels', 'max_pruned_ratio'), 'target of the schedule in custom_hooks'),
-    **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'layer_begin', 'layer_end', 'layer_inter', 'epoch_prune',
-                     'rounds', 'epochs_between', 'batches', 'of', 's'), 'the argument of the schedule in custom_hooks')}
+    **dict.fromkeys(('layer_begin', 'layer_end', 'layer_inter'),
+                    'begin, end and step of the layers of the schedule in custom_hooks'),
+    **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'of',
+                     's'), 'the argument of the schedule in custom_hooks')}
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 

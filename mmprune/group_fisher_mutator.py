@@ -50,7 +50,8 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def _reason_to_freeze(self, channels: CoupledChannels, graph: ChannelGraph) -> Optional[str]:
         weight = untapped_weight(self.model, channels, graph.calls)
-        return weight and f'{weight!r} is used outside a conv or linear module, where no score can be recorded'
+        return weight and (f'{weight!r} is used outside the conv or linear module that owns it, where no score can be '
+                           'recorded')
 
     def record(self, recording: bool) -> None:
         """Switch the taps on or off; what was recorded and not taken is dropped."""
@@ -135,9 +136,10 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Warn about units once."""
         new = sorted(names - self._unrecorded)
         if new:
-            print_log(f'no gradient arrived where layers read unit {new[0]!r}'
-                      + (f' and {len(new) - 1} more' if len(new) > 1 else '') + ' since the last prune event (a branch '
-                      'that did not run, torch.no_grad, detach): nothing goes of it', logger='current', level=30)
+            more = f' and {len(new) - 1} more' if len(new) > 1 else ''
+            print_log(f'no gradient arrived where layers read unit {new[0]!r}{more} since the last prune event (a '
+                      'branch that did not run, torch.no_grad, detach), or it was zero: nothing goes of it',
+                      logger='current', level=30)
             self._unrecorded.update(new)
 
     def masks_without(self, pruned: Sequence[PrunedClass]) -> Dict[str, np.ndarray]:

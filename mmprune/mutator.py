@@ -10,6 +10,7 @@ from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .graph import ChannelGraph, CoupledChannels, Member, build_graph
+from .ops import check_state
 from .registry import MODELS, TASK_UTILS, build
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
@@ -183,11 +184,26 @@ class ChannelMutator(nn.Module):
         Raises:
             StructureError: A unit is left without channels that is not in a block, or not all of its block; or one has
                 channels again whose block was removed.
+            OptimizerError: An optimizer cannot follow.
         """
+        optimizers = list(optimizers)
+        self.check_optimizers(optimizers)
         for block in self._emptied(masks):
             self._remove(block)
         gone = {unit.name for unit in self.removed}
         self.surgery.cut({name: mask for name, mask in masks.items() if name not in gone}, optimizers, padding)
+
+    def check_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Check that what optimizers remember of the model can follow a cut.
+
+        Raises:
+            OptimizerError: It cannot; the message says what to do.
+        """
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for optimizer in optimizers:
+            for parameter in optimizer.state:
+                if id(parameter) in names:
+                    check_state(parameter, names[id(parameter)], optimizer)
 
     def mask(self, masks: Mapping[str, np.ndarray]) -> None:
         """Set to zero what :meth:`cut` would remove; the model keeps its shape and computes what the cut one would."""

@@ -173,7 +173,7 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
         tensor.grad = resized(grad)
     for optimizer in optimizers:
         for key, value in optimizer.state.get(tensor, {}).items():
-            if isinstance(value, Tensor) and value.dim() and value.numel() > 1:
+            if isinstance(value, Tensor) and value.dim() and (value.shape == before or value.numel() > 1):
                 optimizer.state[tensor][key] = resized(value)
 
 

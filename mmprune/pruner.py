@@ -186,6 +186,7 @@ class Pruner:
 
         Raises:
             OptimizerError: An optimizer cannot follow, or has none of the model's parameters.
+            StructureError: Something else has cut the model.
         """
         optimizers = self._own(optimizers)
         plan = self._masked
@@ -216,25 +217,30 @@ class Pruner:
             self.plan = self._masked or self.choose()
             self._turns = self.plan.turns(self.mutator)
         if not self._turns:
-            self._masked = self._turns = None
+            self._turns = None
             return False
-        masks = {**{unit.name: unit.kept for unit in self.mutator.units}, **self._turns.pop(0)}
+        masks = {**{unit.name: unit.kept for unit in self.mutator.units}, **self._turns[0]}
         if self._masked is None:
             self._calibrate_again()
             masks = rescored(self.mutator, self.criterion, masks)
             self.criterion.adjust(masks)
         self._note_dense()
         self.mutator.cut(masks, optimizers)
+        self._turns.pop(0)
+        if not self._turns:
+            self._masked = None
         return True
 
     def _own(self, optimizers: Optimizers) -> List[torch.optim.Optimizer]:
-        """Return optimizers as a list; all of them must have parameters of the model."""
+        """Return optimizers as a list, if they and the model are such that a cut will not fail halfway."""
+        self.mutator.surgery.check_sizes()
         several = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
         own = {id(parameter) for parameter in self.model.parameters()}
         for optimizer in several:
             if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group['params']):
                 raise OptimizerError(f'{type(optimizer).__name__} has no parameter of the model: give the optimizers '
                                      'that train it')
+        self.mutator.check_optimizers(several)
         return several
 
     def sparsity(self) -> Dict[str, float]:

@@ -74,9 +74,6 @@ class Surgery:
         before = {tensor: self.layout(tensor) for tensor in tensors}
         optimizers = list(optimizers)
         owners = _owners(self.model, tensors)
-        for name, (tensor, _) in owners.items():
-            for optimizer in optimizers:
-                ops.check_state(tensor, name, optimizer)
         for name, mask in masks.items():
             units[name].kept = np.array(mask, dtype=bool)
         for name, count in padding.items():

@@ -353,8 +353,8 @@ def test_functional_layer_cannot_be_scored():
             return nn.functional.conv2d(self.a(x), self.b.weight)
 
     message = message_of(NoPrunableUnitError, build(MODELS, mutator_cfg(size=6)).prepare, Functional())
-    assert "  a_(0, 4)_4: 'b.weight' is used outside a conv or linear module, where no score can be recorded" in \
-        message.splitlines()
+    assert ("  a_(0, 4)_4: 'b.weight' is used outside the conv or linear module that owns it, where no score can be "
+            'recorded') in message.splitlines()
 
 
 # numbers that are none

@@ -547,11 +547,11 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(('cfg', 'reason'), [
     ('BNScale', "unit 'a_(0, 6)_6': no norm with a scale follows it; leave it out (exclude), or take a criterion of "
                 'filters'),
-    ('APoZ', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module, where nothing can be recorded; "
-             'leave the unit out (exclude) or take a criterion of weights'),
-    ('Taylor', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module, where nothing can be recorded; "
-               'leave the unit out (exclude) or take a criterion of weights'),
-    ('GroupFisher', "unit 'a_(0, 6)_6': 'b.weight' reads it outside a conv or linear module")])
+    ('APoZ', "unit 'a_(0, 6)_6': 'b.weight' reads it outside the conv or linear module that owns it, where nothing can "
+             'be recorded; leave the unit out (exclude) or take a criterion of weights'),
+    ('Taylor', "unit 'a_(0, 6)_6': 'b.weight' reads it outside the conv or linear module that owns it, where nothing "
+               'can be recorded; leave the unit out (exclude) or take a criterion of weights'),
+    ('GroupFisher', "unit 'a_(0, 6)_6': 'b.weight' reads it outside the conv or linear module that owns it")])
 def test_a_unit_that_cannot_be_scored_says_why(cfg, reason):
     net = Functional().double()
     mutator = mutator_of(net)

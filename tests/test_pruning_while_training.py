@@ -110,6 +110,55 @@ def test_an_optimizer_that_cannot_follow_is_refused_before_anything_changes(shap
     assert pruner.cut()[0].out_channels == 6
 
 
+@pytest.mark.parametrize('kind', ['Remembering', 'LBFGS'])
+def test_nor_does_anything_change_by_least_squares_or_in_turns(kind):
+    model = plain((8, 8))
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2) if kind == 'LBFGS' else Remembering(
+        model.parameters(), lambda parameter: torch.zeros(5))
+    if kind == 'LBFGS':
+        optimizer.step(lambda: steps(model, torch.optim.SGD(model.parameters(), lr=0.0), 1)[0])
+    else:
+        optimizer.step()
+    before = copy.deepcopy(model.state_dict())
+    # what LBFGS keeps, it keeps under its first parameter only, which stays as it is here
+    pruner = Pruner(model, X, 'ThiNet', ratio=0.25, choice=dict(exclude='0') if kind == 'LBFGS' else None)
+    pruner.calibrate([(X, Y)], F.cross_entropy)
+    for method in (pruner.cut, pruner.cut_next, pruner.cut_next):
+        with pytest.raises(OptimizerError, match='cannot follow a cut'):
+            method(optimizer)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == []
+    turns = 0
+    while pruner.cut_next():
+        turns += 1
+    assert turns == len(pruner.mutator.units)
+
+
+def test_a_turn_that_is_interrupted_comes_again(monkeypatch):
+    pruner = Pruner(plain((8, 8, 8)), X, 'Taylor', target=dict(ratio=0.5, scope='layer'))
+    pruner.calibrate([(X, Y)], F.cross_entropy)
+    assert pruner.cut_next()
+    with monkeypatch.context() as patch:
+        patch.setattr(pruner.criterion, 'score', lambda unit: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pruner.cut_next()
+    while pruner.cut_next():
+        pass
+    assert list(pruner.mutator.structure.values()) == [4, 4, 4]
+
+
+def test_a_channel_that_comes_back_brings_its_optimizer_state():
+    model = plain((4, 8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    steps(model, optimizer)
+    pruner = Pruner(model, X, 'L2', target=dict(levels={'0': 0.75}))
+    pruner.cut(optimizer)
+    assert [model[0].out_channels, optimizer.state[model[1].weight]['exp_avg'].shape] == [1, (1,)]
+    pruner.mutator.cut({pruner.mutator.units[0].name: torch.ones(4, dtype=bool).numpy()}, [optimizer])
+    assert optimizer.state[model[1].weight]['exp_avg'].shape == (4,)
+    steps(model, optimizer)
+
+
 def test_an_optimizer_of_another_model_is_refused():
     pruner = Pruner(plain((8, 8)), X, 'L2', ratio=0.25)
     for method in (pruner.cut, pruner.cut_next):
@@ -162,8 +211,13 @@ def test_a_pruner_whose_model_was_cut_by_another_says_so():
     model = plain((8, 8))
     old, new = (Pruner(model, X, 'L2', ratio=0.25) for _ in range(2))
     new.cut()
+    masked = Pruner(model, X, 'L2', ratio=0.25)
+    masked.mask()
+    Pruner(model, X, 'L2', ratio=0.25).cut()
+    with pytest.raises(StructureError, match='something else has cut the model; find'):
+        masked.cut()
     for method in (old.mask, old.cut):
-        with pytest.raises(StructureError, match='the units say 8: something else has cut the model; find'):
+        with pytest.raises(StructureError, match='something else has cut the model; find'):
             method()
 
 
@@ -175,6 +229,13 @@ def test_a_masked_model_has_no_structure_yet(tmp_path):
     assert not list(tmp_path.iterdir())
     pruner.cut()
     save_structure(pruner, tmp_path / 'structure.json')
+    pruner = Pruner(plain((8, 8)), X, 'L2', ratio=0.25)
+    pruner.mask()
+    for unit in pruner.mutator.units:
+        assert pruner.is_masked, unit.name
+        assert pruner.cut_next()
+    save_structure(pruner, tmp_path / 'structure.json')  # everything is cut
+    assert not pruner.cut_next()
 
 
 @pytest.mark.parametrize(('loss_fn', 'message'), [

@@ -144,14 +144,14 @@ def test_weights_of_ones_own(cfg):
     assert gone >= {'1_(0, 6)_6', '3_(0, 8)_8'}
     if cfg in ('APoZ', 'MeanActivation', 'Taylor', 'GroupFisher'):
         assert set(cut.plan.skipped) == {'0_(0, 6)_6', '1_(0, 16)_16', '1_(0, 16)_16#2'}
-        assert 'reads it outside a conv or linear module' in cut.plan.skipped['0_(0, 6)_6']
+        assert 'reads it outside the conv or linear module that owns it' in cut.plan.skipped['0_(0, 6)_6']
 
 
 def test_nisp_does_not_rank_what_it_cannot_see():
     x, _ = batch(16, 6)
     for net in (Functional(), nn.Sequential(nn.Linear(6, 6).double(), nn.ReLU(), Functional())):
         pruner = Pruner(net, x, 'NISP', ratio=0.3)
-        with pytest.raises(CriterionError, match="are used outside a conv or linear module.*take final='ones'"):
+        with pytest.raises(CriterionError, match="outside the conv or linear module that owns them.*final='ones'"):
             pruner.calibrate([x])
         pruner = Pruner(net, x, dict(type='NISP', final='ones'), ratio=0.3)
         pruner.calibrate([x])
@@ -229,3 +229,75 @@ def test_layers_with_computed_weights_are_listed_with_a_reason(wrap, reason):
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     pruner.cut()
     assert net[2].out_channels == 4
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3)
+        self.c.weight = self.b.weight
+        self.d = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.d((self.b(x) + self.c(x)).relu())
+
+
+@pytest.mark.parametrize('cfg', ['APoZ', 'Taylor', 'NISP', 'ThiNet', 'L2'])
+def test_weights_that_two_modules_share(cfg):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    pruner = Pruner(Tied().double(), x, cfg, target=dict(ratio=0.5, scope='layer'))
+    pruner.calibrate([(x, None)], lambda out, _: out.square().mean())
+    before = pruner.mask()(x)
+    torch.testing.assert_close(pruner.cut()(x), before, rtol=1e-10, atol=1e-12)
+    said = list(pruner.plan.skipped.values())
+    assert all("'b.weight' reads it outside the conv or linear module that owns it" in one for one in said)
+    assert len(said) == (cfg in ('APoZ', 'Taylor'))
+
+
+def test_a_loss_with_parameters_of_its_own_keeps_their_gradients():
+    x, y = batch(4, 3, 6, 6)
+    head = nn.Linear(3, 3).double()
+    head(torch.ones(1, 3, dtype=torch.float64)).sum().backward()
+    before = [parameter.grad.clone() for parameter in head.parameters()]
+    for cfg in ('Taylor', 'GroupFisher', dict(type='Taylor', of='weights'), dict(type='WholeGroup', of='taylor')):
+        for grads in (before, [None, None]):
+            for parameter, grad in zip(head.parameters(), grads):
+                parameter.grad = None if grad is None else grad.clone()
+            pruner = Pruner(staged(None, None), x, cfg, ratio=0.5)
+            pruner.calibrate([(x, y)] * 2, lambda out, labels: F.cross_entropy(head(out), labels))
+            assert float(pruner.criterion.score(pruner.mutator.units[0]).max()) > 0
+            assert [parameter.grad is None for parameter in head.parameters()] == [grad is None for grad in grads]
+            assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(head.parameters(), grads)
+                       if grad is not None)
+
+
+@pytest.mark.parametrize('between', [nn.PReLU(8), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True),
+                                     nn.Conv2d(8, 8, 3, groups=8)], ids=lambda one: type(one).__name__)
+def test_whole_groups_are_those_that_make_and_read_channels(between):
+    """What else lies on a channel has no say, but batch and layer norms."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), copy.deepcopy(between), nn.Conv2d(8, 2, 3))
+    nn.init.normal_(net[1].weight)
+    pruner = Pruner(net, torch.zeros(1, 3, 9, 9), 'WholeGroup')
+    expected = net[0].weight.square().sum((1, 2, 3)) + net[2].weight.square().sum((0, 2, 3))
+    if isinstance(between, nn.GroupNorm):  # a group goes as a whole
+        expected = expected.view(2, 4).sum(1)
+    torch.testing.assert_close(pruner.criterion.score(pruner.mutator.units[0]),
+                               (expected / expected.mean()).detach().double())
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('of', ['squares', 'distances', 'taylor'])
+def test_whole_groups_in_half_precision(of, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.SiLU(), nn.Conv2d(64, 4, 3)).to(dtype)
+    for conv in (net[0], net[3]):
+        conv.weight.data *= 0.02
+    x = torch.randn(4, 3, 6, 6).to(dtype)
+    pruner = Pruner(net, x, dict(type='WholeGroup', of=of))
+    pruner.calibrate([(x, None)], lambda out, _: out.float().square().mean())
+    assert len(set(pruner.criterion.score(pruner.mutator.units[0]).tolist())) > 60

@@ -136,7 +136,8 @@ class Criterion:
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
         """Return why it cannot be seen what layers read of the unit, None where it can."""
         weight = untapped_weight(self.mutator.model, unit.channels, self.mutator.complexity.graph.calls)
-        return weight and f'{weight!r} reads it outside a conv or linear module, where nothing can be recorded'
+        return weight and (f'{weight!r} reads it outside the conv or linear module that owns it, where nothing can '
+                           'be recorded')
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say what a unit lacks that has no score, and what to do about it."""
@@ -253,6 +254,33 @@ def calibrating(model: nn.Module) -> Iterator[None]:
             module.training = modes.get(name, module.training)
         for name, parameter in model.named_parameters():
             parameter.grad = gradients.get(name)
+
+
+def backward(loss: Tensor, model: nn.Module) -> None:
+    """Run the backward pass of a loss, if it has one. Parameters that the loss has of its own keep their gradients.
+
+    The whole pass, not that to some tensors only: what a checkpoint computes again has no graph before.
+
+    Args:
+        loss (Tensor[]): The loss.
+        model (nn.Module): What is scored.
+    """
+    if loss.grad_fn is None:
+        return
+    inside = {id(parameter) for parameter in model.parameters()}
+    seen, waiting, own = {loss.grad_fn}, [loss.grad_fn], []
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, 'variable', None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in inside:
+            own.append((leaf, leaf.grad))
+            leaf.grad = None
+        following = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= following
+        waiting += following
+    loss.backward()
+    for leaf, gradient in own:
+        leaf.grad = gradient
 
 
 def known_option(option: str, value: str, table: Dict[str, Any]) -> str:

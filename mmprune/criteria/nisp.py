@@ -88,7 +88,7 @@ class NISP(Criterion):
                   or not all(call.by_module for call in calls if call.layer == layer)]
         if hidden:
             raise CriterionError(f'NISP ranks the inputs of the last layers, and the weights of {hidden[0]!r} are used '
-                                 "outside a conv or linear module, whose input could be seen; take final='ones'")
+                                 "outside the conv or linear module that owns them, unseen; take final='ones'")
 
         def see(layer: str, x: Tensor) -> None:
             seen[layer].append(_evenly(x.movedim(1, -1).flatten(0, -2), self.samples).clone())

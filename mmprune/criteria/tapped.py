@@ -8,7 +8,7 @@ from .. import ops
 from ..consumers import Consumers
 from ..taps import TapRecorder
 from ..unit import ChannelUnit
-from .criterion import LEAVE_OUT, Calibration, Criterion
+from .criterion import LEAVE_OUT, Calibration, Criterion, backward
 
 
 class TappedCriterion(Criterion):
@@ -37,9 +37,7 @@ class TappedCriterion(Criterion):
             with torch.enable_grad():
                 for batch in calibration.batches:
                     taps.record(True)
-                    loss = calibration.loss(batch)
-                    if loss.requires_grad:
-                        loss.backward()  # all of it: what is computed again in the backward pass has no tap before
+                    backward(calibration.loss(batch), self.mutator.model)
                     found = taps.take()
                     self.reached.update(layer for layer, _ in found)
                     for recorded in taps.per_class(found, torch.float64):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, known_option
+from .criterion import Calibration, backward, known_option
 from .tapped import TappedCriterion
 
 
@@ -49,9 +49,7 @@ class Taylor(TappedCriterion):
                 for parameter in frozen:
                     parameter.requires_grad_()
                 for batch in calibration.batches:
-                    loss = calibration.loss(batch)
-                    if loss.requires_grad:
-                        loss.backward()
+                    backward(calibration.loss(batch), model)
                     self._add({name: weight.detach() * weight.grad for name, weight in tensors.items()
                                if weight.grad is not None})
                     for parameter in model.parameters():

@@ -2,25 +2,26 @@
 from typing import Callable, Dict, List
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..graph import Member
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, Criterion, known_option
+from .criterion import Calibration, Criterion, backward, known_option
 from .fpgm import summed_distances
 
-#: Roles of the axes of conv and linear layers, and of the norms on their channels.
-LAYERS, NORMS = ('out', 'in', 'depthwise'), ('affine',)
+#: Norms that are layers.
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 
 
 @CRITERIA.register_module()
 class WholeGroup(Criterion):
     """The mean of what the weights of a channel say, over the layers that produce it and those that read it.
 
-    The scores of a unit are then divided by their mean, which makes units comparable.
+    The scores of a unit are then divided by their mean, which makes units comparable. Depthwise convolutions have no
+    say.
 
-    * ``squares``: the sum of the squared weights; norms on the channel are layers, too.
+    * ``squares``: the sum of the squared weights; batch and layer norms on the channel are layers, too.
     * ``distances``: the sum of the distances to all other channels of the layer, between their *squared* weights.
     * ``taylor``: the sum of ``|w * dL/dw|``, its gradient that of all batches.
 
@@ -46,26 +47,28 @@ class WholeGroup(Criterion):
                     parameter.requires_grad_(parameter.is_floating_point())
                 for batch in calibration.batches:
                     loss = calibration.loss(batch)
-                    if loss.requires_grad:
-                        loss.backward()
+                    backward(loss, self.mutator.model)
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-        self.products: Dict[str, Tensor] = {name: parameter.detach() * parameter.grad for name, parameter
+        self.products: Dict[str, Tensor] = {name: parameter.detach().double() * parameter.grad for name, parameter
                                             in parameters.items() if parameter.grad is not None}
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return one score, the mean of all layers of the unit."""
         rules: Dict[str, Callable[[Member], Tensor]] = {
-            'squares': lambda member: self.slices(unit, member).square().sum(1),
-            'distances': lambda member: summed_distances(self.slices(unit, member).square()),
+            'squares': lambda member: self.slices(unit, member).double().square().sum(1),
+            'distances': lambda member: summed_distances(self.slices(unit, member).double().square()),
             'taylor': lambda member: self.slices(unit, member, self.products[member.axis.tensor]).abs().sum(1)}
-        roles = (*LAYERS, *NORMS) if self.of == 'squares' else LAYERS
         parts = [rules[self.of](member) for member in unit.channels.members
-                 if member.axis.role in roles and not member.axis.tensor.endswith('.bias')
-                 and 'running_' not in member.axis.tensor
-                 and (self.of != 'taylor' or member.axis.tensor in self.products)]
+                 if member.axis.role in ('out', 'in') or (self.of == 'squares' and self._is_scale(member))
+                 if self.of != 'taylor' or member.axis.tensor in self.products]
         return [torch.stack(parts).mean(0)] if parts else []
+
+    def _is_scale(self, member: Member) -> bool:
+        """Tell whether a member is the scale of a batch or layer norm."""
+        return member.axis.tensor.endswith('.weight') and isinstance(
+            self.mutator.model.get_submodule(member.axis.layer), NORMS)
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say why the unit has no score."""

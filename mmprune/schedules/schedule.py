@@ -100,6 +100,7 @@ class PruningSchedule(Hook):
 
     def cut(self, runner: Runner, plan: Plan) -> None:
         """Cut model, optimizers and averages, and log what happened."""
+        self.algorithm.mutator.check_optimizers(optimizers_of(runner))
         self.criterion.adjust(plan.masks)
         if isinstance(runner.model, ShrinkingDDP):
             for tensor in [*self.algorithm.architecture.parameters(), *self.algorithm.architecture.buffers()]:
