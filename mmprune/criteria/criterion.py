@@ -1,6 +1,6 @@
 """What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -254,6 +254,20 @@ def calibrating(model: nn.Module) -> Iterator[None]:
             module.training = modes.get(name, module.training)
         for name, parameter in model.named_parameters():
             parameter.grad = gradients.get(name)
+
+
+@contextmanager
+def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Run the block with gradients switched on, those of parameters that do not train too."""
+    frozen = [parameter for parameter in parameters if parameter.is_floating_point() and not parameter.requires_grad]
+    try:
+        with torch.enable_grad():
+            for parameter in frozen:
+                parameter.requires_grad_()
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def backward(loss: Tensor, model: nn.Module) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, backward, known_option
+from .criterion import Calibration, backward, known_option, with_gradients
 from .tapped import TappedCriterion
 
 
@@ -42,21 +42,14 @@ class Taylor(TappedCriterion):
         model = self.mutator.model
         names = {member.axis.tensor for unit in self.mutator.units for member in unit.channels.producers}
         tensors = {name: parameter for name, parameter in model.named_parameters() if name in names}
-        frozen = [parameter for parameter in tensors.values() if not parameter.requires_grad]
         self.squares: Dict[str, Tensor] = {}
-        try:
-            with torch.enable_grad():
-                for parameter in frozen:
-                    parameter.requires_grad_()
-                for batch in calibration.batches:
-                    backward(calibration.loss(batch), model)
-                    self._add({name: weight.detach() * weight.grad for name, weight in tensors.items()
-                               if weight.grad is not None})
-                    for parameter in model.parameters():
-                        parameter.grad = None
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
+        with with_gradients(tensors.values()):
+            for batch in calibration.batches:
+                backward(calibration.loss(batch), model)
+                self._add({name: weight.detach() * weight.grad for name, weight in tensors.items()
+                           if weight.grad is not None})
+                for parameter in model.parameters():
+                    parameter.grad = None
         self.batches = len(calibration.batches)
 
     def _add(self, products: Dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..graph import Member
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
-from .criterion import Calibration, Criterion, backward, known_option
+from .criterion import Calibration, Criterion, backward, known_option, with_gradients
 from .fpgm import summed_distances
 
 #: Norms that are layers.
@@ -40,17 +40,9 @@ class WholeGroup(Criterion):
     def observe(self, calibration: Calibration) -> None:
         """Add the gradients of all batches up."""
         parameters = dict(self.mutator.model.named_parameters())
-        frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
-        try:
-            with torch.enable_grad():
-                for parameter in frozen:
-                    parameter.requires_grad_(parameter.is_floating_point())
-                for batch in calibration.batches:
-                    loss = calibration.loss(batch)
-                    backward(loss, self.mutator.model)
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
+        with with_gradients(parameters.values()):
+            for batch in calibration.batches:
+                backward(calibration.loss(batch), self.mutator.model)
         self.products: Dict[str, Tensor] = {name: parameter.detach().double() * parameter.grad for name, parameter
                                             in parameters.items() if parameter.grad is not None}
 
