@@ -92,8 +92,11 @@ def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence
         channels (CoupledChannels): The channels of a unit.
         calls (list[LayerCall]): All traced calls of the model's layers.
     """
-    for member in channels.consumers:
-        own = [call for call in calls if call.weight == member.axis.tensor]
-        if not ops.is_tappable(model.get_submodule(member.axis.layer)) or not all(call.by_module for call in own):
-            return member.axis.tensor
-    return None
+    return next((member.axis.tensor for member in channels.consumers
+                 if not is_run_by_its_module(model, member.axis.tensor, calls)), None)
+
+
+def is_run_by_its_module(model: nn.Module, weight: str, calls: Sequence[LayerCall]) -> bool:
+    """Tell whether only the conv or linear module that owns a weight uses it, so that its input is what is read."""
+    return ops.is_tappable(model.get_submodule(weight.rpartition('.')[0])) and all(
+        call.by_module for call in calls if call.weight == weight)

@@ -1,15 +1,15 @@
 """Neuron importance score propagation: Yu et al., NISP, CVPR 2018; its feature ranking: Roffo et al., ICCV 2015."""
-from typing import Dict, List, Set
+from typing import Dict, List, Sequence
 
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..equivalence import Comparable, double_copy
 from ..registry import CRITERIA
+from ..taps import is_run_by_its_module
 from ..unit import ChannelUnit
 from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option
-from .score_flow import NoGraphError, ScoreFlow
+from .score_flow import NoGraphError, Read, ScoreFlow
 
 
 @CRITERIA.register_module()
@@ -75,17 +75,18 @@ class NISP(Criterion):
         if self.final == 'ones':
             importance = [torch.ones(read.x.size(read.axis)) for read in last]
         else:
-            ranked = self._rank({read.layer for read in last}, calibration)
+            ranked = self._rank(last, calibration)
             importance = [ranked[read.layer] for read in last]
         self.scores = flow.propagate(last, importance)
 
-    def _rank(self, layers: Set[str], calibration: Calibration) -> Dict[str, Tensor]:
+    def _rank(self, reads: Sequence[Read], calibration: Calibration) -> Dict[str, Tensor]:
         """Return the scores ``Tensor[F]`` of the inputs of layers."""
+        layers = {read.layer for read in reads}
         seen: Dict[str, List[Tensor]] = {layer: [] for layer in layers}
         modules = {layer: self.mutator.model.get_submodule(layer) for layer in sorted(layers)}
         calls = self.mutator.complexity.graph.calls
-        hidden = [layer for layer, module in modules.items() if not ops.is_tappable(module)
-                  or not all(call.by_module for call in calls if call.layer == layer)]
+        hidden = [read.layer for read in reads
+                  if not is_run_by_its_module(self.mutator.model, read.weight, calls)]
         if hidden:
             raise CriterionError(f'NISP ranks the inputs of the last layers, and the weights of {hidden[0]!r} are used '
                                  "outside the conv or linear module that owns them, unseen; take final='ones'")
