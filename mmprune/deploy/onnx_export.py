@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..demo_input import raw_outputs
+from ..files import whole_file
 from ..nested import output_tensors
-from ..whole_file import whole_file
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: ``torch.onnx.export`` has both exporters; older versions know the first one only
