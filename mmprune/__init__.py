@@ -2,8 +2,7 @@
 import importlib
 from typing import Any
 
-from .requirement import check_versions
-from .version import __version__
+from .version import __version__, check_versions
 
 check_versions()
 

@@ -6,7 +6,7 @@ it came from.
 import copy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .plugin import load_plugins
+from .registry import load_plugins
 from .structure import read_structure
 
 Config = Dict[str, Any]

@@ -3,6 +3,8 @@
 ``type='mmprune.X'`` in any OpenMMLab config finds them without an import: mmengine imports
 ``mmprune.registry`` for the scope, and each registry imports its own modules on first use.
 """
+import importlib
+import sys
 from typing import Any, Dict
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -38,3 +40,18 @@ DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=
 def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
     """Build one of our own types: it needs no ``mmprune.`` prefix, whatever the default scope of the run is."""
     return registry.build({'_scope_': SCOPE, **cfg})
+
+
+#: Package -> our modules that, when imported, register what the package has to know.
+PLUGINS = {'mmdeploy': ('mmprune.deploy.mmdeploy_rewriters', 'mmprune.deploy.mmdeploy_task')}
+
+
+def load_plugins() -> None:
+    """Import the plug-ins of every package that is loaded; called wherever a deploy config or model comes to life.
+
+    So mmdeploy's own tools and the processes that they spawn need no extra import.
+    """
+    for package, plugins in PLUGINS.items():
+        if package in sys.modules:
+            for plugin in plugins:
+                importlib.import_module(plugin)

@@ -12,9 +12,8 @@ from .checkpoint import check_fit
 from .choice import Patterns
 from .group_fisher_mutator import GroupFisherChannelMutator
 from .mutator import ChannelMutator
-from .plugin import load_plugins
 from .pruning_algorithm import PruningAlgorithm
-from .registry import MODELS, build
+from .registry import MODELS, build, load_plugins
 from .structure import Structure, read_structure
 from .surgery import padding_blocks
 from .unit import ChannelUnit

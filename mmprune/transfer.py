@@ -6,8 +6,7 @@ from torch import nn
 from .architecture import build_architecture
 from .checkpoint import check_fit, read_weights
 from .mutator import ChannelMutator
-from .plugin import load_plugins
-from .registry import MODELS
+from .registry import MODELS, load_plugins
 from .structure import read_structure, relocation
 from .sub_model import make_static
 

@@ -8,8 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'nested', 'trace', 'requirement', 'registry', 'plugin', 'whole_file', 'lane',
-     'random_state', 'selection', 'sparsity'),
+    ('version', 'label', 'nested', 'trace', 'registry', 'files', 'lane', 'random_state', 'selection', 'sparsity'),
     ('op_rule', 'module_rule', 'figure'),
     ('layer_rule', 'movement_rule'),
     ('tracer', 'coupling', 'openmmlab_rule'),
@@ -98,7 +97,7 @@ def test_module_imports_only_lower_ranks(path):
 
 
 def test_package_itself_imports_next_to_nothing():
-    assert modules_of(PACKAGE / '__init__.py') == {'requirement', 'version'}
+    assert modules_of(PACKAGE / '__init__.py') == {'version'}
 
 
 @pytest.mark.parametrize('path', CORE, ids=lambda path: path.stem)

@@ -22,7 +22,7 @@ from mmprune.deploy.load import image_input, load_model
 from mmprune.deploy.onnx_export import DeployOutput
 from mmprune.deploy.onnx_runtime import compare, format_comparison
 from mmprune.from_config import read_config
-from mmprune.plugin import load_plugins
+from mmprune.registry import load_plugins
 
 try:
     from mmdeploy.apis import build_task_processor, torch2onnx
