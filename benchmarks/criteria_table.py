@@ -36,9 +36,9 @@ from torch.nn import functional
 
 from mmprune.command_line import run
 from mmprune.complexity import Complexity
-from mmprune.demo_input import DemoInput
 from mmprune.from_config import dense_config, read_config
-from mmprune.graph import build_graph
+from mmprune.graph.demo_input import DemoInput
+from mmprune.graph.grouping import build_graph
 from mmprune.pruner import Pruner
 from mmprune.registry import MODELS
 from mmprune.structure import write_text

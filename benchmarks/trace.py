@@ -33,9 +33,9 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmprune.command_line import emit_json, run
-from mmprune.demo_input import DemoInput
 from mmprune.from_config import INPUT_SHAPE, dense_config, read_config
-from mmprune.graph import build_graph
+from mmprune.graph.demo_input import DemoInput
+from mmprune.graph.grouping import build_graph
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 from mmprune.trial import breaking_units

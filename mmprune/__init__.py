@@ -8,9 +8,9 @@ check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
 _PUBLIC = {'Pruner': 'pruner', 'save_structure': 'pruner', 'apply_structure': 'pruner',
-           'bn_sparsity_': 'sparsity'}
+           'bn_sparsity_': 'sparsity', 'register_op': 'graph.rules.op'}
 
-__all__ = ['Pruner', '__version__', 'apply_structure', 'bn_sparsity_', 'save_structure']
+__all__ = ['Pruner', '__version__', 'apply_structure', 'bn_sparsity_', 'register_op', 'save_structure']
 
 
 def __getattr__(name: str) -> Any:

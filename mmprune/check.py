@@ -18,8 +18,8 @@ from .equivalence import (
     randomise,
     sharing_copy,
 )
+from .graph.nested import output_tensors
 from .mutator import ChannelMutator
-from .nested import output_tensors
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 

@@ -14,8 +14,8 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .layer_rule import LAYER_RULES
-from .nested import output_tensors
+from .graph.nested import output_tensors
+from .graph.rules.layer import LAYER_RULES
 from .surgery import Surgery
 from .unit import ChannelUnit
 

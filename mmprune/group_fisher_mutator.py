@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .choice import Patterns
 from .consumers import Consumers
-from .graph import ChannelGraph, CoupledChannels
+from .graph.grouping import ChannelGraph, CoupledChannels
 from .mutator import ChannelMutator
 from .registry import MODELS
 from .selection import NotFiniteError, Pool, PrunedClass, least_classes
@@ -24,7 +24,7 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     Args:
         channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
-        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
         include, exclude, min_channels, trial_cut: See :class:`ChannelMutator`.
 
     Attributes:

@@ -9,7 +9,7 @@ from torch import nn
 from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
-from .graph import ChannelGraph, CoupledChannels, Member, build_graph
+from .graph.grouping import ChannelGraph, CoupledChannels, Member, build_graph
 from .ops import check_state
 from .registry import MODELS, TASK_UTILS, build
 from .structure import Structure, StructureError, check_structure, relocate
@@ -30,7 +30,7 @@ class ChannelMutator(nn.Module):
 
     Args:
         channel_unit_cfg (dict): Type and arguments of the units.
-        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
         include (str or list[str], optional): Only units whose producers match one of these patterns are pruned; see
             :class:`~mmprune.choice.Choice`.
         exclude (str or list[str], optional): Units with a producer that matches stay.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
-from .demo_input import mapped
+from .graph.demo_input import mapped
 from .mutator import ChannelMutator
 from .ops import OptimizerError
 from .plan import Plan, make_plan, rescored

@@ -28,7 +28,7 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
     'mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook', 'mmprune.schedules.iterative',
     'mmprune.schedules.layer_by_layer', 'mmprune.schedules.soft', 'mmprune.schedules.sparsity_training'])
 #: Demo inputs, one per model family.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.demo_input'])
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.graph.demo_input'])
 #: How important channels are, one a paper.
 CRITERIA = Registry('criterion', scope=SCOPE, locations=[f'mmprune.criteria.{name}' for name in (
     'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp', 'dcp',

@@ -11,11 +11,11 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 from torch import nn
 
-from .graph import CoupledChannels
+from .graph.grouping import CoupledChannels
+from .graph.trace import Axis
 from .mutator import ChannelMutator
 from .sparsity import NORMS
 from .structure import nearest, write_text
-from .trace import Axis
 
 Schema = Dict[str, Any]
 METHODS = ('or', 'and')

@@ -72,7 +72,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
         fix_subnet (dict or str): The structure, or the path of its json file.
         divisor (int): ``model.switch_to_deploy()``, to be called after loading, pads every unit with zero channels to
             a multiple; outputs do not change.
-        demo_input (dict): How to run the model once; see :mod:`mmprune.demo_input`.
+        demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
         data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
         mutate_linear (bool): As in the prune run: whether linear layers have units too.
         include (str or list[str], optional): As in the prune run: patterns of the layers that it pruned.

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from . import ops
 from .consumers import Consumers
-from .graph import CoupledChannels
-from .trace import LayerCall
+from .graph.grouping import CoupledChannels
+from .graph.trace import LayerCall
 
 
 class TapRecorder:

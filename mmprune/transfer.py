@@ -25,7 +25,7 @@ def TransferredSubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[
             its json file. The part may have another prefix there.
         checkpoint (str): The pruned model's checkpoint; only the part's weights are read.
         part (str): Name of the part in ``architecture``.
-        demo_input (dict): How to run ``architecture`` once; see :mod:`mmprune.demo_input`.
+        demo_input (dict): How to run ``architecture`` once; see :mod:`mmprune.graph.demo_input`.
         mutate_linear (bool): As in the prune run: whether linear layers have units too.
         data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
 

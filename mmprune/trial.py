@@ -23,10 +23,10 @@ from .equivalence import (
     relative_difference,
     sharing_copy,
 )
+from .graph.capture import ERRORS
+from .graph.trace import Axis
 from .ops import TAPPABLE
 from .surgery import Surgery
-from .trace import Axis
-from .tracing import ERRORS
 from .unit import ChannelUnit
 
 #: Relative difference above which a cut has changed the function; rounding in float64 stays far below.

@@ -150,7 +150,7 @@ def test_function_that_was_bound_at_import_is_seen(function, name):
     mutator = mutator_of(Between(Middle(), 8, 6))
     assert list(mutator.structure) == ['first_(0, 8)_8']
     assert prove(mutator)['middle.before_(0, 6)_6'] == (
-        f"{name} computes outside torch (add a rule with mmprune.op_rule.register_op('{name}')) in module 'middle'")
+        f"{name} computes outside torch (add a rule with mmprune.register_op('{name}')) in module 'middle'")
     assert [type(cls.__dict__['forward']) for cls in (Twice, Thrice)] == [staticmethod, staticmethod]
     assert Twice.forward.__qualname__ == 'Twice.forward'  # unwrapped again
 

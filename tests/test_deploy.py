@@ -24,8 +24,8 @@ from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
 from mmprune.equivalence import random_masks, randomise, relative_difference
 from mmprune.from_config import read_config
+from mmprune.graph.nested import output_tensors
 from mmprune.mutator import ChannelMutator
-from mmprune.nested import output_tensors
 from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel, pad
 

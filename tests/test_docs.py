@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune import complexity, layer_rule, module_rule, op_rule
+from mmprune import complexity
 from mmprune.check import verify
-from mmprune.demo_input import DemoInput
+from mmprune.graph.demo_input import DemoInput
+from mmprune.graph.rules import layer as layer_rule
+from mmprune.graph.rules import op as op_rule
+from mmprune.graph.rules import table as module_rule
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmprune import check, equivalence
-from mmprune.graph import build_graph
+from mmprune.graph.grouping import build_graph
+from mmprune.graph.rules.op import OP_RULES, register_op
 from mmprune.mutator import ChannelMutator
-from mmprune.op_rule import OP_RULES, register_op
 from mmprune.registry import MODELS
 
 IMAGE = "it is the model's input, or comes from an operation without channels"
@@ -284,7 +284,7 @@ def test_operation_without_a_rule_freezes_what_it_touches_and_says_so():
     graph = graph_of(unknown_op_net())
     assert members_of(graph.units) == {'0_(0, 4)_4': {**layer('0', span(0, 4)), ('1.weight', 1): span(0, 4)}}
     assert reasons_of(graph.frozen)['1_(0, 5)_5'] == \
-        "cumprod has no channel rule (add one with mmprune.op_rule.register_op) in module '2'"
+        "cumprod has no channel rule (add one with mmprune.register_op) in module '2'"
 
 
 def test_a_registered_rule_lets_the_operation_prune(monkeypatch):

@@ -8,13 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'label', 'nested', 'trace', 'registry', 'files', 'lane', 'random_state', 'selection', 'sparsity'),
-    ('op_rule', 'module_rule', 'figure'),
-    ('layer_rule', 'movement_rule'),
-    ('tracer', 'coupling', 'openmmlab_rule'),
-    ('tracing',),
-    ('graph',),
-    ('complexity', 'ops', 'structure', 'demo_input', 'datasets', 'architecture',
+    ('version', 'registry', 'files', 'lane', 'random_state', 'selection', 'sparsity'),
+    ('figure', 'graph'),
+    ('complexity', 'ops', 'structure', 'datasets', 'architecture',
      'seeded_data', 'cifar_resnet'),
     ('unit', 'checkpoint', 'choice'),
     ('surgery',),

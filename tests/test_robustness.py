@@ -15,7 +15,7 @@ from mmprune import check, equivalence
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
-from mmprune.graph import build_graph
+from mmprune.graph.grouping import build_graph
 from mmprune.mutator import ChannelMutator
 from mmprune.ops import GroupFisherConv2d
 from mmprune.registry import MODELS

@@ -8,12 +8,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune import trial
 from mmprune.check import verify
-from mmprune.demo_input import DemoInput
+from mmprune.graph.capture import trace_model
+from mmprune.graph.demo_input import DemoInput
 from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import TASK_UTILS
 from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel
-from mmprune.tracing import trace_model
 
 
 class Block(nn.Module):

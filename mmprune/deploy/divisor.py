@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..complexity import Complexity
-from ..demo_input import DemoInput
-from ..graph import build_graph
+from ..graph.demo_input import DemoInput
+from ..graph.grouping import build_graph
 from ..sub_model import check_divisor
 from .load import RANDOM, input_shape, load_model, with_divisor
 from .onnx_export import export_onnx

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_weights
 from ..config import plain
-from ..demo_input import DemoInput
 from ..equivalence import randomise
+from ..graph.demo_input import DemoInput
 from ..registry import MODELS
 from ..structure import StructureError
 

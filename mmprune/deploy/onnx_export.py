@@ -9,9 +9,9 @@ from typing import Any, Dict, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..demo_input import raw_outputs
 from ..files import whole_file
-from ..nested import output_tensors
+from ..graph.demo_input import raw_outputs
+from ..graph.nested import output_tensors
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: ``torch.onnx.export`` has both exporters; older versions know the first one only

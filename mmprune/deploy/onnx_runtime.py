@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..equivalence import Comparable, double_copy, relative_difference
-from ..nested import output_tensors
+from ..graph.nested import output_tensors
 
 #: largest relative difference between PyTorch and onnxruntime that counts as equal
 TOLERANCE = 1e-4

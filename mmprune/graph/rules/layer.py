@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from torch import Tensor, nn
 
-from .label import constant_along
-from .op_rule import labelled, unknown
+from ..label import constant_along
+from .op import labelled, unknown
 
 Rule = Callable[..., None]
 #: public function name -> rule

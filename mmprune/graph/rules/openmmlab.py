@@ -3,9 +3,9 @@ from typing import Any, Dict, Sequence
 
 from torch import Tensor, nn
 
-from .layer_rule import conv
-from .module_rule import keeps_channels, register_module
-from .op_rule import labelled, register_op, unknown
+from .layer import conv
+from .op import labelled, register_op, unknown
+from .table import keeps_channels, register_module
 
 # Pooling of regions works inside each channel.
 register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')(keeps_channels)

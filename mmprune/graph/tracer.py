@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .nested import output_tensors
-from .op_rule import OP_RULES, labelled, unknown
+from .rules.op import OP_RULES, labelled, unknown
 from .trace import Axis, Broadcast, Grid, IdleLayer, LayerCall, Trace
 
 MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
@@ -261,7 +261,7 @@ class Tracer:
         """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
         before = [] if name in TRANSPARENT_FUNCTIONS else labelled(self, args, {})
         if before and not labelled(self, output_tensors(out), {}):
-            text = f'{name} computes outside torch (add a rule with mmprune.op_rule.register_op({name!r}))'
+            text = f'{name} computes outside torch (add a rule with mmprune.register_op({name!r}))'
             for labels in before:
                 self.freeze(labels, text)
             self.close(out, text)

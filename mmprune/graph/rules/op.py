@@ -1,7 +1,7 @@
 """What every aten operation does to channel labels: one table entry an operation.
 
 A rule is called after the operation ran, as ``rule(tracer, op, args, kwargs, out)``. ``tracer`` is the
-:class:`~mmprune.tracer.Tracer`; the rule reads the labels of its inputs, unites or freezes channel ids, and
+:class:`~mmprune.graph.tracer.Tracer`; the rule reads the labels of its inputs, unites or freezes channel ids, and
 labels ``out``. An operation without an entry freezes every channel that it touches. A ``torch.autograd.Function``
 counts as one operation, by its class name, if it has an entry.
 
@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .label import canonical, constant_along, take_first
+from ..label import canonical, constant_along, take_first
 
 Rule = Callable[..., None]
 #: aten operation name -> rule
@@ -222,7 +222,7 @@ def labelled(tracer: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[T
 def unknown(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any,
             reason: Optional[str] = None) -> None:
     """No rule, or one that follows nothing: freeze what it touches, and say so."""
-    text = reason or f'{op} has no channel rule (add one with mmprune.op_rule.register_op)'
+    text = reason or f'{op} has no channel rule (add one with mmprune.register_op)'
     for labels in labelled(tracer, args, kwargs):
         tracer.freeze(labels, text)
     tracer.close(out, text)

@@ -1,15 +1,15 @@
 """What data movement does to channel labels: views, slices, joins, padding, copies.
 
 Labels are moved by the operation itself. What an operation fixes (equal parts of a chunk, the position that a select
-takes) is stated besides, as tensors that must stay rectangular; see :mod:`mmprune.coupling`.
+takes) is stated besides, as tensors that must stay rectangular; see :mod:`mmprune.graph.coupling`.
 """
 from typing import Any, Dict, Sequence
 
 import torch
 from torch import Tensor
 
-from .label import canonical, compact
-from .op_rule import register_op
+from ..label import canonical, compact
+from .op import register_op
 
 
 @register_op(

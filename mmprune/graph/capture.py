@@ -1,10 +1,10 @@
 """Run a model's real forward once and write down which channels belong together.
 
 Nothing is interpreted: the forward runs as it is, and each activation carries a parallel label tensor
-(:mod:`mmprune.label`). Layers are seen as public functions (:mod:`mmprune.layer_rule`), modules that have a rule of
-their own whole (:mod:`mmprune.module_rule`), everything else as aten operations (:mod:`mmprune.op_rule`,
-:mod:`mmprune.movement_rule`). The result is a :class:`~mmprune.trace.Trace`: the axes of the model's tensors with one
-id an index, the ties between ids, the frozen ids with reasons, and the layer calls with their shapes.
+(:mod:`mmprune.graph.label`). Layers are seen as public functions, modules that have a rule of their own whole,
+everything else as aten operations (:mod:`mmprune.graph.rules`). The result is a :class:`~mmprune.graph.trace.Trace`:
+the axes of the model's tensors with one id an index, the ties between ids, the frozen ids with reasons, and the layer
+calls with their shapes.
 """
 import logging
 from typing import Any, Callable, Dict, List
@@ -15,11 +15,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import movement_rule, openmmlab_rule  # noqa: F401  (fill the tables)
-from .layer_rule import LAYER_RULES
-from .module_rule import rule_of
 from .nested import output_tensors
-from .op_rule import OP_RULES
+from .rules import movement, openmmlab  # noqa: F401  (fill the tables)
+from .rules.layer import LAYER_RULES
+from .rules.op import OP_RULES
+from .rules.table import rule_of
 from .trace import Trace
 from .tracer import Tracer
 

@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
+from ..registry import TASK_UTILS
 from .nested import output_tensors
-from .registry import TASK_UTILS
 
 #: Shorter side of the images of a trial cut.
 TRIAL_SIZE = 128

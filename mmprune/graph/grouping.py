@@ -9,9 +9,9 @@ from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 import numpy as np
 from torch import nn
 
+from .capture import trace_model
 from .coupling import Reasons, couple
 from .trace import Axis, IdleLayer, LayerCall, Trace
-from .tracing import trace_model
 
 NO_CONSUMER = 'no conv or linear layer reads it'
 NO_PRODUCER = 'no conv or linear layer produces it'

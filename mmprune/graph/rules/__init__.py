@@ -1,0 +1,1 @@
+"""What operations, layers and modules do to channel labels."""
