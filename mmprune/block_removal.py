@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .equivalence import Comparable, double_copy, randomise
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .unit import ChannelUnit
 
 #: Relative difference up to which a block without its branch is its shortcut, in float64.

@@ -8,7 +8,7 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 from torch import nn
 
-from .graph.grouping import ChannelGraph, CoupledChannels
+from .graph.channels import ChannelGraph, CoupledChannels
 from .graph.trace import LayerCall
 
 #: (call, shape of the weight) -> multiply-adds of that call

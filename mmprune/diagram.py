@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 from .complexity import Complexity
 from .figure import INK, QUIET, new_figure, picture_format, row_labels, save_figure, text_width
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .graph.trace import Axis
 from .lane import assign_colours, assign_lanes
 from .mutator import ChannelMutator

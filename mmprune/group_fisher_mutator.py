@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .choice import Patterns
 from .consumers import Consumers
-from .graph.grouping import ChannelGraph, CoupledChannels
+from .graph.channels import ChannelGraph, CoupledChannels
 from .mutator import ChannelMutator
 from .registry import MODELS
 from .selection import NotFiniteError, Pool, PrunedClass, least_classes

@@ -9,7 +9,8 @@ from torch import nn
 from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
-from .graph.grouping import ChannelGraph, CoupledChannels, Member, build_graph
+from .graph.channels import ChannelGraph, CoupledChannels, Member
+from .graph.grouping import build_graph
 from .ops import check_state
 from .registry import MODELS, TASK_UTILS, build
 from .structure import Structure, StructureError, check_structure, relocate

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from .choice import PatternError, check_patterns, layers_of, matches
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .mutator import ChannelMutator
 from .selection import Pool, least_classes
 from .structure import nearest

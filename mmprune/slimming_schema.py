@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 from torch import nn
 
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .graph.trace import Axis
 from .mutator import ChannelMutator
 from .sparsity import NORMS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
-from .graph.grouping import Member
+from .graph.channels import Member
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
 

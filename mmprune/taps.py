@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .consumers import Consumers
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .graph.trace import LayerCall
 
 

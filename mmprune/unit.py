@@ -5,7 +5,7 @@ import numpy as np
 from torch import Tensor
 
 from .complexity import Complexity, Widths
-from .graph.grouping import CoupledChannels
+from .graph.channels import CoupledChannels
 from .registry import MODELS
 from .structure import nearest
 

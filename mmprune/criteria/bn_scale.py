@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 import torch
 from torch import Tensor
 
-from ..graph.grouping import Member
+from ..graph.channels import Member
 from ..mutator import ChannelMutator
 from ..registry import CRITERIA
 from ..slimming_schema import Say, norms_of, read_schema, say_of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..consumers import Consumers
-from ..graph.grouping import Member
+from ..graph.channels import Member
 from ..mutator import ChannelMutator
 from ..structure import Structure, nearest
 from ..taps import untapped_weight

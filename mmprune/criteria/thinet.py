@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..consumers import Consumers
-from ..graph.grouping import Member
+from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class

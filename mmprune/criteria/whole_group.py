@@ -4,7 +4,7 @@ from typing import Callable, Dict, List
 import torch
 from torch import Tensor, nn
 
-from ..graph.grouping import Member
+from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..unit import ChannelUnit
 from .criterion import Calibration, Criterion, backward, known_option, with_gradients

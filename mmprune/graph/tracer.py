@@ -6,20 +6,16 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .idle import MODEL_INPUT, NEVER_RUN, NOT_FOLLOWED, _layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .nested import output_tensors
 from .rules.op import OP_RULES, labelled, unknown
-from .trace import Axis, Broadcast, Grid, IdleLayer, LayerCall, Trace
+from .trace import Axis, Broadcast, Grid, LayerCall, Trace
 
-MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
 NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which none can become shorter'
-NEVER_RUN = 'the traced forward never runs it'
-NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
-COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
 #: Wrappers whose forward runs ordinary operations.
 TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
@@ -301,32 +297,3 @@ def _tensor_names(model: nn.Module) -> Dict[int, str]:
                 names.setdefault(id(tensor), f'{prefix}.{name}' if prefix else name)
     return names
 
-
-def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
-    """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
-    for name, module in model.named_modules():
-        if any(is_lazy(parameter) for parameter in module._parameters.values()):
-            raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
-                             'input before it is pruned')
-    kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
-    layers = []
-    for name, module in model.named_modules():
-        kind = next((kind for base, kind in kinds.items() if isinstance(module, base)), None)
-        if kind is None:
-            continue
-        weight = module._parameters.get('weight')
-        if weight is not None:
-            layers.append(IdleLayer(names[id(weight)], kind, tuple(weight.shape), NEVER_RUN))
-        else:
-            layers.append(IdleLayer(f'{name}.weight' if name else 'weight', kind, _size(module), COMPUTED))
-    return {layer.weight: layer for layer in layers}
-
-
-def _size(layer: nn.Module) -> Tuple[int, int]:
-    """Return the first two sizes of the weight of a conv or linear layer, without computing it."""
-    if isinstance(layer, nn.Linear):
-        return layer.out_features, layer.in_features
-    assert isinstance(layer, nn.modules.conv._ConvNd)
-    if layer.transposed:
-        return layer.in_channels, layer.out_channels // layer.groups
-    return layer.out_channels, layer.in_channels // layer.groups

@@ -5,7 +5,7 @@ import numpy as np
 from mmengine.runner import Runner
 
 from ..choice import PatternError, Patterns, check_patterns, layers_of, matches
-from ..graph.grouping import Member
+from ..graph.channels import Member
 from ..hooks import check_whole
 from ..plan import Plan
 from ..pruning_algorithm import PruningAlgorithm

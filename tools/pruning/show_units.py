@@ -12,7 +12,7 @@ from mmprune.command_line import add_config_options, emit_json, run
 from mmprune.diagram import draw_units
 from mmprune.figure import picture_format
 from mmprune.from_config import mutator_from_config
-from mmprune.graph.grouping import Member
+from mmprune.graph.channels import Member
 from mmprune.mutator import ChannelMutator
 
 

@@ -1,0 +1,48 @@
+"""Conv and linear modules that are not seen as layers, and why."""
+from typing import Dict, Tuple
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from .trace import IdleLayer
+
+MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
+
+
+NEVER_RUN = 'the traced forward never runs it'
+
+
+NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
+
+
+COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
+
+
+def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
+    """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
+    for name, module in model.named_modules():
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
+            raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
+                             'input before it is pruned')
+    kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
+    layers = []
+    for name, module in model.named_modules():
+        kind = next((kind for base, kind in kinds.items() if isinstance(module, base)), None)
+        if kind is None:
+            continue
+        weight = module._parameters.get('weight')
+        if weight is not None:
+            layers.append(IdleLayer(names[id(weight)], kind, tuple(weight.shape), NEVER_RUN))
+        else:
+            layers.append(IdleLayer(f'{name}.weight' if name else 'weight', kind, _size(module), COMPUTED))
+    return {layer.weight: layer for layer in layers}
+
+
+def _size(layer: nn.Module) -> Tuple[int, int]:
+    """Return the first two sizes of the weight of a conv or linear layer, without computing it."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    assert isinstance(layer, nn.modules.conv._ConvNd)
+    if layer.transposed:
+        return layer.in_channels, layer.out_channels // layer.groups
+    return layer.out_channels, layer.in_channels // layer.groups
