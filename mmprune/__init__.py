@@ -8,9 +8,12 @@ check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
 _PUBLIC = {'Pruner': 'pruner', 'save_structure': 'pruner', 'apply_structure': 'pruner',
-           'bn_sparsity_': 'sparsity', 'register_op': 'graph.rules.op'}
+           'bn_sparsity_': 'sparsity', 'register_counter': 'complexity',
+           **dict.fromkeys(('register_op', 'register_layer', 'register_module'), 'graph.rules.table'),
+           'keeps_channels': 'graph.rules.op'}
 
-__all__ = ['Pruner', '__version__', 'apply_structure', 'bn_sparsity_', 'register_op', 'save_structure']
+__all__ = ['Pruner', '__version__', 'apply_structure', 'bn_sparsity_', 'keeps_channels', 'register_counter',
+           'register_layer', 'register_module', 'register_op', 'save_structure']
 
 
 def __getattr__(name: str) -> Any:

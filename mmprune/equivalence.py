@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .graph.nested import output_tensors
-from .graph.rules.layer import LAYER_RULES
+from .graph.rules.table import LAYER_RULES
 from .surgery import Surgery
 from .unit import ChannelUnit
 

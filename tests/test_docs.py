@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune import complexity
 from mmprune.check import verify
+from mmprune.complexity import COUNTERS
 from mmprune.graph.demo_input import DemoInput
-from mmprune.graph.rules import layer as layer_rule
-from mmprune.graph.rules import op as op_rule
-from mmprune.graph.rules import table as module_rule
+from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 
@@ -26,8 +24,7 @@ NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
 @pytest.fixture(autouse=True)
 def own_tables():
     """What a snippet registers is gone after the test."""
-    tables = [op_rule.OP_RULES, layer_rule.LAYER_RULES, module_rule.MODULE_RULES, complexity.COUNTERS,
-              MODELS._module_dict]
+    tables = [OP_RULES, LAYER_RULES, MODULE_RULES, COUNTERS, MODELS._module_dict]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before):

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmprune import check, equivalence
 from mmprune.graph.grouping import build_graph
-from mmprune.graph.rules.op import OP_RULES, register_op
+from mmprune.graph.rules.table import OP_RULES, register_op
 from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
 
@@ -291,8 +291,8 @@ def test_a_registered_rule_lets_the_operation_prune(monkeypatch):
     monkeypatch.setitem(OP_RULES, 'cumprod', None)  # restored after the test
 
     @register_op('cumprod')
-    def rule(tracer, op, args, kwargs, out):
-        tracer.set_labels(out, tracer.labels_of(args[0]))
+    def rule(tracer, call):
+        tracer.set_labels(call.out, tracer.labels_of(call.args[0]))
 
     assert [unit.name for unit in graph_of(unknown_op_net()).units] == ['0_(0, 4)_4', '1_(0, 5)_5']
 

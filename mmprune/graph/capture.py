@@ -17,15 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .nested import output_tensors
 from .rules import movement, openmmlab  # noqa: F401  (fill the tables)
-from .rules.layer import LAYER_RULES
-from .rules.op import OP_RULES
-from .rules.table import rule_of
+from .rules.table import LAYER_RULES, OP_RULES, Call, follow_nothing, rule_of
 from .trace import Trace
 from .tracer import Tracer
 
 OUTPUT = 'it is an output of the model'
 #: What a forward may raise.
 ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+#: Wrappers whose forward runs ordinary operations.
+TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
 
 class _OpMode(TorchDispatchMode):
@@ -39,10 +39,27 @@ class _OpMode(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not self.tracer.paused:
-            self.tracer.current = func
             with torch.no_grad():
-                self.tracer.after_op(func._schema.name.split('::')[-1].rstrip('_'), args, kwargs, out)
+                _after_op(self.tracer, Call(func._schema.name.split('::')[-1].rstrip('_'), args, kwargs, out, func))
         return out
+
+
+def _after_op(tracer: Tracer, call: Call) -> None:
+    """Apply the rule of an operation."""
+    rule = OP_RULES.get(call.name)
+    if rule is not None:
+        rule(tracer, call)
+    elif tracer.labels_in(call.args, call.kwargs):
+        follow_nothing(tracer, call)
+    tracer.carry_reason(call.args, call.out)
+
+
+def _after_function(tracer: Tracer, call: Call) -> None:
+    """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
+    before = [] if call.name in TRANSPARENT_FUNCTIONS else tracer.labels_in(call.args)
+    if before and not tracer.labels_in(output_tensors(call.out)):
+        follow_nothing(tracer, call, f'{call.name} computes outside torch (add a rule with '
+                                     f'mmprune.register_op({call.name!r}))')
 
 
 class _LayerMode(TorchFunctionMode):
@@ -64,7 +81,7 @@ class _LayerMode(TorchFunctionMode):
             if not args and 'input' in kwargs:
                 args = (kwargs['input'],)
             with torch.no_grad():
-                rule(self.tracer, name, args, kwargs, out)
+                rule(self.tracer, Call(name, args, kwargs, out))
                 self.tracer.carry_reason(args, out)
         finally:
             self.tracer.paused = False
@@ -114,10 +131,7 @@ class _Functions:
         finally:
             tracer.paused &= not whole
         if not tracer.paused:
-            if whole:
-                tracer.after_op(name, inputs, {}, out)
-            else:
-                tracer.after_function(name, inputs, out)
+            (_after_op if whole else _after_function)(tracer, Call(name, inputs, {}, out))
         return out
 
 
@@ -161,7 +175,7 @@ class _Modules:
             rule = rule_of(module)
             assert rule is not None
             with torch.no_grad():
-                rule(self.tracer, module, args, kwargs, out)
+                rule(self.tracer, Call('', args, kwargs, out))
             self.tracer.paused, self.tracer.whole_module = False, None
         self.tracer.module_stack.pop()
 

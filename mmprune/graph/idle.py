@@ -6,19 +6,12 @@ from torch.nn.parameter import is_lazy
 
 from .trace import IdleLayer
 
-MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
-
-
 NEVER_RUN = 'the traced forward never runs it'
-
-
 NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
-
-
 COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
 
 
-def _layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
+def layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
     """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module._parameters.values()):

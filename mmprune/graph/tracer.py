@@ -1,23 +1,21 @@
 """What is known while a forward runs: the labels of live tensors, and everything that rules have said about ids."""
 import math
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .idle import MODEL_INPUT, NEVER_RUN, NOT_FOLLOWED, _layer_modules
+from .idle import NEVER_RUN, NOT_FOLLOWED, layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .nested import output_tensors
-from .rules.op import OP_RULES, labelled, unknown
 from .trace import Axis, Broadcast, Grid, LayerCall, Trace
 
+MODEL_INPUT = "it is the model's input, or comes from an operation without channels"
 NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which none can become shorter'
-#: Wrappers whose forward runs ordinary operations.
-TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
 
 class Tracer:
@@ -33,14 +31,13 @@ class Tracer:
         self.module_stack: List[Tuple[str, nn.Module]] = []
         self.paused = False
         self.training_only = False
-        #: tensor -> why what it holds has no channels that could be followed
-        self.closed = WeakTensorKeyDictionary()
+        #: tensor -> why the channels of what it holds could not be followed
+        self.given_up = WeakTensorKeyDictionary()
         self.grids: Dict[Tuple[Any, ...], Grid] = {}
         self.broadcasts: List[Broadcast] = []
         #: weight -> conv or linear module, as long as it was not seen as a layer
-        self.idle = _layer_modules(model, self.names)
+        self.idle = layer_modules(model, self.names)
         self.whole_module: Optional[str] = None
-        self.current: Callable[..., Any] = torch.Tensor.add
         self._num_ids = 0
         self._ties: List[Tuple[np.ndarray, np.ndarray]] = []
         self._frozen: List[Tuple[np.ndarray, str]] = []
@@ -67,6 +64,11 @@ class Tracer:
             labels = self.labels[tensor]
         return labels
 
+    def labels_in(self, *values: Any) -> List[Tensor]:
+        """Return the labels of every labelled tensor among nested values."""
+        found = (self.labels_of(leaf) for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor))
+        return [labels for labels in found if labels is not None]
+
     def is_unused_parameter(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is a parameter or buffer of floats without labels so far."""
         return (id(tensor) in self.names and tensor not in self.labels and tensor.is_floating_point()
@@ -92,7 +94,7 @@ class Tracer:
             self._add_grid(labels, (), NOT_RECTANGULAR)
         self.labels[tensor] = labels.expand(tensor.shape)
 
-    def fix(self, labels: Tensor, axes: Sequence[int], reason: str, because: Optional[str] = None) -> None:
+    def keep_size(self, labels: Tensor, axes: Sequence[int], reason: str, because: Optional[str] = None) -> None:
         """State that axes of a labelled tensor keep their size and order.
 
         Args:
@@ -114,10 +116,10 @@ class Tracer:
         """State that an element-wise operation repeats ``narrow`` over ``wide``."""
         self.broadcasts.append(Broadcast(wide.numpy(), narrow.numpy(), f'{reason} in {self.where()}'))
 
-    def close(self, out: Any, reason: str) -> None:
+    def give_up_on(self, out: Any, reason: str) -> None:
         """State that an operation's results have no channels that could be followed, and why."""
         for tensor in output_tensors(out):
-            self.closed[tensor] = f'{reason} in {self.where()}'
+            self.given_up[tensor] = f'{reason} in {self.where()}'
 
     def channels_of(self, tensor: Tensor, axis: int) -> Tensor:
         """Return one id an index of an axis; ids that share an index are tied. -1 where there is no channel."""
@@ -164,7 +166,7 @@ class Tracer:
         """Tie a tensor's own ids to the channels of ``source`` that it meets; freeze them where it meets none (-1)."""
         met = ids >= 0
         self.tie(own[met], ids[met])
-        reason = MODEL_INPUT if source is None else self.closed.get(source, MODEL_INPUT)
+        reason = MODEL_INPUT if source is None else self.given_up.get(source, MODEL_INPUT)
         self.freeze(own[~met], reason, where=False)
 
     def freeze(self, ids: Tensor, reason: str, where: bool = True) -> None:
@@ -224,13 +226,6 @@ class Tracer:
         """The module that is running."""
         return self.module_stack[-1][1] if self.module_stack else None
 
-    # what the modes call
-
-    def run_on(self, labels: Tensor, args: Any, kwargs: Any) -> Any:
-        """Run the current operation on labels in place of its first argument; labels live on the CPU."""
-        rest = [tree_map(_to_cpu, value) for value in args[1:]]
-        return self.current(labels, *rest, **tree_map(_to_cpu, kwargs))
-
     def note_run(self, module: nn.Module) -> None:
         """Note that a module runs; if it is a layer that is not seen as one, that is why."""
         weight = self.names.get(id(getattr(module, 'weight', None)))
@@ -244,32 +239,14 @@ class Tracer:
         """Whether a conv or linear module was never run."""
         return any(layer.reason == NEVER_RUN for layer in self.idle.values())
 
-    def after_op(self, op: str, args: Any, kwargs: Any, out: Any) -> None:
-        """Apply the rule of an aten operation."""
-        rule = OP_RULES.get(op)
-        if rule is not None:
-            rule(self, op, args, kwargs, out)
-        elif labelled(self, args, kwargs):
-            unknown(self, op, args, kwargs, out)
-        self.carry_reason(args, out)
-
-    def after_function(self, name: str, args: Any, out: Any) -> None:
-        """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
-        before = [] if name in TRANSPARENT_FUNCTIONS else labelled(self, args, {})
-        if before and not labelled(self, output_tensors(out), {}):
-            text = f'{name} computes outside torch (add a rule with mmprune.register_op({name!r}))'
-            for labels in before:
-                self.freeze(labels, text)
-            self.close(out, text)
-
     def carry_reason(self, args: Any, out: Any) -> None:
         """Let results without channels remember why."""
-        if len(self.closed):
-            reason = next((self.closed[tensor] for tensor in output_tensors(args) if tensor in self.closed), None)
+        if len(self.given_up):
+            reason = next((self.given_up[tensor] for tensor in output_tensors(args) if tensor in self.given_up), None)
             if reason is not None:
                 for tensor in output_tensors(out):
                     if tensor not in self.labels:
-                        self.closed[tensor] = reason
+                        self.given_up[tensor] = reason
 
     def result(self) -> Trace:
         """Return everything stated so far."""
@@ -281,10 +258,6 @@ class Tracer:
         idle = [layer for layer in self.idle.values() if layer.weight not in weights]
         return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
                      list(self.grids.values()), self.broadcasts, idle)
-
-
-def _to_cpu(value: Any) -> Any:
-    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _tensor_names(model: nn.Module) -> Dict[int, str]:

@@ -1,56 +1,28 @@
-"""What layers with channel-indexed weights do to labels: convolutions, linear layers, norms, PReLU.
-
-These are seen as public functions (``F.conv2d``, ``F.batch_norm``...) rather than as aten operations, so that the
-parameters are still themselves: parameter identity names the layer, whoever called the function.
-A rule is called after the function ran, as ``rule(tracer, name, args, kwargs, out)``.
-"""
-from typing import Any, Callable, Dict, List, Optional, Sequence
+"""What layers with channel-indexed weights do to labels: convolutions, linear layers, norms, PReLU."""
+from typing import List, Optional
 
 from torch import Tensor, nn
 
 from ..label import constant_along
-from .op import labelled, unknown
-
-Rule = Callable[..., None]
-#: public function name -> rule
-LAYER_RULES: Dict[str, Rule] = {}
+from ..tracer import Tracer
+from .table import Call, follow_nothing, register_layer
 
 
-def register_layer(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for public functions by name, for example ``@register_layer('conv2d')``."""
-
-    def add(rule: Rule) -> Rule:
-        for name in names:
-            LAYER_RULES[name] = rule
-        return rule
-
-    return add
-
-
-def _argument(args: Sequence[Any], kwargs: Dict[str, Any], position: int, name: str, default: Any = None) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name, default)
-
-
-def _freeze_functional(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor,
-                       kind: str, positions: int, axis: int) -> None:
-    reason = f'{name} is called with a computed weight, which cannot be cut'
-    for labels in labelled(tracer, args, kwargs):
-        tracer.freeze(labels, reason)
-    tracer.close(out, reason)
-    tracer.record_computed_call(_argument(args, kwargs, 1, 'weight'), kind, positions, out, axis)
+def _freeze_functional(tracer: Tracer, call: Call, kind: str, positions: int, axis: int) -> None:
+    follow_nothing(tracer, call, f'{call.name} is called with a computed weight, which cannot be cut')
+    tracer.record_computed_call(call.arg(1, 'weight'), kind, positions, call.out, axis)
 
 
 @register_layer('conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
-def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def conv(tracer: Tracer, call: Call) -> None:
     """Convolution: columns read channels, rows issue them; groups tie position k of every group."""
-    x, weight = args[0], _argument(args, kwargs, 1, 'weight')
-    bias = _argument(args, kwargs, 2, 'bias')
-    transposed = 'transpose' in name
-    groups = _argument(args, kwargs, 6, 'groups', 1)
+    x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
+    transposed = 'transpose' in call.name
+    groups = call.arg(6, 'groups', 1)
     axis = x.dim() - weight.dim() + 1
     positions = x.numel() // x.size(axis) if transposed else out.numel() // out.size(axis)
     if not tracer.is_tensor_of_model(weight):
-        _freeze_functional(tracer, name, args, kwargs, out, 'conv', positions, axis)
+        _freeze_functional(tracer, call, 'conv', positions, axis)
         return
     ids = tracer.channels_of(x, axis)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
@@ -78,7 +50,7 @@ def conv(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], ou
     tracer.set_labels(out, out_ids.view(shape).expand(out.shape))
 
 
-def _tied_axis(tracer: Any, weight: Tensor, axis: int, role: str, channels: int, groups: int) -> Tensor:
+def _tied_axis(tracer: Tracer, weight: Tensor, axis: int, role: str, channels: int, groups: int) -> Tensor:
     """Return one id a channel for an axis of a weight; in a grouped conv position k of every group is tied."""
     ids = tracer.axis(weight, axis, role, groups=groups)
     if weight.size(axis) == channels:  # the axis that runs over all groups
@@ -90,13 +62,12 @@ def _tied_axis(tracer: Any, weight: Tensor, axis: int, role: str, channels: int,
 
 
 @register_layer('linear')
-def linear(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def linear(tracer: Tracer, call: Call) -> None:
     """Linear layer on the last axis, whatever stands before it."""
-    x, weight = args[0], _argument(args, kwargs, 1, 'weight')
-    bias = _argument(args, kwargs, 2, 'bias')
+    x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     positions = out.numel() // out.size(-1)
     if not tracer.is_tensor_of_model(weight):
-        _freeze_functional(tracer, name, args, kwargs, out, 'linear', positions, out.dim() - 1)
+        _freeze_functional(tracer, call, 'linear', positions, out.dim() - 1)
         return
     rows = tracer.axis(weight, 0, 'out')
     tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
@@ -107,13 +78,13 @@ def linear(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], 
 
 
 @register_layer('batch_norm', 'instance_norm', 'prelu')
-def channelwise(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def channelwise(tracer: Tracer, call: Call) -> None:
     """Layers with one parameter a channel: their parameters are tied to the channels of axis 1."""
-    x = args[0]
+    x, out = call.args[0], call.out
     if tracer.labels_of(x) is None:
         return
     ids = tracer.channels_of(x, 1)
-    for tensor in [*args[1:], *kwargs.values()]:
+    for tensor in [*call.args[1:], *call.kwargs.values()]:
         if not isinstance(tensor, Tensor) or tensor.numel() == 1:
             continue
         if tracer.is_tensor_of_model(tensor):
@@ -121,81 +92,82 @@ def channelwise(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, A
         elif tracer.labels_of(tensor) is not None:  # computed
             tracer.tie_or_freeze(ids, tracer.channels_of(tensor, 0), tensor)
         else:
-            tracer.freeze(ids, f'{name} scales it by a tensor of fixed size')
+            tracer.freeze(ids, f'{call.name} scales it by a tensor of fixed size')
     shape = [1] * out.dim()
     shape[1] = out.size(1)
     tracer.set_labels(out, ids.view(shape).expand(out.shape))
 
 
 @register_layer('group_norm')
-def group_norm(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def group_norm(tracer: Tracer, call: Call) -> None:
     """Group norm of a ``nn.GroupNorm`` with weights: whole groups go together. Otherwise it freezes them."""
-    x, groups = args[0], _argument(args, kwargs, 1, 'num_groups')
-    weight = _argument(args, kwargs, 2, 'weight')
+    x, groups = call.args[0], call.arg(1, 'num_groups')
+    weight = call.arg(2, 'weight')
     if tracer.labels_of(x) is None:
         return
     followed = isinstance(tracer.module, nn.GroupNorm) and weight is not None and tracer.is_tensor_of_model(weight)
     if groups == 1 or not followed:
-        cross_channel(tracer, name, args, kwargs, out)
+        cross_channel(tracer, call)
         return
     ids = tracer.channels_of(x, 1)
-    tracer.fix(ids.view(groups, -1), [1], f'{name} normalises over groups of channels')
-    channelwise(tracer, name, args, kwargs, out)
+    tracer.keep_size(ids.view(groups, -1), [1], f'{call.name} normalises over groups of channels')
+    channelwise(tracer, call)
 
 
 @register_layer('layer_norm', 'local_response_norm', 'normalize')
-def cross_channel(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def cross_channel(tracer: Tracer, call: Call) -> None:
     """Layers that normalise across channels freeze them."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is not None:
-        axes = _normalised_axes(name, args, kwargs)
+        axes = _normalised_axes(call)
         if axes is None or not constant_along(labels, axes):
-            tracer.freeze(labels, f'{name} normalises across channels')
-        tracer.set_labels(out, labels)
+            tracer.freeze(labels, f'{call.name} normalises across channels')
+        tracer.set_labels(call.out, labels)
 
 
-def _normalised_axes(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> Optional[List[int]]:
+def _normalised_axes(call: Call) -> Optional[List[int]]:
     """Return the axes that a norm reduces over, or None where channels are among them for sure."""
-    dims = args[0].dim()
-    if name == 'layer_norm':
-        shape = _argument(args, kwargs, 1, 'normalized_shape')
+    dims = call.args[0].dim()
+    if call.name == 'layer_norm':
+        shape = call.arg(1, 'normalized_shape')
         return list(range(dims - len(shape), dims))
-    if name == 'normalize':
-        dim = _argument(args, kwargs, 2, 'dim', 1)
+    if call.name == 'normalize':
+        dim = call.arg(2, 'dim', 1)
         return [axis % dims for axis in ([dim] if isinstance(dim, int) else dim)]
     return None
 
 
 @register_layer('repeat_interleave')
-def repeat_interleave(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def repeat_interleave(tracer: Tracer, call: Call) -> None:
     """Every channel several times; aten would show an index."""
-    repeats, dim = _argument(args, kwargs, 1, 'repeats'), _argument(args, kwargs, 2, 'dim')
-    labels = tracer.labels_of(args[0])
+    repeats, dim = call.arg(1, 'repeats'), call.arg(2, 'dim')
+    labels = tracer.labels_of(call.args[0])
     if labels is None:
         return
     if isinstance(repeats, Tensor):
-        unknown(tracer, name, args, kwargs, out)
+        follow_nothing(tracer, call)
     else:
-        tracer.set_labels(out, labels.repeat_interleave(repeats, dim))
+        tracer.set_labels(call.out, labels.repeat_interleave(repeats, dim))
 
 
 @register_layer('multi_head_attention_forward')
-def multi_head_attention(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def multi_head_attention(tracer: Tracer, call: Call) -> None:
     """Attention as one function: its projections cost what they cost, and stay."""
-    unknown(tracer, name, args, kwargs, out, f'{name} combines its channels with one another')
-    query, key, out_proj = args[0], args[1], _argument(args, kwargs, 11, 'out_proj_weight')
-    packed = _argument(args, kwargs, 5, 'in_proj_weight')
+    reason = f'{call.name} combines its channels with one another'
+    follow_nothing(tracer, call, reason)
+    (query, key, value), out_proj = call.args[:3], call.arg(11, 'out_proj_weight')
+    packed = call.arg(5, 'in_proj_weight')
     names = ('q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-    weights = [(packed, query)] if packed is not None else list(zip([kwargs.get(n) for n in names],
-                                                                   (query, key, args[2])))
+    weights = [(packed, query)] if packed is not None else list(zip([call.kwargs.get(name) for name in names],
+                                                                   (query, key, value)))
     for weight, x in [*weights, (out_proj, query)]:
         if isinstance(weight, Tensor) and tracer.is_tensor_of_model(weight):
             for axis, role in ((0, 'out'), (1, 'in')):
-                tracer.freeze(tracer.axis(weight, axis, role), f'{name} combines its channels with one another')
+                tracer.freeze(tracer.axis(weight, axis, role), reason)
             tracer.record_positions(weight, 'linear', x.numel() // x.size(-1))
 
 
 @register_layer('scaled_dot_product_attention', 'embedding', 'embedding_bag')
-def opaque(tracer: Any, name: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def opaque(tracer: Tracer, call: Call) -> None:
     """Functions whose channel structure is not followed."""
-    unknown(tracer, name, args, kwargs, out, f'{name} combines its channels with one another')
+    follow_nothing(tracer, call, f'{call.name} combines its channels with one another')

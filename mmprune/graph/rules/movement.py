@@ -3,164 +3,159 @@
 Labels are moved by the operation itself. What an operation fixes (equal parts of a chunk, the position that a select
 takes) is stated besides, as tensors that must stay rectangular; see :mod:`mmprune.graph.coupling`.
 """
-from typing import Any, Dict, Sequence
+from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from ..label import canonical, compact
-from .op import register_op
+from ..tracer import Tracer
+from .table import Call, register_op
 
 
 @register_op(
     'permute', 'transpose', 't', 'expand', 'repeat', 'unsqueeze', 'squeeze', 'flip', 'pixel_unshuffle', 'movedim',
     'swapaxes', 'tile')
-def movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def movement(tracer: Tracer, call: Call) -> None:
     """Data movement: the same operation moves the labels."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is None:
         return
-    moved = tracer.run_on(labels, args, kwargs)
-    outs, moves = (out, moved) if isinstance(out, (tuple, list)) else ([out], [moved])
+    moved = call.moved(labels)
+    outs, moves = (call.out, moved) if isinstance(call.out, (tuple, list)) else ([call.out], [moved])
     for tensor, label in zip(outs, moves):
         tracer.set_labels(tensor, label)
 
 
-def _dim(args: Sequence[Any], kwargs: Dict[str, Any], position: int, default: int, dims: int) -> int:
-    """Return the axis that an operation works on."""
-    return (args[position] if len(args) > position else kwargs.get('dim', default)) % dims
-
-
 @register_op('split', 'split_with_sizes', 'chunk')
-def split(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Sequence[Tensor]) -> None:
+def split(tracer: Tracer, call: Call) -> None:
     """Parts of one size stay of one size, so that the same positions of each go together."""
-    dim = _dim(args, kwargs, 2, 0, args[0].dim())
-    sizes = [part.size(dim) for part in out]
-    labels = tracer.labels_of(args[0])
-    if labels is not None and isinstance(args[1], int) and len(set(sizes)) > 1:  # a rest is left, of whatever size
-        tracer.fix(labels, [dim], f'{op} cuts its channels into parts of different sizes')
-    _keep_blocks(tracer, op, args[0], dim, sizes)
-    movement(tracer, op, args, kwargs, out)
+    dim = call.axis(2)
+    sizes = [part.size(dim) for part in call.out]
+    labels = tracer.labels_of(call.args[0])
+    if labels is not None and isinstance(call.args[1], int) and len(set(sizes)) > 1:  # a rest is left, of whatever size
+        tracer.keep_size(labels, [dim], f'{call.name} cuts its channels into parts of different sizes')
+    _keep_blocks(tracer, call.name, call.args[0], dim, sizes)
+    movement(tracer, call)
 
 
-def _keep_blocks(tracer: Any, op: str, source: Tensor, dim: int, sizes: Sequence[int]) -> None:
+def _keep_blocks(tracer: Tracer, op: str, source: Tensor, dim: int, sizes: Sequence[int]) -> None:
     """State that equal blocks of an axis keep equal sizes."""
     labels = tracer.labels_of(source)
     if labels is not None and len(sizes) > 1 and len(set(sizes)) == 1:
         blocks = canonical(labels)
         if blocks.size(dim) > 1 and bool((blocks >= 0).all()):
-            tracer.fix(blocks.unflatten(dim, (len(sizes), sizes[0])), [dim],
+            tracer.keep_size(blocks.unflatten(dim, (len(sizes), sizes[0])), [dim],
                        f'{op} cuts its channels into {len(sizes)} parts')
 
 
 @register_op('slice', 'narrow')
-def take_slice(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def take_slice(tracer: Tracer, call: Call) -> None:
     """A slice that is one of several equal blocks, or every n-th channel, keeps the others at its size."""
-    source = args[0]
-    dim = _dim(args, kwargs, 1, 0, source.dim())
-    size, length = source.size(dim), out.size(dim)
-    start = (args[2] if len(args) > 2 else kwargs.get('start')) or 0
-    step = args[4] if op == 'slice' and len(args) > 4 else kwargs.get('step', 1)
+    source = call.args[0]
+    dim = call.axis(1)
+    size, length = source.size(dim), call.out.size(dim)
+    start = call.arg(2, 'start') or 0
+    step = call.arg(4, 'step', 1) if call.name == 'slice' else 1
     start = min(start + size if start < 0 else start, size)
     labels = tracer.labels_of(source)
     if step > 1 and labels is not None and canonical(labels).size(dim) > 1:
         if size % step:
-            tracer.fix(labels, [dim], f'{op} takes one of {step} channels')
+            tracer.keep_size(labels, [dim], f'{call.name} takes one of {step} channels')
         else:
-            tracer.fix(canonical(labels).unflatten(dim, (size // step, step)), [dim + 1],
-                       f'{op} takes one of {step} channels')
+            tracer.keep_size(canonical(labels).unflatten(dim, (size // step, step)), [dim + 1],
+                       f'{call.name} takes one of {step} channels')
     elif 0 < length < size and size % length == 0 and start % length == 0:
-        _keep_blocks(tracer, op, source, dim, [length] * (size // length))
-    movement(tracer, op, args, kwargs, out)
+        _keep_blocks(tracer, call.name, source, dim, [length] * (size // length))
+    movement(tracer, call)
 
 
 @register_op('select', 'unbind', 'index_select', 'roll', 'unfold')
-def fixed_movement(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def fixed_movement(tracer: Tracer, call: Call) -> None:
     """Data movement by constant positions: the axis that they count along cannot become shorter."""
-    source = args[0]
+    source = call.args[0]
     labels = tracer.labels_of(source)
     if labels is None:
         return
-    if op == 'roll':
-        axes = list(args[2] if len(args) > 2 else kwargs.get('dims', [])) or list(range(source.dim()))
-    else:
-        axes = [_dim(args, kwargs, 1, 0, source.dim())]
-    tracer.fix(labels, [axis % source.dim() for axis in axes], f'{op} counts positions along its channels')
-    movement(tracer, op, args, kwargs, out)
+    rolled = list(call.arg(2, 'dims', [])) or list(range(source.dim())) if call.name == 'roll' else None
+    axes = [call.axis(1)] if rolled is None else [axis % source.dim() for axis in rolled]
+    tracer.keep_size(labels, axes, f'{call.name} counts positions along its channels')
+    movement(tracer, call)
 
 
 @register_op('pixel_shuffle')
-def pixel_shuffle(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def pixel_shuffle(tracer: Tracer, call: Call) -> None:
     """Channels are spread over space, which keeps its size; the channel axis becomes shorter."""
-    movement(tracer, op, args, kwargs, out)
+    movement(tracer, call)
+    out = call.out
     labels = tracer.labels_of(out)
     if labels is not None:
-        tracer.fix(labels, [out.dim() - 2, out.dim() - 1], f'{op} spreads it over space')
+        tracer.keep_size(labels, [out.dim() - 2, out.dim() - 1], f'{call.name} spreads it over space')
 
 
 @register_op('channel_shuffle', 'native_channel_shuffle')
-def channel_shuffle(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def channel_shuffle(tracer: Tracer, call: Call) -> None:
     """The same positions of every group go together."""
-    groups = args[1] if len(args) > 1 else kwargs['groups']
-    _keep_blocks(tracer, op, args[0], 1, [args[0].size(1) // groups] * groups)
-    movement(tracer, op, args, kwargs, out)
+    groups = call.arg(1, 'groups')
+    _keep_blocks(tracer, call.name, call.args[0], 1, [call.args[0].size(1) // groups] * groups)
+    movement(tracer, call)
 
 
 @register_op('im2col')
-def im2col(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def im2col(tracer: Tracer, call: Call) -> None:
     """``F.unfold``: the positions of a window become neighbouring channels."""
-    if tracer.labels_of(args[0]) is not None:
-        ids = tracer.channels_of(args[0], args[0].dim() - 3)
-        repeated = ids.repeat_interleave(out.size(-2) // len(ids))
-        tracer.set_labels(out, repeated.view(-1, 1).expand(out.shape))
+    if tracer.labels_of(call.args[0]) is not None:
+        ids = tracer.channels_of(call.args[0], call.args[0].dim() - 3)
+        repeated = ids.repeat_interleave(call.out.size(-2) // len(ids))
+        tracer.set_labels(call.out, repeated.view(-1, 1).expand(call.out.shape))
 
 
 @register_op('col2im')
-def col2im(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def col2im(tracer: Tracer, call: Call) -> None:
     """``F.fold``: neighbouring channels become the positions of a window."""
-    if tracer.labels_of(args[0]) is not None:
-        windows = tracer.channels_of(args[0], args[0].dim() - 2).view(out.size(-3), -1)
-        tracer.fix(windows, [1], 'col2im puts its channels side by side')
-        tracer.set_labels(out, windows[:, 0].reshape(-1, 1, 1).expand(out.shape))
+    if tracer.labels_of(call.args[0]) is not None:
+        windows = tracer.channels_of(call.args[0], call.args[0].dim() - 2).view(call.out.size(-3), -1)
+        tracer.keep_size(windows, [1], 'col2im puts its channels side by side')
+        tracer.set_labels(call.out, windows[:, 0].reshape(-1, 1, 1).expand(call.out.shape))
 
 
 @register_op('reflection_pad1d', 'reflection_pad2d', 'reflection_pad3d', 'replication_pad1d', 'replication_pad2d',
              'replication_pad3d')
-def repeating_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def repeating_pad(tracer: Tracer, call: Call) -> None:
     """Padding that repeats pixels repeats their labels; torch pads floating point only."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is not None:
-        tracer.set_labels(out, tracer.run_on(labels.double(), args, kwargs).long())
+        tracer.set_labels(call.out, call.moved(labels.double()).long())
 
 
 @register_op('view', '_unsafe_view', 'reshape', '_reshape_alias')
-def reshape(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def reshape(tracer: Tracer, call: Call) -> None:
     """Views keep the order of elements, whatever the strides of the labels are.
 
     Of an axis that is viewed as several, the one whose size is left open (-1) is the one that may become shorter.
     """
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is None:
         return
-    labels = labels.reshape(out.shape)
-    sizes = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else []
+    labels = labels.reshape(call.out.shape)
+    sizes = call.args[1] if len(call.args) > 1 and isinstance(call.args[1], (list, tuple)) else []
     if -1 in sizes and canonical(labels).size(list(sizes).index(-1)) > 1:
         fixed = [axis for axis, size in enumerate(sizes) if size != -1]
-        tracer.fix(labels, fixed, f'{op} gives the axes that it is viewed as fixed sizes')
-    tracer.set_labels(out, labels)
+        tracer.keep_size(labels, fixed, f'{call.name} gives the axes that it is viewed as fixed sizes')
+    tracer.set_labels(call.out, labels)
 
 
 @register_op('cat', 'stack')
-def join(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def join(tracer: Tracer, call: Call) -> None:
     """Concatenation: the labels side by side; unlabelled parts are no channel (-1)."""
-    tensors = list(args[0])
+    tensors, out = list(call.args[0]), call.out
     labels = [tracer.labels_of(tensor) for tensor in tensors]
     if all(label is None for label in labels):
         return
     pairs = [(label, tensor) for label, tensor in zip(labels, tensors) if tensor.dim() == tensors[0].dim()]
     full = [torch.full((), -1).expand(tensor.shape) if label is None else label for label, tensor in pairs]
-    dim = (args[1] if len(args) > 1 else kwargs.get('dim', 0)) % out.dim()
-    if op == 'cat':  # keep the axes along which all parts are constant unexpanded
+    dim = call.arg(1, 'dim', 0) % out.dim()
+    if call.name == 'cat':  # keep the axes along which all parts are constant unexpanded
         for axis in range(out.dim()):
             if axis != dim and all(part.stride(axis) == 0 for part in full):
                 full = [part.narrow(axis, 0, 1) for part in full]
@@ -170,22 +165,22 @@ def join(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out:
 
 
 @register_op('index')
-def index(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def index(tracer: Tracer, call: Call) -> None:
     """Advanced indexing by constant tensors."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is not None:
-        axes = [axis for axis, positions in enumerate(args[1]) if positions is not None]
-        tracer.fix(labels, axes, 'an index counts positions along its channels')
-        tracer.set_labels(out, tracer.run_on(labels, args, kwargs))
+        axes = [axis for axis, positions in enumerate(call.args[1]) if positions is not None]
+        tracer.keep_size(labels, axes, 'an index counts positions along its channels')
+        tracer.set_labels(call.out, call.moved(labels))
 
 
 @register_op('constant_pad_nd')
-def constant_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def constant_pad(tracer: Tracer, call: Call) -> None:
     """Padding over space repeats the channel's label; padded channels are no channel (-1)."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is None:
         return
-    pad = list(args[1])
+    pad, out = list(call.args[1]), call.out
     labels = compact(labels)
     for axis in range(out.dim()):
         before, after = (pad[2 * (out.dim() - 1 - axis):] + [0, 0])[:2]
@@ -198,9 +193,9 @@ def constant_pad(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, An
 
 
 @register_op('copy')
-def copy(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def copy(tracer: Tracer, call: Call) -> None:
     """``copy_`` into a tensor; through a view the tensor behind it is labelled in that place."""
-    target, source = args[0], args[1]
+    (target, source), out = call.args[:2], call.out
     labels = tracer.labels_of(source)
     base = target._base if target._is_view() else None
     if base is None:

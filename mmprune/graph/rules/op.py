@@ -1,38 +1,12 @@
-"""What every aten operation does to channel labels: one table entry an operation.
-
-A rule is called after the operation ran, as ``rule(tracer, op, args, kwargs, out)``. ``tracer`` is the
-:class:`~mmprune.graph.tracer.Tracer`; the rule reads the labels of its inputs, unites or freezes channel ids, and
-labels ``out``. An operation without an entry freezes every channel that it touches. A ``torch.autograd.Function``
-counts as one operation, by its class name, if it has an entry.
-
-The table is keyed by the operation's name without a trailing underscore (``add_`` is ``add``), never by attribute
-look-up, because operations come and go between torch versions.
-"""
-from typing import Any, Callable, Dict, List, Optional, Sequence
+"""What aten operations that compute do to channel labels: element by element, over space, over axes, as products."""
+from typing import List, Optional, Sequence
 
 import torch
 from torch import Tensor
 
 from ..label import canonical, constant_along, take_first
-
-Rule = Callable[..., None]
-#: aten operation name -> rule
-OP_RULES: Dict[str, Rule] = {}
-
-
-def register_op(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for aten operations by name, for example ``@register_op('aten_name')``."""
-
-    def add(rule: Rule) -> Rule:
-        for name in names:
-            OP_RULES[name] = rule
-        return rule
-
-    return add
-
-
-def _tensors(args: Sequence[Any]) -> List[Tensor]:
-    return [arg for arg in args if isinstance(arg, Tensor)]
+from ..tracer import Tracer
+from .table import Call, follow_nothing, register_op
 
 
 @register_op(
@@ -48,10 +22,10 @@ def _tensors(args: Sequence[Any]) -> List[Tensor]:
     'remainder', 'fmod', 'floor_divide', 'erfc', 'sgn', 'heaviside', 'logit', 'rrelu_with_noise', 'xlogy', 'fmax',
     'fmin', 'copysign', 'hypot', 'true_divide', 'positive', 'logaddexp', 'logaddexp2', 'logical_xor', 'sinc', 'lgamma',
     'digamma', 'erfinv', 'deg2rad', 'rad2deg', 'log_sigmoid', 'bitwise_xor', 'threshold_backward')
-def elementwise(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def elementwise(tracer: Tracer, call: Call) -> None:
     """Channels that meet in one element live and die together."""
-    result = out[0] if isinstance(out, (tuple, list)) else out
-    tensors = _tensors(args)
+    result = call.result
+    tensors = [arg for arg in call.args if isinstance(arg, Tensor)]
     united: Optional[Tensor] = None
     outside: List[Tensor] = []
     # parameters that were not used before get ids only along the axes that the others vary along
@@ -65,17 +39,18 @@ def elementwise(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any
             continue
         labels = canonical(labels)
         labels = labels.reshape((1,) * (result.dim() - labels.dim()) + labels.shape)
-        united = labels if united is None else _unite(tracer, op, united, labels)
+        united = labels if united is None else _unite(tracer, call.name, united, labels)
     if united is None:
         return
     tracer.set_labels(result, united.expand(result.shape))
     for tensor in outside:
         first = result.dim() - tensor.dim()
         axes = [first + axis for axis, size in enumerate(tensor.shape) if size > 1]
-        tracer.fix(united, axes, f'{op} combines it with a tensor of fixed size', tracer.closed.get(tensor))
+        tracer.keep_size(united, axes, f'{call.name} combines it with a tensor of fixed size',
+                         tracer.given_up.get(tensor))
 
 
-def _unite(tracer: Any, op: str, left: Tensor, right: Tensor) -> Tensor:
+def _unite(tracer: Tracer, op: str, left: Tensor, right: Tensor) -> Tensor:
     """Tie two label tensors that broadcast against each other; return the labels of the result."""
     if left.shape == right.shape:
         both = (left >= 0) & (right >= 0)
@@ -99,40 +74,48 @@ def _unite(tracer: Any, op: str, left: Tensor, right: Tensor) -> Tensor:
     'upsample_nearest2d', 'upsample_nearest3d', '_upsample_nearest_exact1d', '_upsample_nearest_exact2d',
     'upsample_bilinear2d', 'upsample_linear1d', 'upsample_trilinear3d', 'upsample_bicubic2d',
     '_upsample_bilinear2d_aa', '_upsample_bicubic2d_aa', 'grid_sampler_2d', 'mkldnn_max_pool2d')
-def spatial(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def spatial(tracer: Tracer, call: Call) -> None:
     """Pooling and resizing work inside each channel."""
-    result = out[0] if isinstance(out, (tuple, list)) else out
-    labels = tracer.labels_of(args[0])
-    for positions in args[1:]:  # where grid_sample samples
+    result = call.result
+    labels = tracer.labels_of(call.args[0])
+    for positions in call.args[1:]:  # where grid_sample samples
         if isinstance(positions, Tensor) and tracer.labels_of(positions) is not None:
-            tracer.freeze(tracer.labels_of(positions), f'{op} takes it as positions')
+            tracer.freeze(tracer.labels_of(positions), f'{call.name} takes it as positions')
     if labels is None:
         return
-    axes = list(range(result.dim() - int(next(c for c in op if c in '123')), result.dim()))
+    axes = list(range(result.dim() - int(next(c for c in call.name if c in '123')), result.dim()))
     if not constant_along(labels, axes):
-        tracer.freeze(labels, f'{op} mixes positions that belong to different channels')
+        tracer.freeze(labels, f'{call.name} mixes positions that belong to different channels')
         return
     tracer.set_labels(result, take_first(labels, axes).expand(result.shape))
 
 
+def keeps_channels(tracer: Tracer, call: Call) -> None:
+    """Rule of a module, or of a function, that treats every channel of axis 1 alike: RoI pooling, resampling."""
+    x, out = call.args[0], call.out
+    if tracer.labels_of(x) is not None:
+        ids = tracer.channels_of(x, 1)
+        tracer.set_labels(out, ids.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape))
+
+
 @register_op('mean', 'sum', 'amax', 'amin', 'var', 'std', 'var_mean', 'std_mean', 'linalg_vector_norm', 'norm',
              'logsumexp', 'max', 'min', 'prod')
-def reduction(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def reduction(tracer: Tracer, call: Call) -> None:
     """Reduction over space keeps channels; over groups of channels ties them; over all channels freezes them."""
-    source = args[0]
+    source = call.args[0]
     labels = tracer.labels_of(source)
     if labels is None:
         return
-    outs = out if isinstance(out, (tuple, list)) else [out]
-    axes = _reduced_axes(op, args, kwargs, source.dim())
+    outs = call.out if isinstance(call.out, (tuple, list)) else [call.out]
+    axes = _reduced_axes(call, source.dim())
     if axes is None:
-        tracer.freeze(labels, f'{op} combines it with other values')
+        tracer.freeze(labels, f'{call.name} combines it with other values')
         return
-    first = tracer.merge_along(labels, axes, f'{op} reduces over the channel axis')
+    first = tracer.merge_along(labels, axes, f'{call.name} reduces over the channel axis')
     if first is None:
         return
     for tensor in outs:
-        if tensor.is_floating_point() or op == 'sum':  # others return positions too
+        if tensor.is_floating_point() or call.name == 'sum':  # others return positions too
             kept = first if tensor.dim() == source.dim() else _squeeze(first, axes)
             tracer.set_labels(tensor, kept.expand(tensor.shape))
 
@@ -143,10 +126,9 @@ def _squeeze(labels: Tensor, axes: Sequence[int]) -> Tensor:
     return labels
 
 
-def _reduced_axes(op: str, args: Sequence[Any], kwargs: Dict[str, Any], dims: int) -> Optional[List[int]]:
+def _reduced_axes(call: Call, dims: int) -> Optional[List[int]]:
     """Return the axes that a reduction removes, or None where its arguments are not understood."""
-    position = 2 if op in ('linalg_vector_norm', 'norm') else 1
-    axes = args[position] if len(args) > position else kwargs.get('dim')
+    axes = call.arg(2 if call.name in ('linalg_vector_norm', 'norm') else 1, 'dim')
     if isinstance(axes, Tensor):  # max(x, y)
         return None
     if axes is None or axes == []:
@@ -155,74 +137,43 @@ def _reduced_axes(op: str, args: Sequence[Any], kwargs: Dict[str, Any], dims: in
 
 
 @register_op('_softmax', '_log_softmax', 'softmax', 'log_softmax', 'cumsum')
-def softmax(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def softmax(tracer: Tracer, call: Call) -> None:
     """A softmax over groups of channels ties them; over all channels it freezes them."""
-    labels = tracer.labels_of(args[0])
-    if labels is None:
-        return
-    axis = (args[1] if len(args) > 1 else kwargs['dim']) % out.dim()
-    tracer.merge_along(labels, [axis], f'{op} normalises over the channel axis')
-    tracer.set_labels(out, labels)
+    labels = tracer.labels_of(call.args[0])
+    if labels is not None:
+        tracer.merge_along(labels, [call.axis(1)], f'{call.name} normalises over the channel axis')
+        tracer.set_labels(call.out, labels)
 
 
 @register_op('bmm', 'mm', 'matmul', 'baddbmm', 'addmm', 'addbmm', 'mv', 'dot', 'addmv', 'ger', 'linalg_vecdot')
-def product(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def product(tracer: Tracer, call: Call) -> None:
     """Matrix products of activations, as in attention, combine channels with one another."""
-    unknown(tracer, op, args, kwargs, out, f'{op} multiplies it with another activation, as attention does')
+    follow_nothing(tracer, call, f'{call.name} multiplies it with another activation, as attention does')
 
 
 @register_op('glu')
-def glu(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def glu(tracer: Tracer, call: Call) -> None:
     """One half gates the other: the same positions of both go together."""
-    labels = tracer.labels_of(args[0])
+    labels = tracer.labels_of(call.args[0])
     if labels is not None:
-        dim = (args[1] if len(args) > 1 else kwargs.get('dim', -1)) % out.dim()
+        dim = call.axis(1, default=-1)
         left, right = labels.chunk(2, dim)
-        tracer.fix(labels.unflatten(dim, (2, -1)), [dim], f'{op} cuts its channels into 2 parts')
-        tracer.set_labels(out, _unite(tracer, op, canonical(left), canonical(right)).expand(out.shape))
+        tracer.keep_size(labels.unflatten(dim, (2, -1)), [dim], f'{call.name} cuts its channels into 2 parts')
+        united = _unite(tracer, call.name, canonical(left), canonical(right))
+        tracer.set_labels(call.out, united.expand(call.out.shape))
 
 
-def _ignored(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any) -> None:
+def _ignored(tracer: Tracer, call: Call) -> None:
     """The result holds no activation: sizes, comparisons, new constants."""
 
 
 @register_op('new_zeros', 'new_ones', 'new_empty', 'new_full')
-def new(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def new(tracer: Tracer, call: Call) -> None:
     """A constant of the shape of an activation has its channels; of another shape it has none."""
-    labels = tracer.labels_of(args[0])
-    if labels is not None and out.shape == args[0].shape:
-        tracer.set_labels(out, labels)
+    labels = tracer.labels_of(call.args[0])
+    if labels is not None and call.out.shape == call.args[0].shape:
+        tracer.set_labels(call.out, labels)
 
 
 register_op('uniform', 'normal', 'fill', 'zero', '_local_scalar_dense', 'is_nonzero', 'equal', 'random',
             'new_empty_strided', 'set', 'resize', 'arange', 'zeros', 'ones', 'empty', 'full')(_ignored)
-
-
-def labelled(tracer: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Tensor]:
-    """Return the labels of every labelled tensor among (nested) arguments."""
-    found: List[Tensor] = []
-
-    def visit(value: Any) -> None:
-        if isinstance(value, Tensor):
-            labels = tracer.labels_of(value)
-            if labels is not None:
-                found.append(labels)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                visit(item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                visit(item)
-
-    visit(args)
-    visit(kwargs)
-    return found
-
-
-def unknown(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Any,
-            reason: Optional[str] = None) -> None:
-    """No rule, or one that follows nothing: freeze what it touches, and say so."""
-    text = reason or f'{op} has no channel rule (add one with mmprune.register_op)'
-    for labels in labelled(tracer, args, kwargs):
-        tracer.freeze(labels, text)
-    tracer.close(out, text)

@@ -1,51 +1,53 @@
 """Rules for modules and compiled operations of mmcv and mmdet, by class name: neither is imported here."""
-from typing import Any, Dict, Sequence
+from typing import Any, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..tracer import Tracer
 from .layer import conv
-from .op import labelled, register_op, unknown
-from .table import keeps_channels, register_module
+from .op import keeps_channels
+from .table import Call, follow_nothing, register_module, register_op
 
 # Pooling of regions works inside each channel.
 register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')(keeps_channels)
 
 
 @register_op('DeformConv2dFunction', 'ModulatedDeformConv2dFunction')
-def deform_conv(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def deform_conv(tracer: Tracer, call: Call) -> None:
     """A convolution at positions that other channels (offsets, masks) say, for each block of channels its own."""
-    modulated = op.startswith('Modulated')
-    x, steering, rest = args[0], args[1:3 if modulated else 2], args[3 if modulated else 2:]
-    weight, bias, (*geometry, groups, deform_groups) = rest[0], None, rest[1:6]
-    if modulated:
-        bias, (*geometry, groups, deform_groups) = rest[1], rest[2:7]
-    _freeze_positions(tracer, op, steering)
-    _tie_blocks(tracer, op, x, deform_groups)
-    conv(tracer, 'conv2d', (x, weight, bias, *geometry, groups), {}, out)
+    if call.name.startswith('Modulated'):
+        x, *steering, weight, bias = call.args[:5]
+        *geometry, groups, deform_groups = call.args[5:10]
+    else:
+        (x, *steering, weight), bias = call.args[:3], None
+        *geometry, groups, deform_groups = call.args[3:8]
+    _freeze_positions(tracer, call.name, steering)
+    _tie_blocks(tracer, call.name, x, deform_groups)
+    conv(tracer, Call('conv2d', (x, weight, bias, *geometry, groups), out=call.out))
 
 
 @register_op('CARAFEFunction', 'CARAFENaiveFunction')
-def reassemble(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def reassemble(tracer: Tracer, call: Call) -> None:
     """Resampling of a map by kernels that other channels hold, for each block of channels its own."""
-    features, masks, _, groups = args[:4]
-    _freeze_positions(tracer, op, [masks])
-    _tie_blocks(tracer, op, features, groups)
-    keeps_channels(tracer, None, (features,), {}, out)
+    features, masks, _, groups = call.args[:4]
+    _freeze_positions(tracer, call.name, [masks])
+    _tie_blocks(tracer, call.name, features, groups)
+    keeps_channels(tracer, call)
 
 
 @register_op('MultiScaleDeformableAttnFunction')
-def deformable_attention(tracer: Any, op: str, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def deformable_attention(tracer: Tracer, call: Call) -> None:
     """What it reads stays, as where the same is computed by torch's operations, without CUDA."""
-    unknown(tracer, op, args, kwargs, out, 'deformable attention combines its channels with one another')
+    follow_nothing(tracer, call, 'deformable attention combines its channels with one another')
 
 
-def _freeze_positions(tracer: Any, op: str, tensors: Sequence[Any]) -> None:
+def _freeze_positions(tracer: Tracer, op: str, tensors: Sequence[Any]) -> None:
     """Channels that mean positions, kernels or weights of them stay."""
-    for labels in labelled(tracer, tensors, {}):
+    for labels in tracer.labels_in(tensors):
         tracer.freeze(labels, f'{op} takes it as positions')
 
 
-def _tie_blocks(tracer: Any, op: str, x: Tensor, blocks: int) -> None:
+def _tie_blocks(tracer: Tracer, op: str, x: Tensor, blocks: int) -> None:
     """The same position of every block of channels goes together."""
     if blocks > 1 and tracer.labels_of(x) is not None:
         ids = tracer.channels_of(x, 1)
@@ -58,12 +60,12 @@ def _tie_blocks(tracer: Any, op: str, x: Tensor, blocks: int) -> None:
 
 
 @register_module('SingleRoIExtractor')
-def region_extractor(tracer: Any, module: nn.Module, args: Sequence[Any], kwargs: Dict[str, Any], out: Tensor) -> None:
+def region_extractor(tracer: Tracer, call: Call) -> None:
     """Regions are pooled from one level each, into a tensor of ``module.out_channels``."""
-    levels = args[0] if args else kwargs['feats']
+    levels = call.arg(0, 'feats')
     ids = tracer.channels_of(levels[0], 1)
     for level in levels[1:]:
         tracer.tie_or_freeze(ids, tracer.channels_of(level, 1), level)
-    if bool((ids >= 0).all()):
-        tracer.follow_attribute(module, 'out_channels', ids)
-    tracer.set_labels(out, ids.view(1, -1, 1, 1).expand(out.shape))
+    if bool((ids >= 0).all()) and tracer.module is not None:
+        tracer.follow_attribute(tracer.module, 'out_channels', ids)
+    tracer.set_labels(call.out, ids.view(1, -1, 1, 1).expand(call.out.shape))
