@@ -32,7 +32,7 @@ from mmprune.command_line import emit_json, run
 from mmprune.config import plain
 from mmprune.from_config import read_config
 from mmprune.hooks import AveragedFollower
-from mmprune.structure import read_structure
+from mmprune.units.structure import read_structure
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = ROOT / 'configs/mmcls/group_fisher/resnet50/group_fisher_act_prune_resnet50_8xb32_in1k.py'

@@ -27,11 +27,11 @@ import torch
 from torch import nn
 
 from mmprune import check
-from mmprune.equivalence import cut_copy, double_copy, outputs, relative_difference
-from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import MODELS
-from mmprune.structure import write_structure, write_text
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.units.equivalence import cut_copy, double_copy, outputs, relative_difference
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
+from mmprune.units.structure import write_structure, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10

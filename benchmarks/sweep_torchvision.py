@@ -31,10 +31,10 @@ from torch import nn
 from torchvision import models
 
 from mmprune import Pruner, check
-from mmprune.equivalence import outputs, randomise, relative_difference
 from mmprune.pruner import build_criterion
 from mmprune.pruning_target import PruningTarget
-from mmprune.structure import write_text
+from mmprune.units.equivalence import outputs, randomise, relative_difference
+from mmprune.units.structure import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10

@@ -36,9 +36,9 @@ from mmprune.command_line import emit_json, run
 from mmprune.from_config import INPUT_SHAPE, dense_config, read_config
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
-from mmprune.trial import breaking_units
+from mmprune.units.mutator import ChannelMutator
+from mmprune.units.trial import breaking_units
 
 T = TypeVar('T')
 INSTALL = 'torch-pruning is not installed: python -m pip install --no-deps -r requirements/benchmarks.txt'

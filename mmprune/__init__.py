@@ -8,7 +8,7 @@ check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
 _PUBLIC = {'Pruner': 'pruner', 'save_structure': 'pruner', 'apply_structure': 'pruner',
-           'bn_sparsity_': 'sparsity', 'register_counter': 'complexity',
+           'bn_sparsity_': 'sparsity', 'register_counter': 'units.complexity',
            **dict.fromkeys(('register_op', 'register_layer', 'register_module'), 'graph.rules.table'),
            'keeps_channels': 'graph.rules.op'}
 

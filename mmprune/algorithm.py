@@ -12,7 +12,7 @@ from torch import nn
 from .group_fisher_mutator import GroupFisherChannelMutator
 from .pruning_algorithm import PruningAlgorithm
 from .registry import MODELS
-from .selection import NotFiniteError, PrunedClass
+from .units.selection import NotFiniteError, PrunedClass
 
 ITERATIONS = 'iterations'
 

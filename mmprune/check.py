@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from . import ops
-from .equivalence import (
+from .graph.nested import output_tensors
+from .units import layer as ops
+from .units.equivalence import (
     Comparable,
     Masks,
     difference,
@@ -18,8 +19,7 @@ from .equivalence import (
     randomise,
     sharing_copy,
 )
-from .graph.nested import output_tensors
-from .mutator import ChannelMutator
+from .units.mutator import ChannelMutator
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from .files import whole_file
-from .structure import nearest
+from .units.structure import nearest
 
 #: What the checkpoint of a prune run holds: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from .files import whole_file
 from .registry import HOOKS
-from .structure import write_text
+from .units.structure import write_text
 
 WHOLE_FILES = 'mmprune.whole_files'
 

@@ -9,15 +9,15 @@ import torch
 from mmengine.config import Config, DictAction
 
 from .checkpoint import CheckpointError
-from .choice import PatternError
 from .criteria.criterion import CriterionError
 from .figure import PictureError
 from .from_config import read_config
-from .mutator import NoPrunableUnitError
-from .ops import OptimizerError
 from .pruning_target import TargetError
 from .slimming_schema import SchemaError
-from .structure import StructureError, write_text
+from .units.choice import PatternError
+from .units.layer import OptimizerError
+from .units.mutator import NoPrunableUnitError
+from .units.structure import StructureError, write_text
 
 #: Mistakes of a user: the message is all that he needs.
 USER_ERRORS = (CheckpointError, StructureError, PatternError, NoPrunableUnitError, PictureError, SchemaError,

@@ -7,7 +7,7 @@ import copy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .registry import load_plugins
-from .structure import read_structure
+from .units.structure import read_structure
 
 Config = Dict[str, Any]
 OWN_HOOKS = 'mmprune.'
@@ -50,7 +50,7 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
         normalization_type (str): ``act``, ``flops`` or ``none``.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
     """
     architecture = architecture_of(base)
     architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
@@ -91,7 +91,7 @@ def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int,
         target_flop_ratio (float): The run ends when this share of the FLOPs is left.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
     """
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
     wrapper = dict(type='mmprune.GroupFisherDDP', broadcast_buffers=False,
@@ -109,7 +109,7 @@ def pruning_model(base: Mapping[str, Any], pretrained_path: Optional[str], input
         pretrained_path (str, optional): Its checkpoint; None for a model from scratch.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
     """
     architecture = architecture_of(base)
     if pretrained_path is not None:
@@ -135,7 +135,7 @@ def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
         lr_ratio (float): The learning rate of the base config is multiplied by this.
         mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.choice.Choice`.
+        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
     """
     model = pruning_model(base, pretrained_path, input_shape, mutate_linear, choice)
     wrapper = dict(type='mmprune.ShrinkingDDP', broadcast_buffers=False,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from .checkpoint import load_weights
 from .registry import MODELS, build
-from .structure import nearest
 from .sub_model import kept_outputs
+from .units.structure import nearest
 
 
 def pearson_distance(left: Tensor, right: Tensor) -> Tensor:

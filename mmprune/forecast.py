@@ -8,7 +8,7 @@ from .pruning_algorithm import PruningAlgorithm
 from .pruning_target import TargetError
 from .registry import HOOKS
 from .schedules.schedule import PruningSchedule
-from .structure import Structure
+from .units.structure import Structure
 
 
 def schedule_of(cfg: Mapping[str, Any]) -> PruningSchedule:

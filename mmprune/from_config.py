@@ -7,9 +7,9 @@ from mmengine.registry import init_default_scope
 
 from .architecture import build_architecture
 from .config import architecture_of, demo_input_of, plain
-from .mutator import ChannelMutator
 from .registry import MODELS, build
-from .structure import read_structure
+from .units.mutator import ChannelMutator
+from .units.structure import read_structure
 
 INPUT_SHAPE = (1, 3, 224, 224)
 

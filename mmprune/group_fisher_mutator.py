@@ -8,14 +8,14 @@ from mmengine import dist
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .choice import Patterns
-from .consumers import Consumers
 from .graph.channels import ChannelGraph, CoupledChannels
-from .mutator import ChannelMutator
 from .registry import MODELS
-from .selection import NotFiniteError, Pool, PrunedClass, least_classes
 from .taps import TapRecorder, untapped_weight
-from .unit import by_name
+from .units.choice import Patterns
+from .units.consumers import Consumers
+from .units.mutator import ChannelMutator
+from .units.selection import NotFiniteError, Pool, PrunedClass, least_classes
+from .units.unit import by_name
 
 
 @MODELS.register_module()

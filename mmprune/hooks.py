@@ -15,8 +15,8 @@ from .algorithm import GroupFisherAlgorithm
 from .distributed import GroupFisherDDP
 from .pruning_algorithm import PruningAlgorithm
 from .registry import HOOKS
-from .structure import format_structure, nearest, write_structure
 from .sub_model import structure_of
+from .units.structure import format_structure, nearest, write_structure
 
 FIX_SUBNET_JSON = 'fix_subnet.json'
 RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}

@@ -4,9 +4,9 @@ from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 import numpy as np
 
 from .criteria.criterion import Criterion, CriterionError, UnscorableError
-from .mutator import ChannelMutator
 from .pruning_target import PruningTarget, pool_of
-from .selection import least_classes
+from .units.mutator import ChannelMutator
+from .units.selection import least_classes
 
 
 class Plan(NamedTuple):

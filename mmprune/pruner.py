@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
 from .graph.demo_input import mapped
-from .mutator import ChannelMutator
-from .ops import OptimizerError
 from .plan import Plan, make_plan, rescored
 from .pruning_target import PruningTarget, TargetError
 from .registry import CRITERIA, build
 from .report import StageResult, format_stages
-from .structure import Structure, StructureError, nearest, read_structure, write_structure
+from .units.layer import OptimizerError
+from .units.mutator import ChannelMutator
+from .units.structure import Structure, StructureError, nearest, read_structure, write_structure
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 #: Forward passes that a latency is the median of, after one that does not count.
@@ -72,7 +72,7 @@ class Pruner:
             ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The scope of a dict
             is that of the criterion's paper where it has none.
         choice (dict, optional): What may be pruned and what stays of it: ``include``, ``exclude`` and ``min_channels``
-            of :class:`~mmprune.choice.Choice`, such as ``dict(exclude='layer4', min_channels=8)``.
+            of :class:`~mmprune.units.choice.Choice`, such as ``dict(exclude='layer4', min_channels=8)``.
         mutate_linear (bool): Prune what linear layers read and produce, too.
         remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor (``min_channels``,
             ``max_pruned_ratio``); their shortcuts stay.

@@ -8,8 +8,8 @@ from torch import nn
 
 from .architecture import build_architecture, pretrained_path
 from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
-from .mutator import ChannelMutator
 from .registry import MODELS, build
+from .units.mutator import ChannelMutator
 
 
 class Follower(Protocol):

@@ -6,12 +6,12 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Uni
 import numpy as np
 from torch import Tensor
 
-from .choice import PatternError, check_patterns, layers_of, matches
 from .graph.channels import CoupledChannels
-from .mutator import ChannelMutator
-from .selection import Pool, least_classes
-from .structure import nearest
-from .unit import ChannelUnit
+from .units.choice import PatternError, check_patterns, layers_of, matches
+from .units.mutator import ChannelMutator
+from .units.selection import Pool, least_classes
+from .units.structure import nearest
+from .units.unit import ChannelUnit
 
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 SCOPES = ('global', 'layer')

@@ -13,9 +13,9 @@ from torch import nn
 
 from .graph.channels import CoupledChannels
 from .graph.trace import Axis
-from .mutator import ChannelMutator
 from .sparsity import NORMS
-from .structure import nearest, write_text
+from .units.mutator import ChannelMutator
+from .units.structure import nearest, write_text
 
 Schema = Dict[str, Any]
 METHODS = ('or', 'and')

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from .architecture import build_architecture
 from .checkpoint import check_fit
-from .choice import Patterns
 from .group_fisher_mutator import GroupFisherChannelMutator
-from .mutator import ChannelMutator
 from .pruning_algorithm import PruningAlgorithm
 from .registry import MODELS, build, load_plugins
-from .structure import Structure, read_structure
-from .surgery import padding_blocks
-from .unit import ChannelUnit
+from .units.choice import Patterns
+from .units.mutator import ChannelMutator
+from .units.structure import Structure, read_structure
+from .units.surgery import padding_blocks
+from .units.unit import ChannelUnit
 
 FIX_SUBNET = 'fix_subnet'
 

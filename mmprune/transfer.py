@@ -5,10 +5,10 @@ from torch import nn
 
 from .architecture import build_architecture
 from .checkpoint import check_fit, read_weights
-from .mutator import ChannelMutator
 from .registry import MODELS, load_plugins
-from .structure import read_structure, relocation
 from .sub_model import make_static
+from .units.mutator import ChannelMutator
+from .units.structure import read_structure, relocation
 
 
 @MODELS.register_module()

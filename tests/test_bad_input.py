@@ -15,10 +15,10 @@ from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.hooks import PruningStructureHook, ResourceInfoHook
-from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import MODELS, build
-from mmprune.structure import StructureError, read_structure, write_structure
 from mmprune.sub_model import GroupFisherDeploySubModel, GroupFisherSubModel
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
+from mmprune.units.structure import StructureError, read_structure, write_structure
 
 DEMO = dict(type='DemoInput', input_shape=(1, 3, 6, 6))
 

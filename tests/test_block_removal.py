@@ -13,10 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import Residual, randomise
 
 import mmprune
-from mmprune.block_removal import Shortcut
 from mmprune.check import counted_macs
-from mmprune.mutator import ChannelMutator
-from mmprune.structure import StructureError
+from mmprune.units.block_removal import Shortcut
+from mmprune.units.mutator import ChannelMutator
+from mmprune.units.structure import StructureError
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -6,11 +6,11 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmprune.algorithm import GroupFisherAlgorithm
-from mmprune.choice import Choice, PatternError, matches
 from mmprune.config import deploy_model, prune_settings
-from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import MODELS
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.units.choice import Choice, PatternError, matches
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 
 DEMO = dict(type='DemoInput', input_shape=(2, 3, 8, 8))
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mmprune.cifar_resnet import CifarResNet
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units.mutator import ChannelMutator
 
 
 def count_by_hand(n: int) -> int:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmprune import check
-from mmprune.mutator import ChannelMutator
+from mmprune.units.mutator import ChannelMutator
 
 full = pytest.mark.full
 

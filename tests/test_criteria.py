@@ -16,11 +16,11 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
 from mmprune.criteria.criterion import Calibration, Criterion, CriterionError, UnscorableError
-from mmprune.equivalence import random_masks
-from mmprune.mutator import ChannelMutator
 from mmprune.pruner import Pruner, build_criterion
 from mmprune.pruning_target import PruningTarget
 from mmprune.registry import MODELS, build
+from mmprune.units.equivalence import random_masks
+from mmprune.units.mutator import ChannelMutator
 
 
 class Rectified(nn.Module):

@@ -20,7 +20,7 @@ from mmprune.plan import make_plan
 from mmprune.pruner import build_criterion
 from mmprune.pruning_target import TargetError
 from mmprune.registry import HOOKS, MODELS
-from mmprune.structure import StructureError, check_structure
+from mmprune.units.structure import StructureError, check_structure
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / 'configs' / 'mmcls'

@@ -10,9 +10,9 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, randomise
 
-from mmprune import equivalence
-from mmprune.mutator import ChannelMutator
-from mmprune.ops import GroupFisherConv2d, GroupFisherLinear, Tap
+from mmprune.units import equivalence
+from mmprune.units.layer import GroupFisherConv2d, GroupFisherLinear, Tap
+from mmprune.units.mutator import ChannelMutator
 
 #: unit -> classes that stay, of toy_nets.Residual
 STAY = {'stem_(0, 6)_6': [0, 2, 3, 5], 'conv1_(0, 5)_5': [1, 2, 4]}
@@ -308,7 +308,7 @@ def test_large_products_are_made_in_pieces(axis, monkeypatch):
     x, grad = torch.randn(5, 6, 4, 6), torch.randn(5, 6, 4, 6)
     results = []
     for piece in (5 * 144, 2 * 144, 10):
-        monkeypatch.setattr('mmprune.ops.PIECE', piece)
+        monkeypatch.setattr('mmprune.units.layer.PIECE', piece)
         stat = torch.zeros(5, 6, requires_grad=True)
         Tap.apply(x.clone().requires_grad_(), stat, axis).backward(grad)
         results.append(stat.grad)

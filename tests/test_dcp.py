@@ -7,9 +7,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
 from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, class_numbers, select
-from mmprune.equivalence import random_masks
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import CRITERIA
+from mmprune.units.equivalence import random_masks
+from mmprune.units.mutator import ChannelMutator
 
 
 def bound(model, size=8, **options):

@@ -22,12 +22,12 @@ from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
-from mmprune.equivalence import random_masks, randomise, relative_difference
 from mmprune.from_config import read_config
 from mmprune.graph.nested import output_tensors
-from mmprune.mutator import ChannelMutator
-from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel, pad
+from mmprune.units.equivalence import random_masks, randomise, relative_difference
+from mmprune.units.mutator import ChannelMutator
+from mmprune.units.structure import StructureError
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcls')

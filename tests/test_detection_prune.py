@@ -5,8 +5,8 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
 from mmprune import check
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units.mutator import ChannelMutator
 
 pytestmark = pytest.mark.full
 

@@ -8,8 +8,8 @@ from detection_runs import CHANNELS, CONFIGS, ITERATIONS_AN_EPOCH, pruned_channe
 from mmengine.hooks import EMAHook
 
 from mmprune import check
-from mmprune.equivalence import outputs, relative_difference
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.units.equivalence import outputs, relative_difference
 
 pytestmark = [pytest.mark.full, pytest.mark.data]
 MMDET, MMPOSE = 'mmdet/group_fisher/', 'mmpose/group_fisher/group_fisher_prune_'

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units.mutator import ChannelMutator
 
 pytestmark = pytest.mark.full
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.distill import ChannelWiseDivergence, DISTLoss
-from mmprune.equivalence import randomise
 from mmprune.registry import MODELS
+from mmprune.units.equivalence import randomise
 
 TINY = Path(__file__).parent / 'configs' / 'tiny_digits.py'
 UNIT = 'backbone.conv1_(0, 8)_8'

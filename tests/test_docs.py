@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from mmprune.check import verify
-from mmprune.complexity import COUNTERS
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units.complexity import COUNTERS
+from mmprune.units.mutator import ChannelMutator
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

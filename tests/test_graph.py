@@ -10,11 +10,12 @@ import toy_nets
 from mmengine.config import Config
 from torch import nn
 
-from mmprune import check, equivalence
+from mmprune import check
 from mmprune.graph.grouping import build_graph
 from mmprune.graph.rules.table import OP_RULES, register_op
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units import equivalence
+from mmprune.units.mutator import ChannelMutator
 
 IMAGE = "it is the model's input, or comes from an operation without channels"
 OUTPUT = 'it is an output of the model'

@@ -8,17 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'files', 'lane', 'random_state', 'selection', 'sparsity'),
+    ('version', 'registry', 'files', 'lane', 'random_state', 'sparsity'),
     ('figure', 'graph'),
-    ('complexity', 'ops', 'structure', 'datasets', 'architecture',
-     'seeded_data', 'cifar_resnet'),
-    ('unit', 'checkpoint', 'choice'),
-    ('surgery',),
-    ('equivalence',),
-    ('block_removal',),
-    ('trial',),
-    ('mutator',),
-    ('consumers', 'slimming_schema'),
+    ('datasets', 'architecture', 'seeded_data', 'cifar_resnet', 'units'),
+    ('checkpoint', 'slimming_schema'),
     ('taps',),
     ('group_fisher_mutator', 'criteria', 'pruning_target'),
     ('plan', 'pruning_algorithm', 'check'),
@@ -67,15 +60,15 @@ def test_imports_are_read_from_every_form():
 import torch.nn, mmdet
 from . import ops
 from .graph import build_graph as build
-from ..unit import by_name
-from mmprune.mutator import ChannelMutator
+from ..units.unit import by_name
+from mmprune.units.mutator import ChannelMutator
 def late():
     from .hooks import unwrapped
     importlib.import_module('mmpose.apis')
 '''
     assert imports_of(source, ('mmprune', 'deploy')) == {
-        'torch.nn', 'mmdet', 'mmprune.deploy.ops', 'mmprune.deploy.graph.build_graph', 'mmprune.unit.by_name',
-        'mmprune.mutator.ChannelMutator', 'mmprune.deploy.hooks.unwrapped', 'mmpose.apis'}
+        'torch.nn', 'mmdet', 'mmprune.deploy.ops', 'mmprune.deploy.graph.build_graph', 'mmprune.units.unit.by_name',
+        'mmprune.units.mutator.ChannelMutator', 'mmprune.deploy.hooks.unwrapped', 'mmpose.apis'}
 
 
 def test_every_module_has_a_rank():

@@ -10,8 +10,8 @@ import torch
 
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
-from mmprune.equivalence import relative_difference
 from mmprune.from_config import read_config
+from mmprune.units.equivalence import relative_difference
 
 pytest.importorskip('mmdeploy')
 pytest.importorskip('mmpretrain')

@@ -13,8 +13,8 @@ from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.check import largest_difference
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
-from mmprune.equivalence import random_masks, randomise
 from mmprune.registry import MODELS
+from mmprune.units.equivalence import random_masks, randomise
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / 'tests' / 'configs' / 'tiny_digits.py'

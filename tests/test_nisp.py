@@ -10,9 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
 from mmprune.criteria.nisp import NISP, inf_fs
-from mmprune.equivalence import random_masks
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import CRITERIA
+from mmprune.units.equivalence import random_masks
+from mmprune.units.mutator import ChannelMutator
 
 
 class PreActivation(nn.Module):

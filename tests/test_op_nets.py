@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mmprune import check
-from mmprune.equivalence import cut_copy, double_copy, outputs
-from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.units.equivalence import cut_copy, double_copy, outputs
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 
 STAYS = ("it is the model's input, or comes from an operation without channels", 'it is an output of the model')
 

@@ -15,13 +15,13 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
 import mmprune
-from mmprune.choice import PatternError
 from mmprune.criteria.criterion import CriterionError
-from mmprune.mutator import NoPrunableUnitError
 from mmprune.pruner import Pruner, apply_structure, build_criterion, save_structure
 from mmprune.pruning_target import PruningTarget, TargetError
 from mmprune.sparsity import bn_sparsity_
-from mmprune.structure import StructureError
+from mmprune.units.choice import PatternError
+from mmprune.units.mutator import NoPrunableUnitError
+from mmprune.units.structure import StructureError
 
 NETS = ['Residual', 'Concat', 'Depthwise', 'Grouped', 'Shared', 'SharedHead', 'Flatten', 'Tokens', 'TwoBatches',
         'Optional', 'Everything']

@@ -9,10 +9,10 @@ import torch
 import toy_nets
 from torch import nn
 
-from mmprune.choice import PatternError
-from mmprune.mutator import ChannelMutator
 from mmprune.pruning_target import PruningTarget, TargetError
-from mmprune.selection import NotFiniteError
+from mmprune.units.choice import PatternError
+from mmprune.units.mutator import ChannelMutator
+from mmprune.units.selection import NotFiniteError
 
 KEYS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 

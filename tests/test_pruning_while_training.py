@@ -8,10 +8,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.criterion import CriterionError
 from mmprune.criteria.filter_norm import L2
-from mmprune.ops import OptimizerError
 from mmprune.pruner import Pruner, save_structure
 from mmprune.pruning_target import TargetError
-from mmprune.structure import StructureError
+from mmprune.units.layer import OptimizerError
+from mmprune.units.structure import StructureError
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 3, 1, 2])

@@ -11,15 +11,16 @@ from mmengine.config import Config
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmprune import check, equivalence
+from mmprune import check
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.graph.grouping import build_graph
-from mmprune.mutator import ChannelMutator
-from mmprune.ops import GroupFisherConv2d
 from mmprune.registry import MODELS
-from mmprune.selection import NotFiniteError
+from mmprune.units import equivalence
+from mmprune.units.layer import GroupFisherConv2d
+from mmprune.units.mutator import ChannelMutator
+from mmprune.units.selection import NotFiniteError
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = 'configs/mmcls/group_fisher/mobilenet/group_fisher_act_deploy_mobilenet-v2_8xb32_in1k.py'

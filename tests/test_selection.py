@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, mutator_cfg
 
 from mmprune.algorithm import GroupFisherAlgorithm
-from mmprune.selection import NotFiniteError, Pool, PrunedClass, least_classes
+from mmprune.units.selection import NotFiniteError, Pool, PrunedClass, least_classes
 
 INF = float('inf')
 

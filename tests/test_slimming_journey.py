@@ -22,8 +22,8 @@ from mmprune.criteria.bn_scale import BNScale
 from mmprune.criteria.criterion import UnscorableError
 from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
-from mmprune.mutator import ChannelMutator
 from mmprune.slimming_schema import SchemaError, make_schema, read_schema, say_of, write_schema
+from mmprune.units.mutator import ChannelMutator
 
 ROOT = Path(__file__).parent.parent
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))

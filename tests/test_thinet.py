@@ -11,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from mmprune.criteria.contributions import Samples, running_class
 from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
 from mmprune.criteria.thinet import ThiNet, reading, removal_order, rescaling
-from mmprune.equivalence import random_masks
-from mmprune.mutator import ChannelMutator
+from mmprune.units.equivalence import random_masks
+from mmprune.units.mutator import ChannelMutator
 
 #: More than any layer here has, so that every output is a sample.
 ALL = 10**6

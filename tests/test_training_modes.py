@@ -14,8 +14,8 @@ from torch import nn
 from mmprune import check
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.config import group_fisher_model
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS, build
+from mmprune.units.mutator import ChannelMutator
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings('ignore:torch.meshgrid')]
 

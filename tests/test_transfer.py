@@ -11,11 +11,11 @@ from torch.nn import functional as F  # noqa: N812
 from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import group_fisher_model, transferred_model
-from mmprune.equivalence import randomise
 from mmprune.registry import MODELS
-from mmprune.structure import StructureError, relocation
 from mmprune.sub_model import GroupFisherDeploySubModel
 from mmprune.transfer import TransferredSubModel
+from mmprune.units.equivalence import randomise
+from mmprune.units.structure import StructureError, relocation
 
 INPUT = dict(type='DemoInput', input_shape=(1, 3, 16, 16))
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune import trial
 from mmprune.check import verify
 from mmprune.graph.capture import trace_model
 from mmprune.graph.demo_input import DemoInput
-from mmprune.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.registry import TASK_UTILS
-from mmprune.structure import StructureError
 from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.units import trial
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
+from mmprune.units.structure import StructureError
 
 
 class Block(nn.Module):

@@ -21,7 +21,7 @@ from mmcv import imwrite
 from mmprune.datasets import Digits
 from mmprune.deploy.onnx_runtime import OnnxModel, measure_latency
 from mmprune.report import StageResult, draw_structure, format_stages
-from mmprune.structure import read_structure, write_text
+from mmprune.units.structure import read_structure, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path('work_dirs/quickstart')

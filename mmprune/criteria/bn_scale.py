@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ..graph.channels import Member
-from ..mutator import ChannelMutator
 from ..registry import CRITERIA
 from ..slimming_schema import Say, norms_of, read_schema, say_of
-from ..unit import ChannelUnit
+from ..units.mutator import ChannelMutator
+from ..units.unit import ChannelUnit
 from .criterion import ALIASES, COMBINATIONS, Criterion, UnscorableError
 
 

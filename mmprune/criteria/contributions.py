@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .. import ops
+from ..units import layer as ops
 from .criterion import channels_first
 
 #: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among

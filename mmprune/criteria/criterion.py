@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..consumers import Consumers
 from ..graph.channels import Member
-from ..mutator import ChannelMutator
-from ..structure import Structure, nearest
 from ..taps import untapped_weight
-from ..unit import ChannelUnit
+from ..units.consumers import Consumers
+from ..units.mutator import ChannelMutator
+from ..units.structure import Structure, nearest
+from ..units.unit import ChannelUnit
 
 #: How the scores of a unit's layers become one; Network Slimming's ``or`` keeps what one layer wants to keep, ``and``
 #: only what all of them want to.

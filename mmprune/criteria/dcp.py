@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
 from ..registry import CRITERIA
-from ..unit import ChannelUnit
+from ..units.unit import ChannelUnit
 from .criterion import Calibration, Criterion, CriterionError, channels_first, inputs_seen
 
 #: Strength of the ridge on the auxiliary classifier, without which it has no minimum where classes are separable.

@@ -4,10 +4,10 @@ from typing import Dict, List, Sequence
 import torch
 from torch import Tensor
 
-from ..equivalence import Comparable, double_copy
 from ..registry import CRITERIA
 from ..taps import is_run_by_its_module
-from ..unit import ChannelUnit
+from ..units.equivalence import Comparable, double_copy
+from ..units.unit import ChannelUnit
 from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option
 from .score_flow import NoGraphError, Read, ScoreFlow
 

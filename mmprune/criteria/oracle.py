@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..registry import CRITERIA
-from ..unit import ChannelUnit
+from ..units.unit import ChannelUnit
 from .criterion import Calibration, Criterion, known_option
 
 

@@ -4,10 +4,10 @@ from typing import Optional, Set
 import torch
 from torch import Tensor
 
-from .. import ops
-from ..consumers import Consumers
 from ..taps import TapRecorder
-from ..unit import ChannelUnit
+from ..units import layer as ops
+from ..units.consumers import Consumers
+from ..units.unit import ChannelUnit
 from .criterion import LEAVE_OUT, Calibration, Criterion, backward
 
 

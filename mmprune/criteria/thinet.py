@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..consumers import Consumers
 from ..graph.channels import Member
 from ..registry import CRITERIA
-from ..unit import ChannelUnit
+from ..units import layer as ops
+from ..units.consumers import Consumers
+from ..units.unit import ChannelUnit
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Calibration, Criterion, CriterionError, channels_first
 

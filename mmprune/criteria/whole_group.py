@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..graph.channels import Member
 from ..registry import CRITERIA
-from ..unit import ChannelUnit
+from ..units.unit import ChannelUnit
 from .criterion import Calibration, Criterion, backward, known_option, with_gradients
 from .fpgm import summed_distances
 

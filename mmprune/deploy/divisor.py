@@ -9,10 +9,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 import torch
 from torch import Tensor, nn
 
-from ..complexity import Complexity
 from ..graph.demo_input import DemoInput
 from ..graph.grouping import build_graph
 from ..sub_model import check_divisor
+from ..units.complexity import Complexity
 from .load import RANDOM, input_shape, load_model, with_divisor
 from .onnx_export import export_onnx
 from .onnx_runtime import OnnxModel, check_parity, measure_latency

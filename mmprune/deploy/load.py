@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_weights
 from ..config import plain
-from ..equivalence import randomise
 from ..graph.demo_input import DemoInput
 from ..registry import MODELS
-from ..structure import StructureError
+from ..units.equivalence import randomise
+from ..units.structure import StructureError
 
 #: as the checkpoint argument of the tools: random weights
 RANDOM = 'none'

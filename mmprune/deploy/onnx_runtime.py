@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..equivalence import Comparable, double_copy, relative_difference
 from ..graph.nested import output_tensors
+from ..units.equivalence import Comparable, double_copy, relative_difference
 
 #: largest relative difference between PyTorch and onnxruntime that counts as equal
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from ..equivalence import relative_difference
+from ..units.equivalence import relative_difference
 from .onnx_runtime import Latency, OnnxModel, ParityError, measure_latency
 
 #: largest relative difference of two boxes, scores or keypoints that count as equal

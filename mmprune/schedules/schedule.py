@@ -19,7 +19,7 @@ from ..pruner import build_criterion
 from ..pruning_algorithm import PruningAlgorithm
 from ..pruning_target import PruningTarget
 from ..random_state import seeded
-from ..structure import format_structure, write_structure
+from ..units.structure import format_structure, write_structure
 
 #: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
 PRUNED, KEPT_JSON = 'pruned.pth', 'kept_channels.json'

@@ -4,12 +4,12 @@ from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 import numpy as np
 from mmengine.runner import Runner
 
-from ..choice import PatternError, Patterns, check_patterns, layers_of, matches
 from ..graph.channels import Member
 from ..hooks import check_whole
 from ..plan import Plan
 from ..pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
+from ..units.choice import PatternError, Patterns, check_patterns, layers_of, matches
 from .schedule import PruningSchedule
 
 #: Shift of a norm whose filter is zero, at least.

@@ -19,8 +19,8 @@ from mmprune.checkpoint import ARCHITECTURE, CheckpointError, load_state, read_s
 from mmprune.command_line import run
 from mmprune.config import plain
 from mmprune.from_config import read_config
-from mmprune.mutator import ChannelMutator
 from mmprune.registry import MODELS
+from mmprune.units.mutator import ChannelMutator
 
 MASK = re.compile(r'mutator\.units\.(\d+)\.mutable_channel\.mask$')
 

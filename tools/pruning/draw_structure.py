@@ -6,7 +6,7 @@ import argparse
 
 from mmprune.command_line import run
 from mmprune.report import draw_structure
-from mmprune.structure import read_structure
+from mmprune.units.structure import read_structure
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from mmprune.config import plain
 from mmprune.forecast import forecast, schedule_of
 from mmprune.from_config import read_config
 from mmprune.registry import MODELS
-from mmprune.structure import format_structure, write_structure
+from mmprune.units.structure import format_structure, write_structure
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from mmprune.diagram import draw_units
 from mmprune.figure import picture_format
 from mmprune.from_config import mutator_from_config
 from mmprune.graph.channels import Member
-from mmprune.mutator import ChannelMutator
+from mmprune.units.mutator import ChannelMutator
 
 
 def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:

@@ -10,7 +10,7 @@ import argparse
 
 from mmprune.command_line import add_config_options, emit_json, run
 from mmprune.from_config import mutator_from_config
-from mmprune.structure import read_structure
+from mmprune.units.structure import read_structure
 
 
 def main() -> None:

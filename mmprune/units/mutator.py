@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..graph.channels import ChannelGraph, CoupledChannels, Member
+from ..graph.grouping import build_graph
+from ..registry import MODELS, TASK_UTILS, build
 from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
-from .graph.channels import ChannelGraph, CoupledChannels, Member
-from .graph.grouping import build_graph
-from .ops import check_state
-from .registry import MODELS, TASK_UTILS, build
+from .layer import check_state
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
 from .trial import breaking_units
@@ -33,10 +33,10 @@ class ChannelMutator(nn.Module):
         channel_unit_cfg (dict): Type and arguments of the units.
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
         include (str or list[str], optional): Only units whose producers match one of these patterns are pruned; see
-            :class:`~mmprune.choice.Choice`.
+            :class:`~mmprune.units.choice.Choice`.
         exclude (str or list[str], optional): Units with a producer that matches stay.
         min_channels (int or dict[str, int]): Channels of a unit that stay at least, for all or by pattern.
-        trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`mmprune.trial`.
+        trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`.trial`.
 
     Attributes:
         units (list[ChannelUnit]): May be pruned, in the order of the forward pass.

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import ops
+from . import layer as ops
 from .mutator import ChannelMutator
 from .unit import ChannelUnit
 

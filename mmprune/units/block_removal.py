@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import torch
 from torch import Tensor, nn
 
+from ..graph.channels import CoupledChannels
 from .equivalence import Comparable, double_copy, randomise
-from .graph.channels import CoupledChannels
 from .unit import ChannelUnit
 
 #: Relative difference up to which a block without its branch is its shortcut, in float64.

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .files import whole_file
+from ..files import whole_file
 
 Structure = Dict[str, int]
 

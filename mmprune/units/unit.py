@@ -4,9 +4,9 @@ from typing import Dict, Optional, Sequence
 import numpy as np
 from torch import Tensor
 
+from ..graph.channels import CoupledChannels
+from ..registry import MODELS
 from .complexity import Complexity, Widths
-from .graph.channels import CoupledChannels
-from .registry import MODELS
 from .structure import nearest
 
 NORMALIZATION_TYPES = ('act', 'flops', 'none')

@@ -8,8 +8,8 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 from torch import nn
 
-from .graph.channels import ChannelGraph, CoupledChannels
-from .graph.trace import LayerCall
+from ..graph.channels import ChannelGraph, CoupledChannels
+from ..graph.trace import LayerCall
 
 #: (call, shape of the weight) -> multiply-adds of that call
 Counter = Callable[[LayerCall, Tuple[int, ...]], int]

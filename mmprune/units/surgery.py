@@ -5,8 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import ops
-from .graph.channels import Member
+from ..graph.channels import Member
+from . import layer as ops
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
 

@@ -14,8 +14,8 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .graph.nested import output_tensors
-from .graph.rules.table import LAYER_RULES
+from ..graph.nested import output_tensors
+from ..graph.rules.table import LAYER_RULES
 from .surgery import Surgery
 from .unit import ChannelUnit
 

@@ -13,6 +13,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..graph.capture import ERRORS
+from ..graph.trace import Axis
 from .equivalence import (
     Masks,
     double_copy,
@@ -23,9 +25,7 @@ from .equivalence import (
     relative_difference,
     sharing_copy,
 )
-from .graph.capture import ERRORS
-from .graph.trace import Axis
-from .ops import TAPPABLE
+from .layer import TAPPABLE
 from .surgery import Surgery
 from .unit import ChannelUnit
 

@@ -2,7 +2,7 @@
 from fnmatch import fnmatchcase
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
-from .graph.channels import CoupledChannels
+from ..graph.channels import CoupledChannels
 from .structure import nearest
 
 Patterns = Union[str, Sequence[str]]
