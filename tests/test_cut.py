@@ -113,7 +113,9 @@ def test_a_cut_step_equals_the_step_of_the_masked_dense_model():
         stepper.step()
     wanted = dense[0].state_dict()
     for name, value in cut[0].state_dict().items():
-        assert value.double().numpy() == pytest.approx(part(name, wanted[name]).double().numpy(), rel=1e-9), name
+        # a bias in front of a norm has no gradient but rounding, which Adam divides by its eps of 1e-8
+        assert value.double().numpy() == pytest.approx(part(name, wanted[name]).double().numpy(), rel=1e-9,
+                                                       abs=1e-9), name
 
 
 def test_channels_last_stays():
