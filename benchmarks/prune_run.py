@@ -23,10 +23,10 @@ from mmengine.registry import EVALUATOR, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
 from mmprune.from_config import read_config
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.sub_model import GroupFisherSubModel
 
 ROOT = Path(__file__).resolve().parents[1]

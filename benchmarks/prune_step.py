@@ -27,10 +27,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
 from mmprune.from_config import read_config
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.hooks import AveragedFollower
 from mmprune.units.structure import read_structure
 

@@ -93,7 +93,7 @@ class ShrinkingDDP(PortableDDP):
 
 @MODEL_WRAPPERS.register_module()
 class GroupFisherDDP(ShrinkingDDP):
-    """DDP around a :class:`~mmprune.algorithm.GroupFisherAlgorithm`, which prunes within its training steps.
+    """DDP around a :class:`~mmprune.group_fisher.algorithm.GroupFisherAlgorithm`, which prunes in its training steps.
 
     Arguments are those of :class:`ShrinkingDDP`.
     """

@@ -11,8 +11,8 @@ from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from .algorithm import GroupFisherAlgorithm
 from .distributed import GroupFisherDDP
+from .group_fisher.algorithm import GroupFisherAlgorithm
 from .pruning_algorithm import PruningAlgorithm
 from .registry import HOOKS
 from .sub_model import structure_of

@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from .algorithm import GroupFisherAlgorithm
+from .group_fisher.algorithm import GroupFisherAlgorithm
 from .hooks import unwrapped
 from .random_state import random_state, set_random_state
 from .registry import HOOKS

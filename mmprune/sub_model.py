@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .architecture import build_architecture
 from .checkpoint import check_fit
-from .group_fisher_mutator import GroupFisherChannelMutator
+from .group_fisher.mutator import GroupFisherChannelMutator
 from .pruning_algorithm import PruningAlgorithm
 from .registry import MODELS, build, load_plugins
 from .units.choice import Patterns

@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, mutator_cfg, randomise
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.distributed import GroupFisherDDP
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 
 #: Height and width of the images on rank 0, 1.
 SIZES = ((8, 8), (6, 10))

@@ -12,8 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.hooks import PruningStructureHook, ResourceInfoHook
 from mmprune.registry import MODELS, build
 from mmprune.sub_model import GroupFisherDeploySubModel, GroupFisherSubModel
@@ -389,7 +389,7 @@ class SkippingOptimWrapper(OptimWrapper):
 def run_with_bad_loss(monkeypatch, value, bad, wrapper, steps=6):
     """Train with interval 2 and return classes left after each step, and the warnings."""
     warnings = []
-    monkeypatch.setattr('mmprune.algorithm.print_log', lambda text, logger, level=20: (
+    monkeypatch.setattr('mmprune.group_fisher.algorithm.print_log', lambda text, logger, level=20: (
         warnings.append(text) if level >= 30 else None))
     model = randomise(Fragile(toy_nets.Residual()))
     model.bad, model.value = bad, value
@@ -419,7 +419,7 @@ def test_nan_weights_skip_every_prune_but_do_not_end_the_run(monkeypatch):
 def test_infinite_scores_skip_the_prune(monkeypatch):
     """inf is no least score: what it would pick is arbitrary, or dropped already."""
     texts = []
-    monkeypatch.setattr('mmprune.algorithm.print_log', lambda text, logger, level=20: texts.append(text))
+    monkeypatch.setattr('mmprune.group_fisher.algorithm.print_log', lambda text, logger, level=20: texts.append(text))
     algorithm = algorithm_of(ToyClassifier(toy_nets.Residual()), size=6)
     algorithm.mutator.fisher.fill_(float('inf'))
     assert algorithm.prune([]) == []

@@ -5,8 +5,8 @@ import toy_nets
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.config import deploy_model, prune_settings
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS
 from mmprune.sub_model import GroupFisherDeploySubModel
 from mmprune.units.choice import Choice, PatternError, matches

@@ -13,7 +13,7 @@ from hand_units import Unit, blocks, loss_of, relative_error, span, strided
 from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, algorithm_of, randomise
 
-from mmprune.group_fisher_mutator import GroupFisherChannelMutator
+from mmprune.group_fisher.mutator import GroupFisherChannelMutator
 from mmprune.registry import MODELS, build
 
 TYPES = ('act', 'flops', 'none')

@@ -9,10 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.check import largest_difference
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS
 from mmprune.units.equivalence import random_masks, randomise
 

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from mmprune import check
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.graph.grouping import build_graph
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS
 from mmprune.units import equivalence
 from mmprune.units.layer import GroupFisherConv2d
@@ -58,7 +58,7 @@ def test_ddp_leaves_the_accumulator_to_each_rank():
 def test_only_rank_0_takes_the_saved_accumulator(monkeypatch, rank):
     first, second = (mutator_of(two_convs(), kind='GroupFisherChannelMutator') for _ in range(2))
     first.fisher += 3.0
-    monkeypatch.setattr('mmprune.group_fisher_mutator.dist.get_rank', lambda: rank)
+    monkeypatch.setattr('mmprune.group_fisher.mutator.dist.get_rank', lambda: rank)
     second.load_state_dict(first.state_dict())
     assert second.fisher.tolist() == [3.0 if rank == 0 else 0.0] * 8
 

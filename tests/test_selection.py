@@ -8,7 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, mutator_cfg
 
-from mmprune.algorithm import GroupFisherAlgorithm
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.units.selection import NotFiniteError, Pool, PrunedClass, least_classes
 
 INF = float('inf')

@@ -12,8 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmprune import check
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.config import group_fisher_model
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS, build
 from mmprune.units.mutator import ChannelMutator
 

@@ -8,9 +8,9 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.algorithm import GroupFisherAlgorithm
 from mmprune.checkpoint import CheckpointError
 from mmprune.config import group_fisher_model, transferred_model
+from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS
 from mmprune.sub_model import GroupFisherDeploySubModel
 from mmprune.transfer import TransferredSubModel

@@ -92,7 +92,7 @@ def test_units_that_no_gradient_reaches_are_left_and_said(cfg):
 
 def test_a_prune_run_takes_nothing_of_units_that_no_gradient_reaches(monkeypatch):
     said = []
-    monkeypatch.setattr('mmprune.group_fisher_mutator.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('mmprune.group_fisher.mutator.print_log', lambda text, **_: said.append(text))
     algorithm = algorithm_of(ToyClassifier(staged(without_graph, None)), size=6)
     optimizer = OptimWrapper(torch.optim.SGD(algorithm.parameters(), lr=1e-3))
     x, y = batch(4, 3, 6, 6)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
-from ..taps import untapped_weight
+from ..group_fisher.taps import untapped_weight
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure, nearest

@@ -4,8 +4,8 @@ from typing import Dict, List, Sequence
 import torch
 from torch import Tensor
 
+from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
-from ..taps import is_run_by_its_module
 from ..units.equivalence import Comparable, double_copy
 from ..units.unit import ChannelUnit
 from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option

@@ -4,7 +4,7 @@ from typing import Optional, Set
 import torch
 from torch import Tensor
 
-from ..taps import TapRecorder
+from ..group_fisher.taps import TapRecorder
 from ..units import layer as ops
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit

@@ -4,10 +4,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from .graph.channels import CoupledChannels
-from .graph.trace import LayerCall
-from .units import layer as ops
-from .units.consumers import Consumers
+from ..graph.channels import CoupledChannels
+from ..graph.trace import LayerCall
+from ..units import layer as ops
+from ..units.consumers import Consumers
 
 
 class TapRecorder:

@@ -9,10 +9,10 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from .group_fisher_mutator import GroupFisherChannelMutator
-from .pruning_algorithm import PruningAlgorithm
-from .registry import MODELS
-from .units.selection import NotFiniteError, PrunedClass
+from ..pruning_algorithm import PruningAlgorithm
+from ..registry import MODELS
+from ..units.selection import NotFiniteError, PrunedClass
+from .mutator import GroupFisherChannelMutator
 
 ITERATIONS = 'iterations'
 

@@ -8,14 +8,14 @@ from mmengine import dist
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .graph.channels import ChannelGraph, CoupledChannels
-from .registry import MODELS
+from ..graph.channels import ChannelGraph, CoupledChannels
+from ..registry import MODELS
+from ..units.choice import Patterns
+from ..units.consumers import Consumers
+from ..units.mutator import ChannelMutator
+from ..units.selection import NotFiniteError, Pool, PrunedClass, least_classes
+from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
-from .units.choice import Patterns
-from .units.consumers import Consumers
-from .units.mutator import ChannelMutator
-from .units.selection import NotFiniteError, Pool, PrunedClass, least_classes
-from .units.unit import by_name
 
 
 @MODELS.register_module()
