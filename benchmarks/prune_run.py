@@ -51,7 +51,7 @@ def timed(model: nn.Module, batch: Any, wrapper: OptimWrapper) -> float:
 def prune(algorithm: GroupFisherAlgorithm, cfg: Config, target: float) -> List[Step]:
     """Prune down to a share of the multiply-adds, each step beside a plain one."""
     dense: Any = copy.deepcopy(algorithm)
-    dense.mutator.remove_taps()
+    dense.mutator.release()
     dense = dense.architecture
     wrappers = [build_optim_wrapper(model, plain(cfg.optim_wrapper)) for model in (algorithm, dense)]
     loader = Runner.build_dataloader(plain(cfg.train_dataloader), seed=0)

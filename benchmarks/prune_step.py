@@ -215,7 +215,7 @@ def main() -> None:
 def copy_of_dense(model: GroupFisherAlgorithm) -> nn.Module:
     """Return the architecture as it was before it was tapped, as a model of its own."""
     dense = copy.deepcopy(model)
-    dense.mutator.remove_taps()
+    dense.mutator.release()
     return dense.architecture
 
 

@@ -8,12 +8,13 @@ check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
 _PUBLIC = {'Pruner': 'pruner', 'save_structure': 'pruner', 'apply_structure': 'pruner',
-           'bn_sparsity_': 'sparsity', 'register_counter': 'units.complexity',
-           **dict.fromkeys(('register_op', 'register_layer', 'register_module'), 'graph.rules.table'),
+           'bn_sparsity_': 'sparsity', 'Criterion': 'criteria.criterion',
+           'GroupFisherAlgorithm': 'group_fisher.algorithm', 'GroupFisherChannelUnit': 'group_fisher.unit',
+           'register_op': 'graph.rules.table', 'register_layer': 'graph.rules.table',
+           'register_module': 'graph.rules.table', 'register_counter': 'units.complexity',
            'keeps_channels': 'graph.rules.op'}
 
-__all__ = ['Pruner', '__version__', 'apply_structure', 'bn_sparsity_', 'keeps_channels', 'register_counter',
-           'register_layer', 'register_module', 'register_op', 'save_structure']
+__all__ = ['__version__', *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

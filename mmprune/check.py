@@ -8,7 +8,6 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .graph.nested import output_tensors
-from .units import layer as ops
 from .units.equivalence import (
     Comparable,
     Masks,
@@ -19,6 +18,7 @@ from .units.equivalence import (
     randomise,
     sharing_copy,
 )
+from .units.layer import is_deformable
 from .units.mutator import ChannelMutator
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -137,7 +137,7 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     counter = _Counter()
     copied = sharing_copy(model).float().eval()
     for module in copied.modules():
-        if ops.is_deformable(module):  # a compiled function, which no mode sees
+        if is_deformable(module):  # a compiled function, which no mode sees
             module.register_forward_hook(counter.count_module)
     with torch.no_grad(), counter:
         forward(copied)

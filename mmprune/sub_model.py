@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from .architecture import build_architecture
 from .checkpoint import check_fit
-from .group_fisher.mutator import GroupFisherChannelMutator
 from .pruning_algorithm import PruningAlgorithm
 from .registry import MODELS, build, load_plugins
 from .units.choice import Patterns
@@ -50,8 +49,7 @@ def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int =
                         f'{type(algorithm).__name__}')
     algorithm.init_weights()
     mutator = algorithm.mutator
-    if isinstance(mutator, GroupFisherChannelMutator):
-        mutator.remove_taps()
+    mutator.release()
     if divisor > 1:
         widen(mutator, divisor)
     return make_static(algorithm.architecture, mutator)

@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, randomise
 
+from mmprune.group_fisher.ops import GroupFisherConv2d, GroupFisherLinear, Tap
 from mmprune.units import equivalence
-from mmprune.units.layer import GroupFisherConv2d, GroupFisherLinear, Tap
 from mmprune.units.mutator import ChannelMutator
 
 #: unit -> classes that stay, of toy_nets.Residual
@@ -310,7 +310,7 @@ def test_large_products_are_made_in_pieces(axis, monkeypatch):
     x, grad = torch.randn(5, 6, 4, 6), torch.randn(5, 6, 4, 6)
     results = []
     for piece in (5 * 144, 2 * 144, 10):
-        monkeypatch.setattr('mmprune.units.layer.PIECE', piece)
+        monkeypatch.setattr('mmprune.group_fisher.ops.PRODUCT_ELEMENTS', piece)
         stat = torch.zeros(5, 6, requires_grad=True)
         Tap.apply(x.clone().requires_grad_(), stat, axis).backward(grad)
         results.append(stat.grad)
@@ -362,7 +362,7 @@ def test_failed_step_leaves_no_tap_on():
 
 def test_removed_taps_leave_plain_classes():
     algorithm, _ = pruned_algorithm(1)
-    algorithm.mutator.remove_taps()
+    algorithm.mutator.release()
     kinds = {type(module) for module in algorithm.architecture.modules()}
     assert kinds == {ToyClassifier, toy_nets.Everything, nn.Conv2d, nn.BatchNorm2d, nn.Linear,
                      type(algorithm.data_preprocessor)}

@@ -16,9 +16,9 @@ from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.graph.grouping import build_graph
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
+from mmprune.group_fisher.ops import GroupFisherConv2d
 from mmprune.registry import MODELS
 from mmprune.units import equivalence
-from mmprune.units.layer import GroupFisherConv2d
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.selection import NotFiniteError
 

@@ -172,7 +172,7 @@ def test_backbone_of_a_retinanet_in_a_faster_rcnn(tmp_path):
     assert transferred.roi_head.bbox_head.fc_cls.weight.std() < 0.02  # as Faster R-CNN initialises it
     x = torch.randn(shape)
     transferred.eval(), algorithm.eval()
-    mutator.remove_taps()
+    mutator.release()
     with torch.no_grad():
         pairs = list(zip(transferred.backbone(x), algorithm.architecture.backbone(x)))
     assert len(pairs) == 4

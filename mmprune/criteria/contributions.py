@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..units import layer as ops
+from ..group_fisher.ops import GroupFisherMixin
 from .criterion import channels_first
 
 #: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among
@@ -77,7 +77,7 @@ class Samples:
 
 def running_class(module: nn.Module) -> Any:
     """Return the class that defines what a module computes; recording group Fisher information changes nothing."""
-    return next(kind for kind in type(module).__mro__ if kind is not ops.GroupFisherMixin
+    return next(kind for kind in type(module).__mro__ if kind is not GroupFisherMixin
                 and ('forward' in vars(kind) or '_conv_forward' in vars(kind)))
 
 

@@ -3,8 +3,9 @@ from typing import List
 
 from torch import Tensor
 
+from ..group_fisher.unit import NORMALIZATION_TYPES, channel_cost
 from ..registry import CRITERIA
-from ..units.unit import NORMALIZATION_TYPES, ChannelUnit, channel_cost
+from ..units.unit import ChannelUnit
 from .criterion import known_option
 from .tapped import TappedCriterion
 
@@ -13,8 +14,8 @@ from .tapped import TappedCriterion
 class GroupFisher(TappedCriterion):
     """``s_c = sum_b (sum over layers, calls, positions of x * dL/dx)^2``, by what a channel costs.
 
-    The same quantity as :class:`~mmprune.units.unit.GroupFisherChannelUnit` accumulates during a prune run, here from
-    the batches of a calibration.
+    The same quantity as :class:`~mmprune.group_fisher.unit.GroupFisherChannelUnit` accumulates during a prune run,
+    here from the batches of a calibration.
 
     Args:
         normalization_type (str): What a score is divided by: ``act`` (activations of one channel), ``flops``

@@ -4,8 +4,8 @@ from typing import Optional, Set
 import torch
 from torch import Tensor
 
+from ..group_fisher.ops import GroupFisherMixin
 from ..group_fisher.taps import TapRecorder
-from ..units import layer as ops
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .criterion import LEAVE_OUT, Calibration, Criterion, backward
@@ -28,7 +28,7 @@ class TappedCriterion(Criterion):
         """Run all batches forward and backward with taps on."""
         consumers = Consumers(self.mutator)
         consumers.layers = consumers.tappable
-        there_already = {name for name, module in consumers.layers.items() if isinstance(module, ops.GroupFisherMixin)}
+        there_already = {name for name, module in consumers.layers.items() if isinstance(module, GroupFisherMixin)}
         taps = TapRecorder(consumers)
         self.start, self.samples = consumers.start, 0
         self.reached: Set[str] = set()

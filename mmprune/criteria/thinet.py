@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..graph.channels import Member
 from ..registry import CRITERIA
-from ..units import layer as ops
 from ..units.consumers import Consumers
+from ..units.layer import TAPPABLE
 from ..units.unit import ChannelUnit
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Calibration, Criterion, CriterionError, channels_first
@@ -82,7 +82,7 @@ class ThiNet(Criterion):
                 return
             name = None if args else next(iter(kwargs))
             x = (args[0] if name is None else kwargs[name]).detach()
-            if isinstance(module, ops.TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
+            if isinstance(module, TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
                 x = x.unsqueeze(0)
             if x.numel():
                 rest = {key: value for key, value in kwargs.items() if key != name}

@@ -66,7 +66,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         if dist.get_rank() != 0:  # rank 0 saved what it had accumulated itself; the ranks are summed
             self.fisher.zero_()
 
-    def remove_taps(self) -> None:
+    def release(self) -> None:
         """Give every layer its plain class back."""
         self.taps.remove()
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
 from ..graph.trace import LayerCall
-from ..units import layer as ops
 from ..units.consumers import Consumers
+from ..units.layer import is_tappable
+from .ops import add_tap, recorded_with, remove_tap
 
 
 class TapRecorder:
@@ -23,10 +24,10 @@ class TapRecorder:
     def __init__(self, consumers: Consumers) -> None:
         self.consumers = consumers
         self.layers: Dict[str, nn.Module] = dict(consumers.layers)
-        for inner in [name for item in self.layers.items() for name in ops.recorded_with(*item)]:
+        for inner in [name for item in self.layers.items() for name in recorded_with(*item)]:
             self.layers.pop(inner, None)
         for module in self.layers.values():
-            ops.add_tap(module)
+            add_tap(module)
         calls = consumers.mutator.complexity.graph.calls
         self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
                          for layer in self.layers}
@@ -80,7 +81,7 @@ class TapRecorder:
     def remove(self) -> None:
         """Give every layer its plain class back."""
         for module in self.layers.values():
-            ops.remove_tap(module)
+            remove_tap(module)
         self.layers = {}
 
 
@@ -98,5 +99,5 @@ def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence
 
 def is_run_by_its_module(model: nn.Module, weight: str, calls: Sequence[LayerCall]) -> bool:
     """Tell whether only the conv or linear module that owns a weight uses it, so that its input is what is read."""
-    return ops.is_tappable(model.get_submodule(weight.rpartition('.')[0])) and all(
+    return is_tappable(model.get_submodule(weight.rpartition('.')[0])) and all(
         call.by_module for call in calls if call.weight == weight)

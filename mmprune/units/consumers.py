@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import layer as ops
+from .layer import is_tappable
 from .mutator import ChannelMutator
 from .unit import ChannelUnit
 
@@ -35,7 +35,7 @@ class Consumers:
     @property
     def tappable(self) -> Dict[str, nn.Module]:
         """The layers whose input is the module's input: conv and linear modules."""
-        return {name: module for name, module in self.layers.items() if ops.is_tappable(module)}
+        return {name: module for name, module in self.layers.items() if is_tappable(module)}
 
     def owners(self, layer: str) -> np.ndarray:
         """Return the number of the class that each input channel of a layer belongs to at present.

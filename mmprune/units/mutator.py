@@ -241,6 +241,9 @@ class ChannelMutator(nn.Module):
         before, self.surgery = self.surgery, Surgery(self.model, self.units)
         self.surgery.gone = before.gone | set(gone)
 
+    def release(self) -> None:
+        """Let go of what the mutator has put into the model, which stays as it is."""
+
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
         return self.surgery.layout(tensor)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
-from . import layer as ops
+from .layer import refresh_attributes, resize_tensor
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
 
@@ -82,7 +82,7 @@ class Surgery:
             tensor, modules = owners[name]
             axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
             axes = [(dim, source) for dim, source in axes if source is not None]
-            ops.resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+            resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
         depthwise = {id(module) for name in tensors for module in owners[name][1]
                      if any(member.axis.role == 'depthwise' for _, member in self.members[name])}
         widths = self.widths
@@ -90,7 +90,7 @@ class Surgery:
             layer, _, attribute = name.rpartition('.')
             setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
-            ops.refresh_attributes(module, id(module) in depthwise)
+            refresh_attributes(module, id(module) in depthwise)
         torch.clear_autocast_cache()  # it holds casts of what was there
 
     def check_sizes(self) -> None:

@@ -2,14 +2,9 @@
 from typing import Dict, Optional, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
-from .complexity import Complexity, Widths
-from .structure import nearest
-
-NORMALIZATION_TYPES = ('act', 'flops', 'none')
 
 
 @MODELS.register_module()
@@ -93,56 +88,6 @@ class ChannelUnit:
             if kinds[member.axis.layer] == 'linear':
                 return f'linear layer {member.axis.layer!r} is coupled to it (mutate_linear=True prunes it)'
         return None
-
-
-@MODELS.register_module()
-class GroupFisherChannelUnit(ChannelUnit):
-    """A channel unit scored by Fisher information.
-
-    Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021.
-
-    A sample is a row of the batch that a layer reads. That of the second stage of a detector is a region, one term of
-    the mean that its loss is, as an image is one of the first stage's; what a layer reads does not say which image a
-    region lies in. Layers that read the same batch are added before they are squared, those of different batches are
-    squared apart. A linear layer that reads pooled maps has a column for each position of a channel; their sum counts.
-
-    Args:
-        channels (CoupledChannels): The channels, over all tensors of the model.
-        normalization_type (str): What a score is divided by: ``act`` (activations of one channel, in millions),
-            ``flops`` (multiply-adds of one channel, in 1e9) or ``none``.
-        mutate_linear (bool): Prune channels that a linear layer reads or produces.
-
-    Attributes:
-        fisher (Tensor[classes]): ``sum over iterations, batches, samples of (sum over layers, calls, positions of
-            activation * gradient)^2``; a view of the mutator's one accumulator.
-    """
-
-    fisher: Tensor
-
-    def __init__(self, channels: CoupledChannels, normalization_type: str = 'act', mutate_linear: bool = False) -> None:
-        super().__init__(channels, mutate_linear)
-        if normalization_type not in NORMALIZATION_TYPES:
-            raise ValueError(f'normalization_type is {normalization_type!r}'
-                             f'{nearest(normalization_type, NORMALIZATION_TYPES)}; it must be one of '
-                             f'{", ".join(map(repr, NORMALIZATION_TYPES))}')
-        self.normalization_type = normalization_type
-
-    def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
-        """Return what one class costs at present, in the unit of the normalization type."""
-        return channel_cost(self.channels, self.normalization_type, complexity, widths)
-
-    def score(self, complexity: Complexity, widths: Widths) -> Tensor:
-        """Return the importance ``Tensor[classes]``: Fisher information by the cost of one class."""
-        return self.fisher / self.channel_cost(complexity, widths)
-
-
-def channel_cost(channels: CoupledChannels, normalization_type: str, complexity: Complexity, widths: Widths) -> float:
-    """Return what one class costs at present, in the unit of the normalization type."""
-    if normalization_type == 'act':
-        return complexity.channel_acts(channels) / 1e6
-    if normalization_type == 'flops':
-        return complexity.channel_macs(channels, widths) / 1e9
-    return 1.0
 
 
 def by_name(units: Sequence[ChannelUnit]) -> Dict[str, ChannelUnit]:
