@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmprune.command_line import run
-from mmprune.from_config import dense_config, read_config
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
+from mmprune.models.from_config import dense_config, read_config
 from mmprune.pruner import Pruner
 from mmprune.registry import MODELS
 from mmprune.units.complexity import Complexity

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
 from mmprune.distributed import GroupFisherDDP
-from mmprune.from_config import read_config
+from mmprune.models.from_config import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = ROOT / 'configs/mmcls/group_fisher/resnet50/group_fisher_act_prune_resnet50_8xb32_in1k.py'

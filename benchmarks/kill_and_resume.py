@@ -20,8 +20,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmprune.checkpoint import latest_checkpoint
 from mmprune.command_line import run
+from mmprune.models.checkpoint import latest_checkpoint
 from mmprune.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]

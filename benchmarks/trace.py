@@ -33,9 +33,9 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmprune.command_line import emit_json, run
-from mmprune.from_config import INPUT_SHAPE, dense_config, read_config
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
+from mmprune.models.from_config import INPUT_SHAPE, dense_config, read_config
 from mmprune.registry import MODELS
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.trial import breaking_units

@@ -8,10 +8,10 @@ from typing import Any, Callable, Dict
 import torch
 from mmengine.config import Config, DictAction
 
-from .checkpoint import CheckpointError
 from .criteria.criterion import CriterionError
 from .figure import PictureError
-from .from_config import read_config
+from .models.checkpoint import CheckpointError
+from .models.from_config import read_config
 from .pruning_target import TargetError
 from .slimming_schema import SchemaError
 from .units.choice import PatternError

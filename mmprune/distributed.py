@@ -40,7 +40,7 @@ class PortableDDP(MMDistributedDataParallel):
 
 @MODEL_WRAPPERS.register_module()
 class ShrinkingDDP(PortableDDP):
-    """DDP around a :class:`~mmprune.pruning_algorithm.PruningAlgorithm`: its shapes may shrink between two steps.
+    """DDP around a :class:`~mmprune.models.pruning_algorithm.PruningAlgorithm`: shapes may shrink between two steps.
 
     The reducer keeps gradient accumulators of the shapes it was built for. It is dropped before a cut and built anew
     after it; and before the first step if a checkpoint was loaded since, which cuts too.

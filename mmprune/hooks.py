@@ -13,9 +13,9 @@ from torch import nn
 
 from .distributed import GroupFisherDDP
 from .group_fisher.algorithm import GroupFisherAlgorithm
-from .pruning_algorithm import PruningAlgorithm
+from .models.prune_deploy_sub_model import structure_of
+from .models.pruning_algorithm import PruningAlgorithm
 from .registry import HOOKS
-from .sub_model import structure_of
 from .units.structure import format_structure, nearest, write_structure
 
 FIX_SUBNET_JSON = 'fix_subnet.json'

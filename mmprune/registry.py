@@ -19,8 +19,9 @@ SCOPE = 'mmprune'
 #: Algorithms, mutators, units, sub-models, distillation losses, and a backbone for CIFAR.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
     'mmprune.units.unit', 'mmprune.units.mutator', 'mmprune.group_fisher.unit', 'mmprune.group_fisher.mutator',
-    'mmprune.group_fisher.algorithm', 'mmprune.pruning_algorithm', 'mmprune.sub_model', 'mmprune.transfer',
-    'mmprune.distill', 'mmprune.cifar_resnet'])
+    'mmprune.group_fisher.algorithm', 'mmprune.models.pruning_algorithm',
+    'mmprune.models.prune_deploy_sub_model', 'mmprune.models.transfer', 'mmprune.models.distill',
+    'mmprune.models.cifar_resnet'])
 #: Wrappers for distributed training.
 MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
                           locations=['mmprune.distributed'])

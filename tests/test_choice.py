@@ -7,8 +7,8 @@ from torch import nn
 
 from mmprune.config import deploy_model, prune_settings
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import MODELS
-from mmprune.sub_model import GroupFisherDeploySubModel
 from mmprune.units.choice import Choice, PatternError, matches
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 

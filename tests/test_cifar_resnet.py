@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmprune.cifar_resnet import CifarResNet
+from mmprune.models.cifar_resnet import CifarResNet
 from mmprune.registry import MODELS
 from mmprune.units.mutator import ChannelMutator
 

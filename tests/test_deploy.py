@@ -17,14 +17,14 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
-from mmprune.checkpoint import CheckpointError
 from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
-from mmprune.from_config import read_config
 from mmprune.graph.nested import output_tensors
-from mmprune.sub_model import GroupFisherDeploySubModel, pad
+from mmprune.models.checkpoint import CheckpointError
+from mmprune.models.from_config import read_config
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel, pad
 from mmprune.units.equivalence import random_masks, randomise, relative_difference
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.structure import StructureError
@@ -460,7 +460,8 @@ def test_deploy_tool_without_mmdeploy():
 
 
 def test_core_does_not_import_mmdeploy():
-    code = ('import sys; from mmprune.from_config import read_config; from mmprune.deploy.load import load_model; '
+    code = ('import sys; from mmprune.models.from_config import read_config; '
+            'from mmprune.deploy.load import load_model; '
             f"load_model(read_config({MOBILENET!r}), 'none'); print('mmdeploy' in sys.modules)")
     done = tool('-c', code)
     assert done.stdout.split()[-1] == 'False', done.stderr

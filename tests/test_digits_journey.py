@@ -9,8 +9,8 @@ import torch
 from digits_runs import DEPLOY, FINETUNE, INPUT_SHAPE, INTERVAL, TARGET, make_runner, train, write_prune_config
 from mmengine.config import Config
 
-from mmprune.checkpoint import load_weights
 from mmprune.deploy.load import load_model
+from mmprune.models.checkpoint import load_weights
 from mmprune.registry import MODELS
 
 MAX_ITERATIONS = 50  # of one epoch: 400 images in batches of 8

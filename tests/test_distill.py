@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
-from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
-from mmprune.distill import ChannelWiseDivergence, DISTLoss
+from mmprune.models.checkpoint import CheckpointError
+from mmprune.models.distill import ChannelWiseDivergence, DISTLoss
 from mmprune.registry import MODELS
 from mmprune.units.equivalence import randomise
 

@@ -10,7 +10,7 @@ import torch
 
 from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
-from mmprune.from_config import read_config
+from mmprune.models.from_config import read_config
 from mmprune.units.equivalence import relative_difference
 
 pytest.importorskip('mmdeploy')
@@ -111,7 +111,7 @@ def test_tool_refuses_a_foreign_checkpoint(tmp_path):
 
 
 def test_plugin_is_loaded_only_beside_mmdeploy():
-    code = ('import sys; import {}mmprune.from_config as f; f.read_config({!r}); '
+    code = ('import sys; import {}mmprune.models.from_config as f; f.read_config({!r}); '
             "print('mmprune.deploy.mmdeploy_rewriters' in sys.modules, 'mmdeploy' in sys.modules)")
     for imported, expected in (('mmdeploy.apis, ', ['True', 'True']), ('', ['False', 'False'])):
         done = python('-c', code.format(imported, str(MOBILENET)))

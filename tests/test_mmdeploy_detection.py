@@ -12,7 +12,7 @@ import torch
 from mmprune.deploy import prediction
 from mmprune.deploy.load import image_input, load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel
-from mmprune.from_config import read_config
+from mmprune.models.from_config import read_config
 
 for package in ('mmdeploy', 'mmdet', 'mmpose'):
     pytest.importorskip(package)

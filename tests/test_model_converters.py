@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmprune.check import largest_difference
-from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
+from mmprune.models.checkpoint import CheckpointError
 from mmprune.registry import MODELS
 from mmprune.units.equivalence import random_masks, randomise
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmprune import check
-from mmprune.sub_model import GroupFisherDeploySubModel
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.units.equivalence import cut_copy, double_copy, outputs
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 

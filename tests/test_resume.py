@@ -16,8 +16,8 @@ from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset
 
-from mmprune.checkpoint import latest_checkpoint
 from mmprune.checkpoint_hook import WholeCheckpointHook, WholeFileBackend
+from mmprune.models.checkpoint import latest_checkpoint
 from mmprune.random_state import random_state, seeded, set_random_state
 from mmprune.seeded_data import seed_loader
 

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from mmprune import check
-from mmprune.checkpoint import CheckpointError
 from mmprune.config import plain
 from mmprune.graph.grouping import build_graph
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.group_fisher.ops import GroupFisherConv2d
+from mmprune.models.checkpoint import CheckpointError
 from mmprune.registry import MODELS
 from mmprune.units import equivalence
 from mmprune.units.mutator import ChannelMutator

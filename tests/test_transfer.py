@@ -8,12 +8,12 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.checkpoint import CheckpointError
 from mmprune.config import group_fisher_model, transferred_model
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
+from mmprune.models.checkpoint import CheckpointError
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
+from mmprune.models.transfer import TransferredSubModel
 from mmprune.registry import MODELS
-from mmprune.sub_model import GroupFisherDeploySubModel
-from mmprune.transfer import TransferredSubModel
 from mmprune.units.equivalence import randomise
 from mmprune.units.structure import StructureError, relocation
 

@@ -21,7 +21,7 @@ from mmprune.deploy import prediction
 from mmprune.deploy.load import image_input, load_model
 from mmprune.deploy.onnx_export import DeployOutput
 from mmprune.deploy.onnx_runtime import compare, format_comparison
-from mmprune.from_config import read_config
+from mmprune.models.from_config import read_config
 from mmprune.registry import load_plugins
 
 try:

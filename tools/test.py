@@ -7,11 +7,11 @@ import argparse
 
 from mmengine.runner import Runner
 
-from mmprune.checkpoint import load_weights
 from mmprune.command_line import add_runner_options, emit_json, run, runner_config
 from mmprune.distributed import start_without_cuda
 from mmprune.hooks import unwrapped
-from mmprune.pruning_algorithm import PruningAlgorithm
+from mmprune.models.checkpoint import load_weights
+from mmprune.models.pruning_algorithm import PruningAlgorithm
 
 
 def main() -> None:

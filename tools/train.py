@@ -8,9 +8,9 @@ import argparse
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmprune.checkpoint import latest_checkpoint
 from mmprune.command_line import add_runner_options, run, runner_config
 from mmprune.distributed import start_without_cuda
+from mmprune.models.checkpoint import latest_checkpoint
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..checkpoint import load_weights
 from ..config import plain
 from ..graph.demo_input import DemoInput
+from ..models.checkpoint import load_weights
 from ..registry import MODELS
 from ..units.equivalence import randomise
 from ..units.structure import StructureError

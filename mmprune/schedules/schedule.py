@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from ..criteria.criterion import Calibration, Criterion
 from ..distributed import ShrinkingDDP
 from ..hooks import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
+from ..models.pruning_algorithm import PruningAlgorithm
 from ..plan import Plan, make_plan
 from ..pruner import build_criterion
-from ..pruning_algorithm import PruningAlgorithm
 from ..pruning_target import PruningTarget
 from ..random_state import seeded
 from ..units.structure import format_structure, write_structure
@@ -27,7 +27,7 @@ KEY = 'mmprune_schedule'
 
 
 class PruningSchedule(Hook):
-    """A hook that prunes the run's :class:`~mmprune.pruning_algorithm.PruningAlgorithm` by a criterion.
+    """A hook that prunes the run's :class:`~mmprune.models.pruning_algorithm.PruningAlgorithm` by a criterion.
 
     When the last channel is cut, ``pruned.pth`` (for a finetune config), ``fix_subnet.json`` (for a deploy config) and
     ``kept_channels.json`` (which channels, apart from the weights) are written to the work dir.

@@ -6,8 +6,8 @@ from mmengine.runner import Runner
 
 from ..graph.channels import Member
 from ..hooks import check_whole
+from ..models.pruning_algorithm import PruningAlgorithm
 from ..plan import Plan
-from ..pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
 from ..units.choice import PatternError, Patterns, check_patterns, layers_of, matches
 from .schedule import PruningSchedule

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..hooks import unwrapped
-from ..pruning_algorithm import PruningAlgorithm
+from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
 from ..sparsity import bn_sparsity_, norm_scales
 from .schedule import optimizers_of
@@ -22,7 +22,7 @@ class SparsityTrainingHook(Hook):
     Args:
         s (float): Strength; the paper takes 1e-4 or 1e-5.
         all_norms (bool): All norms of the model, as in the paper; else, of a
-            :class:`~mmprune.pruning_algorithm.PruningAlgorithm`, only those whose channels may be pruned.
+            :class:`~mmprune.models.pruning_algorithm.PruningAlgorithm`, only those whose channels may be pruned.
     """
 
     def __init__(self, s: float = 1e-4, all_norms: bool = True) -> None:

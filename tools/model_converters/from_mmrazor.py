@@ -14,11 +14,11 @@ import numpy as np
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmprune.checkpoint import ARCHITECTURE, CheckpointError, load_state, read_state_dict, save_whole
 from mmprune.command_line import run
 from mmprune.config import plain
-from mmprune.from_config import read_config
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
+from mmprune.models.checkpoint import ARCHITECTURE, CheckpointError, load_state, read_state_dict, save_whole
+from mmprune.models.from_config import read_config
 from mmprune.registry import MODELS
 from mmprune.units.mutator import ChannelMutator
 

@@ -7,8 +7,8 @@ from typing import Dict
 
 from torch import Tensor
 
-from mmprune.checkpoint import CheckpointError, read_state_dict, save_whole
 from mmprune.command_line import run
+from mmprune.models.checkpoint import CheckpointError, read_state_dict, save_whole
 
 #: Inverted residuals in each of the seven stages; torchvision numbers them in one sequence, mmcls by stage.
 STAGES = (1, 2, 3, 4, 3, 3, 1)

@@ -9,7 +9,7 @@ config's input shape; parameters count once; activations are output elements of 
 import argparse
 
 from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.from_config import mutator_from_config
+from mmprune.models.from_config import mutator_from_config
 from mmprune.units.structure import read_structure
 
 

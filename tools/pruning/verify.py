@@ -11,7 +11,7 @@ from typing import Any, Dict
 
 from mmprune.check import Proof, prove
 from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.from_config import mutator_from_config
+from mmprune.models.from_config import mutator_from_config
 
 LIMIT = 1e-10
 

@@ -8,7 +8,7 @@ Use it by criterion=dict(type='BNScale', schema='schema.json').
 import argparse
 
 from mmprune.command_line import add_config_options, run
-from mmprune.from_config import mutator_from_config
+from mmprune.models.from_config import mutator_from_config
 from mmprune.slimming_schema import make_schema, write_schema
 
 

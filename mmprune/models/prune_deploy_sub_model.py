@@ -7,15 +7,15 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..registry import MODELS, build, load_plugins
+from ..units.choice import Patterns
+from ..units.mutator import ChannelMutator
+from ..units.structure import Structure, read_structure
+from ..units.surgery import padding_blocks
+from ..units.unit import ChannelUnit
 from .architecture import build_architecture
 from .checkpoint import check_fit
 from .pruning_algorithm import PruningAlgorithm
-from .registry import MODELS, build, load_plugins
-from .units.choice import Patterns
-from .units.mutator import ChannelMutator
-from .units.structure import Structure, read_structure
-from .units.surgery import padding_blocks
-from .units.unit import ChannelUnit
 
 FIX_SUBNET = 'fix_subnet'
 

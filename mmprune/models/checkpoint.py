@@ -9,8 +9,8 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from .files import whole_file
-from .units.structure import nearest
+from ..files import whole_file
+from ..units.structure import nearest
 
 #: What the checkpoint of a prune run holds: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'

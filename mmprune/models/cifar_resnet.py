@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .registry import MODELS
+from ..registry import MODELS
 
 #: Channels of the three stages.
 WIDTHS = (16, 32, 64)

@@ -5,11 +5,11 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
+from ..config import architecture_of, demo_input_of, plain
+from ..registry import MODELS, build
+from ..units.mutator import ChannelMutator
+from ..units.structure import read_structure
 from .architecture import build_architecture
-from .config import architecture_of, demo_input_of, plain
-from .registry import MODELS, build
-from .units.mutator import ChannelMutator
-from .units.structure import read_structure
 
 INPUT_SHAPE = (1, 3, 224, 224)
 

@@ -6,10 +6,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from ..registry import MODELS, build
+from ..units.mutator import ChannelMutator
 from .architecture import build_architecture, pretrained_path
 from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
-from .registry import MODELS, build
-from .units.mutator import ChannelMutator
 
 
 class Follower(Protocol):

@@ -3,12 +3,12 @@ from typing import Any, Dict, Mapping, Optional, Union
 
 from torch import nn
 
+from ..registry import MODELS, load_plugins
+from ..units.mutator import ChannelMutator
+from ..units.structure import read_structure, relocation
 from .architecture import build_architecture
 from .checkpoint import check_fit, read_weights
-from .registry import MODELS, load_plugins
-from .sub_model import make_static
-from .units.mutator import ChannelMutator
-from .units.structure import read_structure, relocation
+from .prune_deploy_sub_model import make_static
 
 
 @MODELS.register_module()

@@ -4,7 +4,7 @@ from typing import Any, Optional, Tuple, Union
 from mmengine.config import ConfigDict
 from torch import nn
 
-from .registry import MODELS
+from ..registry import MODELS
 
 
 def build_architecture(architecture: Union[dict, nn.Module],
