@@ -27,7 +27,7 @@ from mmprune.command_line import emit_json, run
 from mmprune.config import plain
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.from_config import read_config
-from mmprune.models.prune_deploy_sub_model import GroupFisherSubModel
+from mmprune.models.prune_sub_model import GroupFisherSubModel
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = ROOT / 'configs/mmcls/cifar10/group_fisher_act_prune_resnet18-narrow_cifar10.py'

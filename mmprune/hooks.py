@@ -13,7 +13,7 @@ from torch import nn
 
 from .distributed import GroupFisherDDP
 from .group_fisher.algorithm import GroupFisherAlgorithm
-from .models.prune_deploy_sub_model import structure_of
+from .models.prune_sub_model import structure_of
 from .models.pruning_algorithm import PruningAlgorithm
 from .registry import HOOKS
 from .units.structure import format_structure, nearest, write_structure

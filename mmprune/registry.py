@@ -19,7 +19,7 @@ SCOPE = 'mmprune'
 #: Algorithms, mutators, units, sub-models, distillation losses, and a backbone for CIFAR.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
     'mmprune.units.unit', 'mmprune.units.mutator', 'mmprune.group_fisher.unit', 'mmprune.group_fisher.mutator',
-    'mmprune.group_fisher.algorithm', 'mmprune.models.pruning_algorithm',
+    'mmprune.group_fisher.algorithm', 'mmprune.models.pruning_algorithm', 'mmprune.models.prune_sub_model',
     'mmprune.models.prune_deploy_sub_model', 'mmprune.models.transfer', 'mmprune.models.distill',
     'mmprune.models.cifar_resnet'])
 #: Wrappers for distributed training.

@@ -15,7 +15,8 @@ from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.hooks import PruningStructureHook, ResourceInfoHook
 from mmprune.models.checkpoint import CheckpointError
-from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel, GroupFisherSubModel
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
+from mmprune.models.prune_sub_model import GroupFisherSubModel
 from mmprune.registry import MODELS, build
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.units.structure import StructureError, read_structure, write_structure

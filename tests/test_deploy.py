@@ -23,8 +23,9 @@ from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
 from mmprune.graph.nested import output_tensors
 from mmprune.models.checkpoint import CheckpointError
+from mmprune.models.divisor import pad
 from mmprune.models.from_config import read_config
-from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel, pad
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.units.equivalence import random_masks, randomise, relative_difference
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.structure import StructureError

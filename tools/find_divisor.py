@@ -14,8 +14,8 @@ import torch
 
 from mmprune.command_line import add_config_options, emit_json, run
 from mmprune.deploy.divisor import DIVISORS, as_json, format_results, search
+from mmprune.models.divisor import check_divisor
 from mmprune.models.from_config import read_config
-from mmprune.models.prune_deploy_sub_model import check_divisor
 
 
 def divisor(text: str) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..graph.demo_input import DemoInput
 from ..graph.grouping import build_graph
-from ..models.prune_deploy_sub_model import check_divisor
+from ..models.divisor import check_divisor
 from ..units.complexity import Complexity
 from .load import RANDOM, input_shape, load_model, with_divisor
 from .onnx_export import export_onnx

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..registry import MODELS, build
 from ..units.structure import nearest
 from .checkpoint import load_weights
-from .prune_deploy_sub_model import kept_outputs
+from .prune_sub_model import kept_outputs
 
 
 def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
     Where a compared layer has been pruned, the student's channels are compared with the same channels of the teacher.
 
     Args:
-        student (dict): A :func:`~mmprune.models.prune_deploy_sub_model.GroupFisherSubModel`.
+        student (dict): A :func:`~mmprune.models.prune_sub_model.GroupFisherSubModel`.
         teacher (dict): The dense model, its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` required.
         distill_loss (dict): Defaults to ``dict(type='DISTLoss')``; summed over all outputs.
         outputs (str or list[str]): Modules whose outputs are compared, in both models: a classifier's last layer, or

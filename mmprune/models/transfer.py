@@ -8,7 +8,7 @@ from ..units.mutator import ChannelMutator
 from ..units.structure import read_structure, relocation
 from .architecture import build_architecture
 from .checkpoint import check_fit, read_weights
-from .prune_deploy_sub_model import make_static
+from .prune_sub_model import make_static
 
 
 @MODELS.register_module()
