@@ -8,7 +8,7 @@ check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
 _PUBLIC = {'Pruner': 'pruner', 'save_structure': 'pruner', 'apply_structure': 'pruner',
-           'bn_sparsity_': 'sparsity', 'Criterion': 'criteria.criterion',
+           'bn_sparsity_': 'criteria.bn_sparsity', 'Criterion': 'criteria.criterion',
            'GroupFisherAlgorithm': 'group_fisher.algorithm', 'GroupFisherChannelUnit': 'group_fisher.unit',
            'register_op': 'graph.rules.table', 'register_layer': 'graph.rules.table',
            'register_module': 'graph.rules.table', 'register_counter': 'units.complexity',

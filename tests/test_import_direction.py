@@ -8,10 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'files', 'lane', 'random_state', 'sparsity'),
+    ('version', 'registry', 'files', 'lane', 'random_state'),
     ('figure', 'graph'),
     ('datasets', 'seeded_data', 'units'),
-    ('slimming_schema', 'check', 'config'),
+    ('check', 'config'),
     ('models',),
     ('group_fisher',),
     ('criteria', 'pruning_target', 'distributed'),

@@ -15,10 +15,10 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
 import mmprune
+from mmprune.criteria.bn_sparsity import bn_sparsity_
 from mmprune.criteria.criterion import CriterionError
 from mmprune.pruner import Pruner, apply_structure, build_criterion, save_structure
 from mmprune.pruning_target import PruningTarget, TargetError
-from mmprune.sparsity import bn_sparsity_
 from mmprune.units.choice import PatternError
 from mmprune.units.mutator import NoPrunableUnitError
 from mmprune.units.structure import StructureError

@@ -20,9 +20,9 @@ from toy_nets import Everything, Residual, randomise
 import mmprune
 from mmprune.criteria.bn_scale import BNScale
 from mmprune.criteria.criterion import UnscorableError
+from mmprune.criteria.slimming_schema import SchemaError, make_schema, read_schema, say_of, write_schema
 from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
-from mmprune.slimming_schema import SchemaError, make_schema, read_schema, say_of, write_schema
 from mmprune.units.mutator import ChannelMutator
 
 ROOT = Path(__file__).parent.parent

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..graph.channels import Member
 from ..registry import CRITERIA
-from ..slimming_schema import Say, norms_of, read_schema, say_of
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 from .criterion import ALIASES, COMBINATIONS, Criterion, UnscorableError
+from .slimming_schema import Say, norms_of, read_schema, say_of
 
 
 @CRITERIA.register_module()
@@ -22,7 +22,7 @@ class BNScale(Criterion):
             does, ``and`` (``min``) only if all do.
         normalize (str): See :class:`Criterion`; the paper has one threshold for all layers and no normalization.
         schema (dict or str, optional): Schema, or its json file, that says which norms decide about which layers; see
-            :mod:`mmprune.slimming_schema`. ``combine`` is not used then.
+            :mod:`mmprune.criteria.slimming_schema`. ``combine`` is not used then.
     """
 
     scope = 'global'

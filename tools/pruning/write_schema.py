@@ -8,8 +8,8 @@ Use it by criterion=dict(type='BNScale', schema='schema.json').
 import argparse
 
 from mmprune.command_line import add_config_options, run
+from mmprune.criteria.slimming_schema import make_schema, write_schema
 from mmprune.models.from_config import mutator_from_config
-from mmprune.slimming_schema import make_schema, write_schema
 
 
 def main() -> None:

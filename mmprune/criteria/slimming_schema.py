@@ -11,11 +11,11 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 from torch import nn
 
-from .graph.channels import CoupledChannels
-from .graph.trace import Axis
-from .sparsity import NORMS
-from .units.mutator import ChannelMutator
-from .units.structure import nearest, write_text
+from ..graph.channels import CoupledChannels
+from ..graph.trace import Axis
+from ..units.mutator import ChannelMutator
+from ..units.structure import nearest, write_text
+from .bn_sparsity import NORMS
 
 Schema = Dict[str, Any]
 METHODS = ('or', 'and')
