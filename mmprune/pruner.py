@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .criteria.criterion import Calibration, Criterion, CriterionError, calibrating
+from .criteria.calibration import Calibration, calibrating
+from .criteria.criterion import Criterion, CriterionError
 from .graph.demo_input import mapped
 from .plan import Plan, make_plan, rescored
 from .pruning_target import PruningTarget, TargetError

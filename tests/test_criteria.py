@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
-from mmprune.criteria.criterion import Calibration, Criterion, CriterionError, UnscorableError
+from mmprune.criteria.calibration import Calibration
+from mmprune.criteria.criterion import Criterion, CriterionError, UnscorableError
 from mmprune.pruner import Pruner, build_criterion
 from mmprune.pruning_target import PruningTarget
 from mmprune.registry import MODELS, build

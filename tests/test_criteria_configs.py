@@ -14,7 +14,7 @@ from mmengine.hub import get_config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from mmprune.config import plain, schedule_settings
-from mmprune.criteria.criterion import Calibration
+from mmprune.criteria.calibration import Calibration
 from mmprune.forecast import forecast, schedule_of
 from mmprune.plan import make_plan
 from mmprune.pruner import build_criterion

@@ -5,7 +5,8 @@ import toy_nets
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
+from mmprune.criteria.calibration import Calibration
+from mmprune.criteria.criterion import CriterionError, UnscorableError
 from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, class_numbers, select
 from mmprune.registry import CRITERIA
 from mmprune.units.equivalence import random_masks

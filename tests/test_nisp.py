@@ -8,7 +8,8 @@ import toy_nets
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
+from mmprune.criteria.calibration import Calibration
+from mmprune.criteria.criterion import CriterionError, UnscorableError
 from mmprune.criteria.nisp import NISP, inf_fs
 from mmprune.registry import CRITERIA
 from mmprune.units.equivalence import random_masks

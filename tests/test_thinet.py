@@ -8,8 +8,9 @@ import toy_nets
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmprune.criteria.calibration import Calibration
 from mmprune.criteria.contributions import Samples, running_class
-from mmprune.criteria.criterion import Calibration, CriterionError, UnscorableError
+from mmprune.criteria.criterion import CriterionError, UnscorableError
 from mmprune.criteria.thinet import ThiNet, reading, removal_order, rescaling
 from mmprune.units.equivalence import random_masks
 from mmprune.units.mutator import ChannelMutator

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..group_fisher.ops import GroupFisherMixin
-from .criterion import channels_first
+from .inputs import channels_first
 
 #: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among
 #: them, by the gradient of the sampled outputs.

@@ -1,17 +1,16 @@
 """What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..graph.channels import Member
 from ..group_fisher.taps import untapped_weight
-from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure, nearest
 from ..units.unit import ChannelUnit
+from .calibration import Calibration, calibrating
 
 #: How the scores of a unit's layers become one; Network Slimming's ``or`` keeps what one layer wants to keep, ``and``
 #: only what all of them want to.
@@ -36,20 +35,6 @@ class CriterionError(ValueError):
 
 class UnscorableError(CriterionError):
     """A criterion has nothing to look at in one unit."""
-
-
-class Calibration(NamedTuple):
-    """Data that a criterion looks at.
-
-    Attributes:
-        batches (sequence): Batches; they may be gone through more than once.
-        loss (Callable): ``loss(batch) -> Tensor[]``: runs the model on a batch and returns its loss.
-        labels (Callable, optional): ``labels(batch) -> LongTensor[N]``: the classes of a batch's images.
-    """
-
-    batches: Sequence[Any]
-    loss: Callable[[Any], Tensor]
-    labels: Optional[Callable[[Any], Tensor]] = None
 
 
 class Criterion:
@@ -168,133 +153,6 @@ class Criterion:
         index = self.mutator.positions(unit, member).to(tensor.device)
         rows = tensor.movedim(member.axis.dim, 0).index_select(0, index.reshape(-1))
         return rows.reshape(len(index), -1)
-
-
-class InputStatistic(Criterion):
-    """A criterion that is a mean over what the layers that read a unit get as their inputs.
-
-    The inputs of the reading layers are the channels as the network uses them: behind their norms, activations and
-    poolings.
-    """
-
-    needs_data = True
-
-    def statistic(self, x: Tensor) -> Tensor:
-        """Return ``Tensor[C]``, a mean over samples and positions, of the inputs ``Tensor[N, C, *]`` of a layer."""
-        raise NotImplementedError
-
-    def observe(self, calibration: Calibration) -> None:
-        """Take the means over all batches, each sample alike."""
-        self.consumers = Consumers(self.mutator)
-        sums: Dict[str, Tensor] = {}
-        counts: Dict[str, int] = {}
-
-        def see(layer: str, x: Tensor) -> None:
-            total = self.statistic(x).double() * len(x)  # half precision ends at 65504
-            sums[layer] = sums[layer] + total if layer in sums else total
-            counts[layer] = counts.get(layer, 0) + len(x)
-
-        with inputs_seen(self.consumers.tappable, see):
-            for batch in calibration.batches:
-                calibration.loss(batch)
-        self.means = {layer: sums[layer] / counts[layer] for layer in sums}
-
-    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return the means of each layer that reads the unit."""
-        if self.unseen(unit):
-            return []
-        layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
-        return [self.consumers.mean_by_class(layer, self.means[layer], unit) for layer in layers if layer in self.means]
-
-    def missing(self, unit: ChannelUnit) -> str:
-        """Say that no layer that reads the unit ran, or can be seen."""
-        return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {LEAVE_OUT}'
-
-
-def channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last.
-
-    An input without an axis of samples is that of one.
-    """
-    weight: Any = module.weight
-    if x.dim() < weight.dim():
-        x = x[None]
-    return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
-
-
-@contextmanager
-def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(layer, Tensor[N, C, *])`` with the input of every call of the layers."""
-
-    def hook_of(name: str) -> Callable[..., None]:
-        return lambda module, args, kwargs: see(
-            name, channels_first(module, (args or tuple(kwargs.values()))[0].detach()))
-
-    handles = [module.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, module in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def calibrating(model: nn.Module) -> Iterator[None]:
-    """Run the block with the model in eval mode and without gradients; its modes and gradients come back after it."""
-    modes = {name: module.training for name, module in model.named_modules()}
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    for parameter in model.parameters():
-        parameter.grad = None  # what a backward pass adds, it would add to what was there
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for name, module in model.named_modules():
-            module.training = modes.get(name, module.training)
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients.get(name)
-
-
-@contextmanager
-def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Run the block with gradients switched on, those of parameters that do not train too."""
-    frozen = [parameter for parameter in parameters if parameter.is_floating_point() and not parameter.requires_grad]
-    try:
-        with torch.enable_grad():
-            for parameter in frozen:
-                parameter.requires_grad_()
-            yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
-def backward(loss: Tensor, model: nn.Module) -> None:
-    """Run the backward pass of a loss, if it has one. Parameters that the loss has of its own keep their gradients.
-
-    The whole pass, not that to some tensors only: what a checkpoint computes again has no graph before.
-
-    Args:
-        loss (Tensor[]): The loss.
-        model (nn.Module): What is scored.
-    """
-    if loss.grad_fn is None:
-        return
-    inside = {id(parameter) for parameter in model.parameters()}
-    seen, waiting, own = {loss.grad_fn}, [loss.grad_fn], []
-    while waiting:
-        node = waiting.pop()
-        leaf = getattr(node, 'variable', None)
-        if isinstance(leaf, nn.Parameter) and id(leaf) not in inside:
-            own.append((leaf, leaf.grad))
-            leaf.grad = None
-        following = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= following
-        waiting += following
-    loss.backward()
-    for leaf, gradient in own:
-        leaf.grad = gradient
 
 
 def known_option(option: str, value: str, table: Dict[str, Any]) -> str:

@@ -8,7 +8,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import Calibration, Criterion, CriterionError, channels_first, inputs_seen
+from .calibration import Calibration
+from .criterion import Criterion, CriterionError
+from .inputs import channels_first, inputs_seen
 
 #: Strength of the ridge on the auxiliary classifier, without which it has no minimum where classes are separable.
 RIDGE = 1e-3

@@ -2,7 +2,7 @@
 from torch import Tensor
 
 from ..registry import CRITERIA
-from .criterion import InputStatistic
+from .inputs import InputStatistic
 
 
 @CRITERIA.register_module()

@@ -8,7 +8,9 @@ from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
 from ..units.equivalence import Comparable, double_copy
 from ..units.unit import ChannelUnit
-from .criterion import Calibration, Criterion, CriterionError, inputs_seen, known_option
+from .calibration import Calibration
+from .criterion import Criterion, CriterionError, known_option
+from .inputs import inputs_seen
 from .score_flow import NoGraphError, Read, ScoreFlow
 
 

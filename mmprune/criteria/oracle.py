@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import Calibration, Criterion, known_option
+from .calibration import Calibration
+from .criterion import Criterion, known_option
 
 
 @CRITERIA.register_module()

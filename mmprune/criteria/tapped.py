@@ -8,7 +8,8 @@ from ..group_fisher.ops import GroupFisherMixin
 from ..group_fisher.taps import TapRecorder
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
-from .criterion import LEAVE_OUT, Calibration, Criterion, backward
+from .calibration import Calibration, backward
+from .criterion import LEAVE_OUT, Criterion
 
 
 class TappedCriterion(Criterion):

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import Calibration, backward, known_option, with_gradients
+from .calibration import Calibration, backward, with_gradients
+from .criterion import known_option
 from .tapped import TappedCriterion
 
 

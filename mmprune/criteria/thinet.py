@@ -11,8 +11,10 @@ from ..registry import CRITERIA
 from ..units.consumers import Consumers
 from ..units.layer import TAPPABLE
 from ..units.unit import ChannelUnit
+from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
-from .criterion import Calibration, Criterion, CriterionError, channels_first
+from .criterion import Criterion, CriterionError
+from .inputs import channels_first
 
 #: Directions in which kept channels vary less than this share of the most are left alone by the least squares.
 RANK_TOLERANCE = 1e-10

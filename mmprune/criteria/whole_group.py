@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import Calibration, Criterion, backward, known_option, with_gradients
+from .calibration import Calibration, backward, with_gradients
+from .criterion import Criterion, known_option
 from .fpgm import summed_distances
 
 #: Norms that are layers.

@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..criteria.criterion import Calibration, Criterion
+from ..criteria.calibration import Calibration
+from ..criteria.criterion import Criterion
 from ..distributed import ShrinkingDDP
 from ..hooks import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
 from ..models.pruning_algorithm import PruningAlgorithm

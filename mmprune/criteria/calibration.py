@@ -1,0 +1,79 @@
+"""The data that criteria look at, and running a model on it without a trace: modes and gradients come back."""
+from contextlib import contextmanager
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Calibration(NamedTuple):
+    """Data that a criterion looks at.
+
+    Attributes:
+        batches (sequence): Batches; they may be gone through more than once.
+        loss (Callable): ``loss(batch) -> Tensor[]``: runs the model on a batch and returns its loss.
+        labels (Callable, optional): ``labels(batch) -> LongTensor[N]``: the classes of a batch's images.
+    """
+
+    batches: Sequence[Any]
+    loss: Callable[[Any], Tensor]
+    labels: Optional[Callable[[Any], Tensor]] = None
+
+
+@contextmanager
+def calibrating(model: nn.Module) -> Iterator[None]:
+    """Run the block with the model in eval mode and without gradients; its modes and gradients come back after it."""
+    modes = {name: module.training for name, module in model.named_modules()}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = None  # what a backward pass adds, it would add to what was there
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for name, module in model.named_modules():
+            module.training = modes.get(name, module.training)
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients.get(name)
+
+
+@contextmanager
+def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Run the block with gradients switched on, those of parameters that do not train too."""
+    frozen = [parameter for parameter in parameters if parameter.is_floating_point() and not parameter.requires_grad]
+    try:
+        with torch.enable_grad():
+            for parameter in frozen:
+                parameter.requires_grad_()
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def backward(loss: Tensor, model: nn.Module) -> None:
+    """Run the backward pass of a loss, if it has one. Parameters that the loss has of its own keep their gradients.
+
+    The whole pass, not that to some tensors only: what a checkpoint computes again has no graph before.
+
+    Args:
+        loss (Tensor[]): The loss.
+        model (nn.Module): What is scored.
+    """
+    if loss.grad_fn is None:
+        return
+    inside = {id(parameter) for parameter in model.parameters()}
+    seen, waiting, own = {loss.grad_fn}, [loss.grad_fn], []
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, 'variable', None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in inside:
+            own.append((leaf, leaf.grad))
+            leaf.grad = None
+        following = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= following
+        waiting += following
+    loss.backward()
+    for leaf, gradient in own:
+        leaf.grad = gradient

@@ -1,0 +1,78 @@
+"""What layers get as their inputs, and criteria that are a mean over it."""
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List
+
+from torch import Tensor, nn
+
+from ..units.consumers import Consumers
+from ..units.unit import ChannelUnit
+from .calibration import Calibration
+from .criterion import LEAVE_OUT, Criterion
+
+
+class InputStatistic(Criterion):
+    """A criterion that is a mean over what the layers that read a unit get as their inputs.
+
+    The inputs of the reading layers are the channels as the network uses them: behind their norms, activations and
+    poolings.
+    """
+
+    needs_data = True
+
+    def statistic(self, x: Tensor) -> Tensor:
+        """Return ``Tensor[C]``, a mean over samples and positions, of the inputs ``Tensor[N, C, *]`` of a layer."""
+        raise NotImplementedError
+
+    def observe(self, calibration: Calibration) -> None:
+        """Take the means over all batches, each sample alike."""
+        self.consumers = Consumers(self.mutator)
+        sums: Dict[str, Tensor] = {}
+        counts: Dict[str, int] = {}
+
+        def see(layer: str, x: Tensor) -> None:
+            total = self.statistic(x).double() * len(x)  # half precision ends at 65504
+            sums[layer] = sums[layer] + total if layer in sums else total
+            counts[layer] = counts.get(layer, 0) + len(x)
+
+        with inputs_seen(self.consumers.tappable, see):
+            for batch in calibration.batches:
+                calibration.loss(batch)
+        self.means = {layer: sums[layer] / counts[layer] for layer in sums}
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return the means of each layer that reads the unit."""
+        if self.unseen(unit):
+            return []
+        layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
+        return [self.consumers.mean_by_class(layer, self.means[layer], unit) for layer in layers if layer in self.means]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Say that no layer that reads the unit ran, or can be seen."""
+        return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {LEAVE_OUT}'
+
+
+def channels_first(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last.
+
+    An input without an axis of samples is that of one.
+    """
+    weight: Any = module.weight
+    if x.dim() < weight.dim():
+        x = x[None]
+    return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
+
+
+@contextmanager
+def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``see(layer, Tensor[N, C, *])`` with the input of every call of the layers."""
+
+    def hook_of(name: str) -> Callable[..., None]:
+        return lambda module, args, kwargs: see(
+            name, channels_first(module, (args or tuple(kwargs.values()))[0].detach()))
+
+    handles = [module.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, module in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
