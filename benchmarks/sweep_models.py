@@ -26,9 +26,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
-from mmprune import check
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import MODELS
+from mmprune.report import proof as check
 from mmprune.units.equivalence import cut_copy, double_copy, outputs, relative_difference
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.units.structure import write_structure, write_text

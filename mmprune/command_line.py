@@ -10,10 +10,10 @@ from mmengine.config import Config, DictAction
 
 from .criteria.criterion import CriterionError
 from .criteria.slimming_schema import SchemaError
-from .figure import PictureError
 from .models.checkpoint import CheckpointError
 from .models.from_config import read_config
 from .pruning_target import TargetError
+from .report.figure import PictureError
 from .units.choice import PatternError
 from .units.layer import OptimizerError
 from .units.mutator import NoPrunableUnitError

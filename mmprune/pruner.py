@@ -15,7 +15,7 @@ from .graph.demo_input import mapped
 from .plan import Plan, make_plan, rescored
 from .pruning_target import PruningTarget, TargetError
 from .registry import CRITERIA, build
-from .report import StageResult, format_stages
+from .report.stages import StageResult, format_stages
 from .units.layer import OptimizerError
 from .units.mutator import ChannelMutator
 from .units.structure import Structure, StructureError, nearest, read_structure, write_structure

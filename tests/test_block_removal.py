@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import Residual, randomise
 
 import mmprune
-from mmprune.check import counted_macs
+from mmprune.report.proof import counted_macs
 from mmprune.units.block_removal import Shortcut
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.structure import StructureError

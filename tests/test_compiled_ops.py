@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune import check
+from mmprune.report import proof as check
 from mmprune.units.mutator import ChannelMutator
 
 full = pytest.mark.full

@@ -4,8 +4,8 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
-from mmprune import check
 from mmprune.registry import MODELS
+from mmprune.report import proof as check
 from mmprune.units.mutator import ChannelMutator
 
 pytestmark = pytest.mark.full

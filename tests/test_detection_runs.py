@@ -7,8 +7,8 @@ import torch
 from detection_runs import CHANNELS, CONFIGS, ITERATIONS_AN_EPOCH, pruned_channels, run_config
 from mmengine.hooks import EMAHook
 
-from mmprune import check
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
+from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, relative_difference
 
 pytestmark = [pytest.mark.full, pytest.mark.data]

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Grouped, Residual, SharedHead, algorithm_of
 
-from mmprune import diagram
-from mmprune.diagram import READS, WRITES, draw_units, layer_rows, unit_lines
-from mmprune.figure import PictureError
-from mmprune.lane import assign_colours, assign_lanes
+from mmprune.report import unit_picture as diagram
+from mmprune.report.figure import PictureError
+from mmprune.report.lanes import assign_colours, assign_lanes
+from mmprune.report.unit_picture import READS, WRITES, draw_units, layer_rows, unit_lines
 
 ROOT = Path(__file__).parent.parent
 #: First and last rows of the units of a bottleneck ResNet: its stem, then a stream and the insides of the blocks.

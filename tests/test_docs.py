@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune.check import verify
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
 from mmprune.registry import MODELS
+from mmprune.report.proof import verify
 from mmprune.units.complexity import COUNTERS
 from mmprune.units.mutator import ChannelMutator
 

@@ -10,10 +10,10 @@ import toy_nets
 from mmengine.config import Config
 from torch import nn
 
-from mmprune import check
 from mmprune.graph.grouping import build_graph
 from mmprune.graph.rules.table import OP_RULES, register_op
 from mmprune.registry import MODELS
+from mmprune.report import proof as check
 from mmprune.units import equivalence
 from mmprune.units.mutator import ChannelMutator
 

@@ -8,15 +8,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'files', 'lane', 'random_state'),
-    ('figure', 'graph'),
+    ('version', 'registry', 'files', 'random_state'),
+    ('graph',),
     ('datasets', 'seeded_data', 'units'),
-    ('check', 'config'),
+    ('config',),
     ('models',),
     ('group_fisher',),
+    ('report',),
     ('criteria', 'pruning_target', 'distributed'),
     ('plan', 'hooks'),
-    ('report', 'diagram', 'resume_hook', 'checkpoint_hook'),
+    ('resume_hook', 'checkpoint_hook'),
     ('pruner',),
     ('schedules',),
     ('command_line', 'deploy', 'forecast'),

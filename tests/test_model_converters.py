@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmprune.check import largest_difference
 from mmprune.config import plain
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.checkpoint import CheckpointError
 from mmprune.registry import MODELS
+from mmprune.report.proof import largest_difference
 from mmprune.units.equivalence import random_masks, randomise
 
 ROOT = Path(__file__).parent.parent

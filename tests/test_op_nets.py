@@ -3,8 +3,8 @@ import op_nets
 import pytest
 import torch
 
-from mmprune import check
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
+from mmprune.report import proof as check
 from mmprune.units.equivalence import cut_copy, double_copy, outputs
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 

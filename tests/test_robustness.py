@@ -11,13 +11,13 @@ from mmengine.config import Config
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmprune import check
 from mmprune.config import plain
 from mmprune.graph.grouping import build_graph
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.group_fisher.ops import GroupFisherConv2d
 from mmprune.models.checkpoint import CheckpointError
 from mmprune.registry import MODELS
+from mmprune.report import proof as check
 from mmprune.units import equivalence
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.selection import NotFiniteError

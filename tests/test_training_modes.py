@@ -11,10 +11,10 @@ from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmprune import check
 from mmprune.config import group_fisher_model
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.registry import MODELS, build
+from mmprune.report import proof as check
 from mmprune.units.mutator import ChannelMutator
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings('ignore:torch.meshgrid')]

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.check import verify
 from mmprune.graph.capture import trace_model
 from mmprune.graph.demo_input import DemoInput
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import TASK_UTILS
+from mmprune.report.proof import verify
 from mmprune.units import trial
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.units.structure import StructureError

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.diagram import draw_units
-from mmprune.figure import picture_format
 from mmprune.graph.channels import Member
 from mmprune.models.from_config import mutator_from_config
+from mmprune.report.figure import picture_format
+from mmprune.report.unit_picture import draw_units
 from mmprune.units.mutator import ChannelMutator
 
 

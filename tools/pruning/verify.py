@@ -9,9 +9,9 @@ import argparse
 import sys
 from typing import Any, Dict
 
-from mmprune.check import Proof, prove
 from mmprune.command_line import add_config_options, emit_json, run
 from mmprune.models.from_config import mutator_from_config
+from mmprune.report.proof import Proof, prove
 
 LIMIT = 1e-10
 

@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
+from ..graph.channels import CoupledChannels
+from ..graph.trace import Axis
+from ..units.complexity import Complexity
+from ..units.mutator import ChannelMutator
 from .figure import INK, QUIET, new_figure, picture_format, row_labels, save_figure, text_width
-from .graph.channels import CoupledChannels
-from .graph.trace import Axis
-from .lane import assign_colours, assign_lanes
-from .units.complexity import Complexity
-from .units.mutator import ChannelMutator
+from .lanes import assign_colours, assign_lanes
 
 COLOURS = ('#2563ab', '#d9730d', '#0f8a7e', '#8250a8', '#c0392b', '#6f7d00')
 STAYS, BAND, RULE = '#a3adb8', '#f4f6f8', '#d5dae0'

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .graph.nested import output_tensors
-from .units.equivalence import (
+from ..graph.nested import output_tensors
+from ..units.equivalence import (
     Comparable,
     Masks,
     difference,
@@ -18,8 +18,8 @@ from .units.equivalence import (
     randomise,
     sharing_copy,
 )
-from .units.layer import is_deformable
-from .units.mutator import ChannelMutator
+from ..units.layer import is_deformable
+from ..units.mutator import ChannelMutator
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 

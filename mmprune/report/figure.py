@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, List, Sequence, Union
 
-from .files import whole_file
+from ..files import whole_file
 
 #: ``{first producer}_({start}, {end})_{channels}``, and ``#2`` behind it where units interleave
 UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\d+)?')
