@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mmprune.report.figure import PictureError, row_labels
-from mmprune.report.stages import StageResult, draw_structure, format_stages, original_widths
+from mmprune.report.stages import StageResult, format_stages
+from mmprune.report.structure_picture import draw_structure, original_widths
 
 ROOT = Path(__file__).parent.parent
 RESNET50 = ROOT / 'configs/mmcls/group_fisher/resnet50/group_fisher_act_resnet50_8xb32_in1k.json'

@@ -20,7 +20,8 @@ from mmcv import imwrite
 
 from mmprune.datasets import Digits
 from mmprune.deploy.onnx_runtime import OnnxModel, measure_latency
-from mmprune.report.stages import StageResult, draw_structure, format_stages
+from mmprune.report.stages import StageResult, format_stages
+from mmprune.report.structure_picture import draw_structure
 from mmprune.units.structure import read_structure, write_text
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,13 +1,9 @@
-"""What pruning did, for people: a table of the stages and a picture of the structure before and after."""
-import os
+"""What pruning did, as a table of the stages: accuracy, costs and latency, one row a stage."""
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
-
-from .figure import INK, QUIET, UNIT_NAME, new_figure, row_labels, save_figure
+from typing import Optional, Sequence
 
 HEADER = ('stage', 'accuracy (%)', 'MACs (M)', 'params (M)', 'latency (ms)')
 MISSING = '-'
-BEFORE, AFTER = '#dfe3e8', '#2563ab'
 
 
 @dataclass
@@ -62,81 +58,3 @@ def _cells(stage: StageResult, first: StageResult) -> Sequence[str]:
     return (stage.stage, accuracy, cost(stage.macs, first.macs, 1e6, 2), cost(stage.params, first.params, 1e6, 3),
             cost(stage.latency_ms, first.latency_ms, 1, 3))
 
-
-def original_widths(structure: Mapping[str, int]) -> Dict[str, int]:
-    """Return unit name -> channels of the dense model, as far as the names of a ``fix_subnet.json`` tell.
-
-    Raises:
-        ValueError: A name is not that of a unit.
-    """
-    widths = {}
-    for name in structure:
-        match = UNIT_NAME.fullmatch(name)
-        if match is None:
-            raise ValueError(f'{name!r} is not the name of a unit, such as "backbone.conv1_(0, 64)_64"')
-        widths[name] = int(match['channels'])
-    return widths
-
-
-def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[str]'],
-                   widths: Optional[Mapping[str, int]] = None,
-                   title: str = 'Channels before and after pruning') -> None:
-    """Draw the structure before and after pruning as a picture: channels and their share, one row a unit.
-
-    Args:
-        structure (dict[str, int]): Unit name -> channels that stay, as in ``fix_subnet.json``.
-        path (str): The picture, ``.png`` or another format of matplotlib; it appears whole or not at all.
-        widths (dict[str, int], optional): Unit name -> channels of the dense model; by default read off the names.
-        title (str): Headline.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: There is no unit, a name is not that of a unit and ``widths`` is not given, or the suffix of the
-            picture tells no format (:class:`PictureError`).
-    """
-    if not structure:
-        raise ValueError('the structure has no unit, so there is nothing to draw')
-    widths = dict(widths) if widths is not None else original_widths(structure)
-    figure = new_figure(10.5, 2.0 + 0.27 * len(structure))
-    before = [widths[name] for name in structure]
-    _compose(figure, row_labels(list(structure)), before, list(structure.values()), title)
-    save_figure(figure, path)
-
-
-def _compose(figure: Any, labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> None:
-    height = figure.get_figheight()
-    channels, share = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
-    left = 0.035 + 0.0066 * max(map(len, labels))  # the longest label fits
-    figure.subplots_adjust(left=min(left, 0.45), right=0.98, top=1 - 1.2 / height, bottom=0.35 / height, wspace=0.04)
-    figure.text(0.02, 1 - 0.36 / height, title, fontsize=15, fontweight='bold', color=INK, va='center')
-    figure.text(0.02, 1 - 0.66 / height,
-                f'One row per unit: channels that live and die together, named after their first layer, from input to '
-                f'output. {sum(after):,} of {sum(before):,} stay.', fontsize=9, color=QUIET, va='center')
-    _draw_rows(channels, before, after, [f'{a} of {b}' for a, b in zip(after, before)],
-               max(*before, *after))
-    shares = [100 * a / b for a, b in zip(after, before)]
-    _draw_rows(share, [100] * len(after), shares, [f'{value:.0f} %' for value in shares], max(100, *shares))
-    channels.set_yticks(range(len(labels)), labels, fontsize=8.5, color=INK)
-    for axes, heading in ((channels, 'Channels'), (share, 'Share that stays (%)')):
-        axes.set_title(heading, loc='left', fontsize=10, fontweight='bold', color=INK, pad=4)
-    bars = channels.containers[:2]
-    figure.legend(bars, ['dense model', 'stays after pruning'], loc='upper right', ncols=2, frameon=False, fontsize=9,
-                  bbox_to_anchor=(0.98, 1 - 0.2 / height), labelcolor=INK)
-
-
-def _draw_rows(axes: Any, before: Sequence[float], after: Sequence[float], notes: Sequence[str], top: float) -> None:
-    """Draw pairs of bars, the first row on top, and a note at the end of each."""
-    rows = range(len(before))
-    axes.barh(rows, before, height=0.72, color=BEFORE)
-    axes.barh(rows, after, height=0.72, color=AFTER)
-    for row, end, note in zip(rows, map(max, before, after), notes):
-        axes.text(end + 0.015 * top, row, note, va='center', fontsize=8, color=INK)
-    axes.set_xlim(0, 1.2 * top)
-    axes.set_ylim(len(before) - 0.4, -0.6)
-    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= top])
-    axes.tick_params(axis='x', labelsize=8, colors=QUIET, length=0)
-    axes.tick_params(axis='y', length=0)
-    axes.grid(axis='x', color='#eef0f3', linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)

@@ -5,7 +5,7 @@ python tools/pruning/draw_structure.py work_dirs/prune/fix_subnet.json --out str
 import argparse
 
 from mmprune.command_line import run
-from mmprune.report.stages import draw_structure
+from mmprune.report.structure_picture import draw_structure
 from mmprune.units.structure import read_structure
 
 
