@@ -38,7 +38,7 @@ from mmprune.command_line import run
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
 from mmprune.models.from_config import dense_config, read_config
-from mmprune.pruner import Pruner
+from mmprune.pruning.pruner import Pruner
 from mmprune.registry import MODELS
 from mmprune.units.complexity import Complexity
 from mmprune.units.structure import write_text

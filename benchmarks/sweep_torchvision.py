@@ -31,8 +31,8 @@ from torch import nn
 from torchvision import models
 
 from mmprune import Pruner
-from mmprune.pruner import build_criterion
-from mmprune.pruning_target import PruningTarget
+from mmprune.pruning.pruner import build_criterion
+from mmprune.pruning.target import PruningTarget
 from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, randomise, relative_difference
 from mmprune.units.structure import write_text

@@ -12,7 +12,7 @@ from .criteria.criterion import CriterionError
 from .criteria.slimming_schema import SchemaError
 from .models.checkpoint import CheckpointError
 from .models.from_config import read_config
-from .pruning_target import TargetError
+from .pruning.target import TargetError
 from .report.figure import PictureError
 from .units.choice import PatternError
 from .units.layer import OptimizerError

@@ -3,9 +3,9 @@ from typing import Any, Mapping
 
 from .config import plain
 from .models.pruning_algorithm import PruningAlgorithm
-from .plan import make_plan
-from .pruner import build_criterion
-from .pruning_target import TargetError
+from .pruning.plan import make_plan
+from .pruning.pruner import build_criterion
+from .pruning.target import TargetError
 from .registry import HOOKS
 from .schedules.schedule import PruningSchedule
 from .units.structure import Structure

@@ -17,8 +17,8 @@ from toy_nets import randomise
 
 from mmprune.criteria.calibration import Calibration
 from mmprune.criteria.criterion import Criterion, CriterionError, UnscorableError
-from mmprune.pruner import Pruner, build_criterion
-from mmprune.pruning_target import PruningTarget
+from mmprune.pruning.pruner import Pruner, build_criterion
+from mmprune.pruning.target import PruningTarget
 from mmprune.registry import MODELS, build
 from mmprune.units.equivalence import random_masks
 from mmprune.units.mutator import ChannelMutator

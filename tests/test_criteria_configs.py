@@ -16,9 +16,9 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmprune.config import plain, schedule_settings
 from mmprune.criteria.calibration import Calibration
 from mmprune.forecast import forecast, schedule_of
-from mmprune.plan import make_plan
-from mmprune.pruner import build_criterion
-from mmprune.pruning_target import TargetError
+from mmprune.pruning.plan import make_plan
+from mmprune.pruning.pruner import build_criterion
+from mmprune.pruning.target import TargetError
 from mmprune.registry import HOOKS, MODELS
 from mmprune.units.structure import StructureError, check_structure
 

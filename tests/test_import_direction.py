@@ -15,10 +15,10 @@ RANKS = (
     ('models',),
     ('group_fisher',),
     ('report',),
-    ('criteria', 'pruning_target', 'distributed'),
-    ('plan', 'hooks'),
+    ('criteria', 'distributed'),
+    ('pruning',),
+    ('hooks',),
     ('resume_hook', 'checkpoint_hook'),
-    ('pruner',),
     ('schedules',),
     ('command_line', 'deploy', 'forecast'),
 )

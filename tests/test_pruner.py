@@ -17,8 +17,8 @@ from toy_nets import randomise
 import mmprune
 from mmprune.criteria.bn_sparsity import bn_sparsity_
 from mmprune.criteria.criterion import CriterionError
-from mmprune.pruner import Pruner, apply_structure, build_criterion, save_structure
-from mmprune.pruning_target import PruningTarget, TargetError
+from mmprune.pruning.pruner import Pruner, apply_structure, build_criterion, save_structure
+from mmprune.pruning.target import PruningTarget, TargetError
 from mmprune.units.choice import PatternError
 from mmprune.units.mutator import NoPrunableUnitError
 from mmprune.units.structure import StructureError
@@ -587,11 +587,11 @@ def test_three_lines():
 
 def test_importing_mmprune_imports_little():
     code = ('import sys, mmprune\n'
-            'print(sorted({"torch", "mmengine", "numpy", "mmprune.pruner"} & set(sys.modules)))\n'
+            'print(sorted({"torch", "mmengine", "numpy", "mmprune.pruning.pruner"} & set(sys.modules)))\n'
             'from mmprune import Pruner, apply_structure, bn_sparsity_, save_structure\n'
             'print(Pruner.__module__, "torch" in sys.modules, "matplotlib" in sys.modules)\n')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout.split('\n')[:2] == ['[]', 'mmprune.pruner True False']
+    assert done.stdout.split('\n')[:2] == ['[]', 'mmprune.pruning.pruner True False']
     assert mmprune.Pruner is Pruner
     assert all(hasattr(mmprune, name) for name in mmprune.__all__)
     with pytest.raises(AttributeError, match="module 'mmprune' has no attribute 'Prunner'"):

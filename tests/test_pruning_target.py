@@ -9,7 +9,7 @@ import torch
 import toy_nets
 from torch import nn
 
-from mmprune.pruning_target import PruningTarget, TargetError
+from mmprune.pruning.target import PruningTarget, TargetError
 from mmprune.units.choice import PatternError
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.selection import NotFiniteError

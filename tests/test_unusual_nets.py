@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from toy_nets import ToyClassifier, algorithm_of
 
 from mmprune.criteria.criterion import CriterionError
-from mmprune.pruner import Pruner, build_criterion
+from mmprune.pruning.pruner import Pruner, build_criterion
 
 
 def loss_fn(out, y):

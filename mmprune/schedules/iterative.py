@@ -15,8 +15,8 @@ class IterativePruningHook(PruningSchedule):
     Round ``k`` of ``n`` goes to ``1 - (1 - target) k / n`` of what the target leaves of the dense model.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`.
+        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`.
         rounds (int): How often channels are scored and cut.
         epochs (int): Epochs of training between two rounds.
         start (int): Epochs of training before the first round.
@@ -56,8 +56,8 @@ class OneShotPruningHook(PruningSchedule):
     """Prune once, before training; then train what is left, or end the run.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`.
+        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`.
         batches (int): Training batches that a criterion of activations or gradients looks at.
         stop (bool): End the run when the model is cut; a finetune config goes on from ``pruned.pth``.
         remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.

@@ -16,8 +16,8 @@ class LayerByLayerPruningHook(PruningSchedule):
     Channels are scored on the network as it is then. Units of which nothing goes take no turn.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`: ``ratio`` or ``levels`` for shares of each
+        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`: ``ratio`` or ``levels`` for shares of each
             unit; a cost, such as ``flops``, is reached by one share for all of them.
         by_epoch (bool): Count the interval in epochs, else in iterations.
         interval (int): Training between two units.

@@ -16,9 +16,9 @@ from ..criteria.criterion import Criterion
 from ..distributed import ShrinkingDDP
 from ..hooks import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
 from ..models.pruning_algorithm import PruningAlgorithm
-from ..plan import Plan, make_plan
-from ..pruner import build_criterion
-from ..pruning_target import PruningTarget
+from ..pruning.plan import Plan, make_plan
+from ..pruning.pruner import build_criterion
+from ..pruning.target import PruningTarget
 from ..random_state import seeded
 from ..units.structure import format_structure, write_structure
 
@@ -34,8 +34,8 @@ class PruningSchedule(Hook):
     ``kept_channels.json`` (which channels, apart from the weights) are written to the work dir.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning_target.PruningTarget`; its scope is that of the criterion's paper
+        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
+        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`; its scope is that of the criterion's paper
             where none is given.
         batches (int): Training batches that a criterion of activations or gradients looks at.
         remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.

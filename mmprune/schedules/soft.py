@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from ..graph.channels import Member
 from ..hooks import check_whole
 from ..models.pruning_algorithm import PruningAlgorithm
-from ..plan import Plan
+from ..pruning.plan import Plan
 from ..registry import HOOKS
 from ..units.choice import PatternError, Patterns, check_patterns, layers_of, matches
 from .schedule import PruningSchedule
@@ -35,7 +35,7 @@ class SoftPruningHook(PruningSchedule):
             ``dict(begin=0, end=57, step=3)``, numbers of the first and the last of the model's parameters and the step
             between them. All by default.
         criterion (str or dict, optional): Another criterion than FPGM with the rates above, with its ``target``.
-        target (dict, optional): See :class:`~mmprune.pruning_target.PruningTarget`.
+        target (dict, optional): See :class:`~mmprune.pruning.target.PruningTarget`.
         batches (int): Training batches that a criterion of activations or gradients looks at.
     """
 

@@ -3,10 +3,10 @@ from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from .criteria.criterion import Criterion, CriterionError, UnscorableError
-from .pruning_target import PruningTarget, pool_of
-from .units.mutator import ChannelMutator
-from .units.selection import least_classes
+from ..criteria.criterion import Criterion, CriterionError, UnscorableError
+from ..units.mutator import ChannelMutator
+from ..units.selection import least_classes
+from .target import PruningTarget, pool_of
 
 
 class Plan(NamedTuple):

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .criteria.calibration import Calibration, calibrating
-from .criteria.criterion import Criterion, CriterionError
-from .graph.demo_input import mapped
+from ..criteria.calibration import Calibration, calibrating
+from ..criteria.criterion import Criterion, CriterionError
+from ..graph.demo_input import mapped
+from ..registry import CRITERIA, build
+from ..report.stages import StageResult, format_stages
+from ..units.layer import OptimizerError
+from ..units.mutator import ChannelMutator
+from ..units.structure import Structure, StructureError, nearest, read_structure, write_structure
 from .plan import Plan, make_plan, rescored
-from .pruning_target import PruningTarget, TargetError
-from .registry import CRITERIA, build
-from .report.stages import StageResult, format_stages
-from .units.layer import OptimizerError
-from .units.mutator import ChannelMutator
-from .units.structure import Structure, StructureError, nearest, read_structure, write_structure
+from .target import PruningTarget, TargetError
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 #: Forward passes that a latency is the median of, after one that does not count.
@@ -69,7 +69,7 @@ class Pruner:
             Random GroupFisher WholeGroup``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
         ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
             scope='layer')``.
-        target (dict, optional): :class:`~mmprune.pruning_target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
+        target (dict, optional): :class:`~mmprune.pruning.target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
             ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The scope of a dict
             is that of the criterion's paper where it has none.
         choice (dict, optional): What may be pruned and what stays of it: ``include``, ``exclude`` and ``min_channels``

@@ -6,12 +6,12 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Uni
 import numpy as np
 from torch import Tensor
 
-from .graph.channels import CoupledChannels
-from .units.choice import PatternError, check_patterns, layers_of, matches
-from .units.mutator import ChannelMutator
-from .units.selection import Pool, least_classes
-from .units.structure import nearest
-from .units.unit import ChannelUnit
+from ..graph.channels import CoupledChannels
+from ..units.choice import PatternError, check_patterns, layers_of, matches
+from ..units.mutator import ChannelMutator
+from ..units.selection import Pool, least_classes
+from ..units.structure import nearest
+from ..units.unit import ChannelUnit
 
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 SCOPES = ('global', 'layer')

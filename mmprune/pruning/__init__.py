@@ -1,0 +1,1 @@
+"""How much goes and from where."""
