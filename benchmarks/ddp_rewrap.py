@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
-from mmprune.distributed import GroupFisherDDP
+from mmprune.engine.distributed import GroupFisherDDP
 from mmprune.models.from_config import read_config
 
 ROOT = Path(__file__).resolve().parents[1]

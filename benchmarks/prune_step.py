@@ -29,8 +29,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
+from mmprune.engine.hook import AveragedFollower
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
-from mmprune.hooks import AveragedFollower
 from mmprune.models.from_config import read_config
 from mmprune.units.structure import read_structure
 

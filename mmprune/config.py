@@ -129,7 +129,7 @@ def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[
 
     Args:
         base (dict): The config that the model was, or is to be, trained with (``_base_``).
-        schedule (dict or list[dict]): A hook of :mod:`mmprune.schedules`, such as
+        schedule (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
             ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
         pretrained_path (str, optional): Checkpoint of the dense model; None for a model from scratch.
         input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.

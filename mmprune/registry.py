@@ -5,7 +5,7 @@
 """
 import importlib
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -16,27 +16,31 @@ from mmengine.registry import Registry
 
 SCOPE = 'mmprune'
 
+
+def _modules(folder: str, *names: str) -> List[str]:
+    return [f'mmprune.{folder}.{name}' for name in names]
+
+
 #: Algorithms, mutators, units, sub-models, distillation losses, and a backbone for CIFAR.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
-    'mmprune.units.unit', 'mmprune.units.mutator', 'mmprune.group_fisher.unit', 'mmprune.group_fisher.mutator',
-    'mmprune.group_fisher.algorithm', 'mmprune.models.pruning_algorithm', 'mmprune.models.prune_sub_model',
-    'mmprune.models.prune_deploy_sub_model', 'mmprune.models.transfer', 'mmprune.models.distill',
-    'mmprune.models.cifar_resnet'])
+    *_modules('units', 'unit', 'mutator'), *_modules('group_fisher', 'unit', 'mutator', 'algorithm'),
+    *_modules('models', 'pruning_algorithm', 'prune_sub_model', 'prune_deploy_sub_model', 'transfer', 'distill',
+              'cifar_resnet')])
 #: Wrappers for distributed training.
 MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
-                          locations=['mmprune.distributed'])
+                          locations=_modules('engine', 'distributed'))
 #: Runner hooks.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
-    'mmprune.hooks', 'mmprune.resume_hook', 'mmprune.checkpoint_hook', 'mmprune.schedules.iterative',
-    'mmprune.schedules.layer_by_layer', 'mmprune.schedules.soft', 'mmprune.schedules.sparsity_training'])
+    *_modules('engine', 'hook', 'resume_hook', 'checkpoint_hook'),
+    *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training')])
 #: Demo inputs, one per model family.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=['mmprune.graph.demo_input'])
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=_modules('graph', 'demo_input'))
 #: How important channels are, one a paper.
-CRITERIA = Registry('criterion', scope=SCOPE, locations=[f'mmprune.criteria.{name}' for name in (
-    'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp', 'dcp',
-    'random_score', 'group_fisher', 'whole_group')])
+CRITERIA = Registry('criterion', scope=SCOPE, locations=_modules(
+    'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',
+    'dcp', 'random_score', 'group_fisher', 'whole_group'))
 #: Small data sets that ship with a dependency.
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmprune.datasets'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
 
 
 def build(registry: Registry, cfg: Dict[str, Any]) -> Any:

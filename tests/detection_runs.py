@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmprune.config import plain
-from mmprune.hooks import ResourceInfoHook
+from mmprune.engine.hook import ResourceInfoHook
 from mmprune.registry import HOOKS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, mutator_cfg, randomise
 
-from mmprune.distributed import GroupFisherDDP
+from mmprune.engine.distributed import GroupFisherDDP
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 
 #: Height and width of the images on rank 0, 1.

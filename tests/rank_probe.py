@@ -8,8 +8,8 @@ import torch
 from mmengine import dist
 from mmengine.hooks import Hook
 
-from mmprune.distributed import GroupFisherDDP
-from mmprune.hooks import unwrapped
+from mmprune.engine.distributed import GroupFisherDDP
+from mmprune.engine.hook import unwrapped
 from mmprune.registry import HOOKS, MODEL_WRAPPERS
 
 

@@ -12,8 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 
+from mmprune.engine.hook import PruningStructureHook, ResourceInfoHook
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
-from mmprune.hooks import PruningStructureHook, ResourceInfoHook
 from mmprune.models.checkpoint import CheckpointError
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.models.prune_sub_model import GroupFisherSubModel

@@ -15,7 +15,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from mmprune.config import plain, schedule_settings
 from mmprune.criteria.calibration import Calibration
-from mmprune.forecast import forecast, schedule_of
+from mmprune.engine.forecast import forecast, schedule_of
 from mmprune.pruning.plan import make_plan
 from mmprune.pruning.pruner import build_criterion
 from mmprune.pruning.target import TargetError

@@ -10,17 +10,14 @@ PACKAGE = Path(__file__).parents[1] / 'mmprune'
 RANKS = (
     ('version', 'registry', 'files', 'random_state'),
     ('graph',),
-    ('datasets', 'seeded_data', 'units'),
+    ('units',),
     ('config',),
     ('models',),
-    ('group_fisher',),
+    ('deploy', 'group_fisher'),
     ('report',),
-    ('criteria', 'distributed'),
+    ('criteria',),
     ('pruning',),
-    ('hooks',),
-    ('resume_hook', 'checkpoint_hook'),
-    ('schedules',),
-    ('command_line', 'deploy', 'forecast'),
+    ('engine', 'command_line'),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 #: Codebases that only mmprune/deploy may know; the rest takes them by name from configs.

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from toy_nets import Everything, Optional, Residual, ToyClassifier, algorithm_of, randomise
 
-from mmprune.distributed import GroupFisherDDP, PortableDDP
-from mmprune.hooks import ResourceInfoHook
+from mmprune.engine.distributed import GroupFisherDDP, PortableDDP
+from mmprune.engine.hook import ResourceInfoHook
 
 SGD = dict(type='SGD', lr=0.05, momentum=0.9)
 
@@ -245,14 +245,14 @@ def test_wrappers_that_cannot_shrink_are_refused(tmp_path):
     wrapper.module = runner.model
     runner.model = wrapper
     hook = next(hook for hook in runner.hooks if isinstance(hook, ResourceInfoHook))
-    import mmprune.hooks
-    original = mmprune.hooks.is_model_wrapper
-    mmprune.hooks.is_model_wrapper = lambda model: model is wrapper or original(model)
+    import mmprune.engine.hook
+    original = mmprune.engine.hook.is_model_wrapper
+    mmprune.engine.hook.is_model_wrapper = lambda model: model is wrapper or original(model)
     try:
         with pytest.raises(TypeError, match='wrapped in MMFullyShardedDataParallel, whose parameters cannot shrink'):
             hook.before_train(runner)
     finally:
-        mmprune.hooks.is_model_wrapper = original
+        mmprune.engine.hook.is_model_wrapper = original
 
 
 class Branching(ToyClassifier):

@@ -16,10 +16,10 @@ from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset
 
-from mmprune.checkpoint_hook import WholeCheckpointHook, WholeFileBackend
+from mmprune.engine.checkpoint_hook import WholeCheckpointHook, WholeFileBackend
+from mmprune.engine.seeded_data import seed_loader
 from mmprune.models.checkpoint import latest_checkpoint
 from mmprune.random_state import random_state, seeded, set_random_state
-from mmprune.seeded_data import seed_loader
 
 ROOT = Path(__file__).parent.parent
 #: 12 iterations an epoch, random crops and flips, dropout-free: what is random is the data.

@@ -18,8 +18,8 @@ from typing import Dict, List, NoReturn
 import torch
 from mmcv import imwrite
 
-from mmprune.datasets import Digits
 from mmprune.deploy.onnx_runtime import OnnxModel, measure_latency
+from mmprune.engine.digits import Digits
 from mmprune.report.stages import StageResult, format_stages
 from mmprune.report.structure_picture import draw_structure
 from mmprune.units.structure import read_structure, write_text

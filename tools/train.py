@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmprune.command_line import add_runner_options, run, runner_config
-from mmprune.distributed import start_without_cuda
+from mmprune.engine.distributed import start_without_cuda
 from mmprune.models.checkpoint import latest_checkpoint
 
 

@@ -21,7 +21,7 @@ class Follower(Protocol):
 
 @MODELS.register_module()
 class PruningAlgorithm(BaseModel):
-    """A model that gets smaller while it trains; hooks (:mod:`mmprune.schedules`) say when, and what goes.
+    """A model that gets smaller while it trains; hooks (:mod:`mmprune.engine.schedules`) say when, and what goes.
 
     Its checkpoints hold the cut tensors and which channels they are: loading one cuts first.
 

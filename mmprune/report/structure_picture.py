@@ -1,4 +1,5 @@
 """A picture of a structure before and after pruning."""
+import os
 from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from .figure import INK, QUIET, UNIT_NAME, new_figure, row_labels, save_figure

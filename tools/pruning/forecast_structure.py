@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 
 from mmprune.command_line import add_config_options, run
 from mmprune.config import plain
-from mmprune.forecast import forecast, schedule_of
+from mmprune.engine.forecast import forecast, schedule_of
 from mmprune.models.from_config import read_config
 from mmprune.registry import MODELS
 from mmprune.units.structure import format_structure, write_structure

@@ -5,10 +5,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..criteria.bn_sparsity import bn_sparsity_, norm_scales
-from ..hooks import unwrapped
-from ..models.pruning_algorithm import PruningAlgorithm
-from ..registry import HOOKS
+from ...criteria.bn_sparsity import bn_sparsity_, norm_scales
+from ...models.pruning_algorithm import PruningAlgorithm
+from ...registry import HOOKS
+from ..hook import unwrapped
 from .schedule import optimizers_of
 
 

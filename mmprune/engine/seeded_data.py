@@ -10,7 +10,7 @@ from typing import Any, Iterator, List, Protocol, Tuple, Type
 import torch
 from torch.utils.data import DataLoader
 
-from .random_state import seeded
+from ..random_state import seeded
 
 
 class SampleIndex(int):

@@ -1,21 +1,21 @@
 """What a prune config will leave of its model, before anything is trained."""
 from typing import Any, Mapping
 
-from .config import plain
-from .models.pruning_algorithm import PruningAlgorithm
-from .pruning.plan import make_plan
-from .pruning.pruner import build_criterion
-from .pruning.target import TargetError
-from .registry import HOOKS
+from ..config import plain
+from ..models.pruning_algorithm import PruningAlgorithm
+from ..pruning.plan import make_plan
+from ..pruning.pruner import build_criterion
+from ..pruning.target import TargetError
+from ..registry import HOOKS
+from ..units.structure import Structure
 from .schedules.schedule import PruningSchedule
-from .units.structure import Structure
 
 
 def schedule_of(cfg: Mapping[str, Any]) -> PruningSchedule:
     """Build the schedule of a prune config.
 
     Args:
-        cfg (Config): With a hook of :mod:`mmprune.schedules` among its ``custom_hooks``.
+        cfg (Config): With a hook of :mod:`mmprune.engine.schedules` among its ``custom_hooks``.
 
     Raises:
         TargetError: There is none.

@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 import numpy as np
 from mmengine.runner import Runner
 
-from ..hooks import check_whole
-from ..registry import HOOKS
+from ...registry import HOOKS
+from ..hook import check_whole
 from .schedule import PruningSchedule
 
 

@@ -11,16 +11,16 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..criteria.calibration import Calibration
-from ..criteria.criterion import Criterion
+from ...criteria.calibration import Calibration
+from ...criteria.criterion import Criterion
+from ...models.pruning_algorithm import PruningAlgorithm
+from ...pruning.plan import Plan, make_plan
+from ...pruning.pruner import build_criterion
+from ...pruning.target import PruningTarget
+from ...random_state import seeded
+from ...units.structure import format_structure, write_structure
 from ..distributed import ShrinkingDDP
-from ..hooks import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
-from ..models.pruning_algorithm import PruningAlgorithm
-from ..pruning.plan import Plan, make_plan
-from ..pruning.pruner import build_criterion
-from ..pruning.target import PruningTarget
-from ..random_state import seeded
-from ..units.structure import format_structure, write_structure
+from ..hook import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
 
 #: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
 PRUNED, KEPT_JSON = 'pruned.pth', 'kept_channels.json'

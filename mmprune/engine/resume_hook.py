@@ -7,10 +7,10 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from .group_fisher.algorithm import GroupFisherAlgorithm
-from .hooks import unwrapped
-from .random_state import random_state, set_random_state
-from .registry import HOOKS
+from ..group_fisher.algorithm import GroupFisherAlgorithm
+from ..random_state import random_state, set_random_state
+from ..registry import HOOKS
+from .hook import unwrapped
 from .seeded_data import EndlessBatches, SeededBatches, seed_loader
 
 KEY = 'mmprune'
@@ -22,7 +22,7 @@ class ExactResumeHook(Hook):
 
     Saved with every checkpoint and put back when it is resumed: the random number generators, the data's seed, and what
     each rank has accumulated since the last prune event. The augmentation of a sample depends on the seed and on its
-    place in the run (:mod:`mmprune.seeded_data`), so that an epoch continues behind the batches that were trained
+    place in the run (:mod:`.seeded_data`), so that an epoch continues behind the batches that were trained
     already, without loading those again, for any number of workers. Validation leaves the generators where they were.
 
     Transforms with a memory of their own (mmdet's ``CachedMosaic`` and ``CachedMixUp``) start it anew.

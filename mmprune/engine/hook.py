@@ -11,12 +11,12 @@ from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ..group_fisher.algorithm import GroupFisherAlgorithm
+from ..models.prune_sub_model import structure_of
+from ..models.pruning_algorithm import PruningAlgorithm
+from ..registry import HOOKS
+from ..units.structure import format_structure, nearest, write_structure
 from .distributed import GroupFisherDDP
-from .group_fisher.algorithm import GroupFisherAlgorithm
-from .models.prune_sub_model import structure_of
-from .models.pruning_algorithm import PruningAlgorithm
-from .registry import HOOKS
-from .units.structure import format_structure, nearest, write_structure
 
 FIX_SUBNET_JSON = 'fix_subnet.json'
 RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}

@@ -3,8 +3,8 @@ from typing import Any, Dict, Mapping, Union
 
 from mmengine.runner import Runner
 
-from ..hooks import check_whole
-from ..registry import HOOKS
+from ...registry import HOOKS
+from ..hook import check_whole
 from .schedule import PruningSchedule
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel import distributed as torch_ddp
 
-from .registry import MODEL_WRAPPERS
+from ..registry import MODEL_WRAPPERS
 
 
 @MODEL_WRAPPERS.register_module()

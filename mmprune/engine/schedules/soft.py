@@ -4,12 +4,12 @@ from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 import numpy as np
 from mmengine.runner import Runner
 
-from ..graph.channels import Member
-from ..hooks import check_whole
-from ..models.pruning_algorithm import PruningAlgorithm
-from ..pruning.plan import Plan
-from ..registry import HOOKS
-from ..units.choice import PatternError, Patterns, check_patterns, layers_of, matches
+from ...graph.channels import Member
+from ...models.pruning_algorithm import PruningAlgorithm
+from ...pruning.plan import Plan
+from ...registry import HOOKS
+from ...units.choice import PatternError, Patterns, check_patterns, layers_of, matches
+from ..hook import check_whole
 from .schedule import PruningSchedule
 
 #: Shift of a norm whose filter is zero, at least.

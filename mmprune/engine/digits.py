@@ -4,7 +4,7 @@ from typing import Any, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from .registry import DATASETS
+from ..registry import DATASETS
 
 
 @DATASETS.register_module()
