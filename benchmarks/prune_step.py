@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
-from mmprune.engine.hook import AveragedFollower
+from mmprune.engine.runner import AveragedFollower
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.from_config import read_config
 from mmprune.units.structure import read_structure

@@ -9,7 +9,7 @@ from mmengine import dist
 from mmengine.hooks import Hook
 
 from mmprune.engine.distributed import GroupFisherDDP
-from mmprune.engine.hook import unwrapped
+from mmprune.engine.runner import unwrapped
 from mmprune.registry import HOOKS, MODEL_WRAPPERS
 
 

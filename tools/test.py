@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmprune.command_line import add_runner_options, emit_json, run, runner_config
 from mmprune.engine.distributed import start_without_cuda
-from mmprune.engine.hook import unwrapped
+from mmprune.engine.runner import unwrapped
 from mmprune.models.checkpoint import load_weights
 from mmprune.models.pruning_algorithm import PruningAlgorithm
 

@@ -1,15 +1,12 @@
 """Runner hooks: show the structure, follow the costs, save at the target and end the run there."""
 import os
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-import numpy as np
 from mmengine import dist
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 from ..models.prune_sub_model import structure_of
@@ -17,14 +14,9 @@ from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
 from ..units.structure import format_structure, nearest, write_structure
 from .distributed import GroupFisherDDP
+from .runner import FIX_SUBNET_JSON, follow_averages, unwrapped
 
-FIX_SUBNET_JSON = 'fix_subnet.json'
 RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
-
-
-def unwrapped(runner: Runner) -> nn.Module:
-    """Return the runner's model without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def check_whole(hook: Hook, name: str, value: Any, least: int = 1) -> None:
@@ -98,29 +90,6 @@ class _Stoppable:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.loader, name, value)  # hooks that switch the pipeline restart workers by attributes
-
-
-class AveragedFollower:
-    """Cuts an averaged copy along, with the snapshot of tensors that it keeps to average into."""
-
-    def __init__(self, averaged: BaseAveragedModel) -> None:
-        self.averaged = averaged
-        self.refresh()  # loading a checkpoint may have cut the copy
-
-    def cut(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Cut the copy as the model was cut."""
-        self.averaged.module.mutator.cut(masks)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Take the snapshot again: its tensors are those before the cut."""
-        if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
-            self.averaged.avg_parameters = self.averaged.module.state_dict()
-
-
-def follow_averages(runner: Runner, algorithm: PruningAlgorithm) -> None:
-    """Let the averaged copies of a run's model be cut along with it."""
-    algorithm.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 @HOOKS.register_module()

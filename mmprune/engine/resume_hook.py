@@ -10,7 +10,7 @@ from torch import nn
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 from ..random_state import random_state, set_random_state
 from ..registry import HOOKS
-from .hook import unwrapped
+from .runner import unwrapped
 from .seeded_data import EndlessBatches, SeededBatches, seed_loader
 
 KEY = 'mmprune'

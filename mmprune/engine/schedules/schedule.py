@@ -1,26 +1,20 @@
 """What all schedules share: calibration on the run's own data, one decision for all ranks, the cut, and its results."""
-import copy
 import os
 from typing import Any, Collection, Dict, List, Mapping, Optional, Union
 
-import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ...criteria.calibration import Calibration
 from ...criteria.criterion import Criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.pruner import build_criterion
 from ...pruning.target import PruningTarget
-from ...random_state import seeded
 from ...units.structure import format_structure, write_structure
 from ..distributed import ShrinkingDDP
-from ..hook import FIX_SUBNET_JSON, RESOURCES, check_whole, follow_averages, unwrapped
+from ..hook import RESOURCES, check_whole
+from ..runner import FIX_SUBNET_JSON, calibration_of, follow_averages, optimizers_of, unwrapped
 
 #: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
 PRUNED, KEPT_JSON = 'pruned.pth', 'kept_channels.json'
@@ -131,50 +125,3 @@ class PruningSchedule(Hook):
             runner.logger.info(f'wrote {PRUNED}, {FIX_SUBNET_JSON} and {KEPT_JSON} to {runner.work_dir}')
         dist.barrier()
 
-
-def optimizers_of(runner: Runner) -> List[torch.optim.Optimizer]:
-    """Return the optimizers of a run."""
-    wrapper: Any = runner.optim_wrapper
-    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [one.optimizer for one in wrappers]
-
-
-def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) -> Calibration:
-    """Return training batches that are drawn by the run's seed; the run's own data and random state do not move.
-
-    Args:
-        runner (Runner): Its training data set is used.
-        algorithm (PruningAlgorithm): Whose architecture is run.
-        batches (int): How many.
-    """
-    loader = runner.train_dataloader
-    size = loader.batch_size or 1
-    with seeded((int(runner.seed or 0), 0)):
-        order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
-        chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
-        kept = list(chosen)
-    architecture: Any = algorithm.architecture
-
-    def loss(batch: Any) -> Tensor:
-        data = architecture.data_preprocessor(copy.deepcopy(batch), True)
-        losses = architecture._run_forward(data, mode='loss')
-        total: Tensor = architecture.parse_losses(losses)[0]
-        return total
-
-    return Calibration(kept, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
-
-
-def _labels(batch: Any) -> Tensor:
-    """Return the class of each image of a batch of classification samples: ``LongTensor[N]``.
-
-    Raises:
-        ValueError: The samples have no label.
-    """
-    samples: Optional[Any] = batch.get('data_samples') if isinstance(batch, Mapping) else batch[1]
-    if isinstance(samples, Tensor):
-        return samples
-    labels: List[Any] = [getattr(getattr(sample, 'gt_label', None), 'label', getattr(sample, 'gt_label', None))
-                         for sample in samples or []]
-    if not labels or any(label is None for label in labels):
-        raise ValueError('the samples have no gt_label: a criterion that discriminates classes needs a classifier')
-    return torch.cat([label.reshape(-1)[:1] for label in labels])

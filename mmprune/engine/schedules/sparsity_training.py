@@ -8,8 +8,7 @@ from torch import Tensor
 from ...criteria.bn_sparsity import bn_sparsity_, norm_scales
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...registry import HOOKS
-from ..hook import unwrapped
-from .schedule import optimizers_of
+from ..runner import optimizers_of, unwrapped
 
 
 @HOOKS.register_module()

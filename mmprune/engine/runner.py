@@ -1,0 +1,94 @@
+"""A Runner's parts: its model without wrappers, its optimizers, its averaged copies, its training data."""
+import copy
+from typing import Any, List, Mapping, Optional
+
+import numpy as np
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseAveragedModel, is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..criteria.calibration import Calibration
+from ..models.pruning_algorithm import PruningAlgorithm
+from ..random_state import seeded
+
+FIX_SUBNET_JSON = 'fix_subnet.json'
+
+
+def unwrapped(runner: Runner) -> nn.Module:
+    """Return the runner's model without its distributed wrapper."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+class AveragedFollower:
+    """Cuts an averaged copy along, with the snapshot of tensors that it keeps to average into."""
+
+    def __init__(self, averaged: BaseAveragedModel) -> None:
+        self.averaged = averaged
+        self.refresh()  # loading a checkpoint may have cut the copy
+
+    def cut(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Cut the copy as the model was cut."""
+        self.averaged.module.mutator.cut(masks)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the snapshot again: its tensors are those before the cut."""
+        if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
+            self.averaged.avg_parameters = self.averaged.module.state_dict()
+
+
+def follow_averages(runner: Runner, algorithm: PruningAlgorithm) -> None:
+    """Let the averaged copies of a run's model be cut along with it."""
+    algorithm.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+
+
+def optimizers_of(runner: Runner) -> List[torch.optim.Optimizer]:
+    """Return the optimizers of a run."""
+    wrapper: Any = runner.optim_wrapper
+    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return [one.optimizer for one in wrappers]
+
+
+def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) -> Calibration:
+    """Return training batches that are drawn by the run's seed; the run's own data and random state do not move.
+
+    Args:
+        runner (Runner): Its training data set is used.
+        algorithm (PruningAlgorithm): Whose architecture is run.
+        batches (int): How many.
+    """
+    loader = runner.train_dataloader
+    size = loader.batch_size or 1
+    with seeded((int(runner.seed or 0), 0)):
+        order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
+        chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
+        kept = list(chosen)
+    architecture: Any = algorithm.architecture
+
+    def loss(batch: Any) -> Tensor:
+        data = architecture.data_preprocessor(copy.deepcopy(batch), True)
+        losses = architecture._run_forward(data, mode='loss')
+        total: Tensor = architecture.parse_losses(losses)[0]
+        return total
+
+    return Calibration(kept, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
+
+
+def _labels(batch: Any) -> Tensor:
+    """Return the class of each image of a batch of classification samples: ``LongTensor[N]``.
+
+    Raises:
+        ValueError: The samples have no label.
+    """
+    samples: Optional[Any] = batch.get('data_samples') if isinstance(batch, Mapping) else batch[1]
+    if isinstance(samples, Tensor):
+        return samples
+    labels: List[Any] = [getattr(getattr(sample, 'gt_label', None), 'label', getattr(sample, 'gt_label', None))
+                         for sample in samples or []]
+    if not labels or any(label is None for label in labels):
+        raise ValueError('the samples have no gt_label: a criterion that discriminates classes needs a classifier')
+    return torch.cat([label.reshape(-1)[:1] for label in labels])
