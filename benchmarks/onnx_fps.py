@@ -24,7 +24,7 @@ from typing import List, Tuple
 import torch
 
 from mmprune.command_line import run
-from mmprune.deploy.divisor import DIVISORS, DivisorResult, fastest, format_results, search
+from mmprune.deploy.divisor_search import DIVISORS, DivisorResult, fastest, format_results, search
 from mmprune.deploy.load import RANDOM, input_shape
 from mmprune.models.from_config import read_config
 from mmprune.units.structure import write_text

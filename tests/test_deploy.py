@@ -17,8 +17,9 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
-from mmprune.deploy.divisor import DIVISORS, fastest, format_results, search
-from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
+from mmprune.deploy.divisor_search import DIVISORS, fastest, format_results, search
+from mmprune.deploy.image import image_input, sample_image
+from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
 from mmprune.graph.nested import output_tensors

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmprune.deploy.load import image_input, load_model, sample_image, with_divisor
+from mmprune.deploy.image import image_input, sample_image
+from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
 from mmprune.models.from_config import read_config
 from mmprune.units.equivalence import relative_difference

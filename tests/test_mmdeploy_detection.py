@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mmprune.deploy import prediction
-from mmprune.deploy.load import image_input, load_model, with_divisor
+from mmprune.deploy.image import image_input
+from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel
 from mmprune.models.from_config import read_config
 

@@ -18,7 +18,8 @@ from mmengine.config import Config
 
 from mmprune.command_line import run
 from mmprune.deploy import prediction
-from mmprune.deploy.load import image_input, load_model
+from mmprune.deploy.image import image_input
+from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import DeployOutput
 from mmprune.deploy.onnx_runtime import compare, format_comparison
 from mmprune.models.from_config import read_config

@@ -11,7 +11,8 @@ import argparse
 import torch
 
 from mmprune.command_line import add_config_options, run
-from mmprune.deploy.load import image_input, load_model
+from mmprune.deploy.image import image_input
+from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import EXPORTERS, export_onnx
 from mmprune.deploy.onnx_runtime import compare, format_comparison
 from mmprune.models.from_config import read_config

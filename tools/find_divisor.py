@@ -13,7 +13,7 @@ import platform
 import torch
 
 from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.deploy.divisor import DIVISORS, as_json, format_results, search
+from mmprune.deploy.divisor_search import DIVISORS, as_json, format_results, search
 from mmprune.models.divisor import check_divisor
 from mmprune.models.from_config import read_config
 

@@ -1,17 +1,13 @@
-"""From a config and a checkpoint to a model that is ready to export, and from an image file to its input."""
+"""From a config and a checkpoint to a model that is ready to export."""
 import copy
-import importlib.util
 import math
-from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import plain
 from ..graph.demo_input import DemoInput
@@ -95,67 +91,6 @@ def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None
             norm.momentum = momentum
             # a channel that hardly varies in this batch must not be blown up
             norm.running_var.clamp_(min=0.1 * float(norm.running_var.mean()))
-
-
-def sample_image() -> str:
-    """Return the path of a photograph that scikit-learn ships.
-
-    Raises:
-        FileNotFoundError: scikit-learn is not installed.
-    """
-    spec = importlib.util.find_spec('sklearn')
-    for folder in (spec.submodule_search_locations if spec else None) or []:
-        image = Path(folder) / 'datasets' / 'images' / 'china.jpg'
-        if image.is_file():
-            return str(image)
-    raise FileNotFoundError('scikit-learn, whose photograph is the default image, is not installed; name an image')
-
-
-def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] = None) -> Tensor:
-    """Send an image through the test pipeline of a config and the data preprocessor of its model.
-
-    Args:
-        cfg (Config): Has ``test_dataloader.dataset.pipeline`` or ``test_pipeline``.
-        model (nn.Module): Built from the config.
-        image (str, optional): Image file; by default a photograph that scikit-learn ships.
-
-    Returns:
-        Tensor[1, C, H, W]: What the model sees.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        StructureError: The config has no test pipeline.
-    """
-    path = Path(image or sample_image())
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no image {str(path)!r}')
-    data = Compose(_pipeline_from_file(cfg))(dict(img_path=str(path), img_id=0))
-    batch = pseudo_collate([data])
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    inputs = preprocessor(batch, False)['inputs'] if preprocessor is not None else batch['inputs']
-    return inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
-
-
-def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
-    """Return the test pipeline without annotations; for a pose estimator the whole image is one person.
-
-    One whose dataset hands over arrays gets a loader and a resize to the input shape.
-    """
-    loader = cfg.get('test_dataloader') or {}
-    pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
-    if not pipeline:
-        raise StructureError('the config has no test pipeline to send an image through')
-    pipeline = [step for step in plain(pipeline) if type_name(step) != 'LoadAnnotations']
-    names = [type_name(step) for step in pipeline]
-    if names[0].startswith('LoadImage'):
-        return [pipeline[0], _whole_image, *pipeline[1:]] if 'GetBBoxCenterScale' in names else pipeline
-    height, width = input_shape(cfg)[-2:]
-    return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *pipeline]
-
-
-def _whole_image(results: Dict[str, Any]) -> Dict[str, Any]:
-    height, width = results['img'].shape[:2]
-    return dict(results, bbox=np.array([[0, 0, width, height]], dtype=np.float32), bbox_score=np.ones(1, np.float32))
 
 
 def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
