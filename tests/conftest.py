@@ -1,15 +1,14 @@
 """Fixtures of all tests: the same seed, one thread, nothing left behind, real data where there is any."""
 import os
 import random
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from leaks import no_leaks
 
 #: pytest's own; what importing OpenCV, OpenMP and torch's compiler sets, in whichever test comes first
-CHANGES_BY_ITSELF = ('PYTEST_CURRENT_TEST', 'LD_LIBRARY_PATH', 'QT_QPA_', 'KMP_', 'TORCHINDUCTOR_CACHE_DIR')
 
 
 @pytest.fixture(autouse=True)
@@ -25,26 +24,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@contextmanager
-def no_leaks():
-    """Fail if the block leaves a process group or a changed environment; both are put right first."""
-    before = dict(os.environ)
-    yield
-    after = dict(os.environ)
-    changed = sorted(name for name in {*before, *after}
-                     if before.get(name) != after.get(name) and not name.startswith(CHANGES_BY_ITSELF))
-    for name in changed:
-        if name in before:
-            os.environ[name] = before[name]
-        else:
-            del os.environ[name]
-    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if grouped:
-        torch.distributed.destroy_process_group()
-    assert not grouped, 'the test left an initialised process group'
-    assert not changed, f'the test changed the environment: {changed}'
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,15 @@
 """The detection and pose prune configs as short runs: small inputs, a few real images, the hooks of the config."""
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from paths import CONFIGS
 
 from mmprune.config import plain
 from mmprune.engine.hook import ResourceInfoHook
 from mmprune.registry import HOOKS
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
 #: Channels that a run prunes, one an iteration; it ends inside its second epoch.
 CHANNELS = 10
 ITERATIONS_AN_EPOCH = 6

@@ -6,10 +6,16 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
+from paths import TINY
 
 from mmprune.registry import MODELS
 
-TINY = Path(__file__).parent / 'configs' / 'tiny_digits.py'
+#: Changes to the config of runs that are resumed, and of those that they are compared with.
+RESUME_OPTIONS = {'train_dataloader.dataset.indices': 96, 'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1,
+                  'train_dataloader.dataset.pipeline': [
+                      dict(type='Resize', scale=(20, 20)), dict(type='RandomCrop', crop_size=16),
+                      dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='PackClsInputs')]}
+
 INPUT_SHAPE = (1, 3, 16, 16)
 INTERVAL = 2
 TARGET = 0.9

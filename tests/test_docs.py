@@ -1,9 +1,9 @@
 """Every python snippet of README and docs runs; every file they name exists."""
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from torch import nn
 
 from mmprune.graph.demo_input import DemoInput
@@ -13,7 +13,6 @@ from mmprune.report.proof import verify
 from mmprune.units.complexity import COUNTERS
 from mmprune.units.mutator import ChannelMutator
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 SNIPPETS = [(page.name, number, code) for page in PAGES
             for number, code in enumerate(re.findall(r'```python\n(.*?)```', page.read_text(), re.S))]

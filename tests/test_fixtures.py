@@ -3,7 +3,7 @@ import os
 
 import pytest
 import torch
-from conftest import no_leaks
+from leaks import no_leaks
 
 
 def test_changed_environment_fails_a_test_and_is_put_right(monkeypatch):
