@@ -35,13 +35,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmprune.command_line import run
+from mmprune.files import write_text
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
 from mmprune.models.from_config import dense_config, read_config
 from mmprune.pruning.pruner import Pruner
 from mmprune.registry import MODELS
 from mmprune.units.complexity import Complexity
-from mmprune.units.structure import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mmcls/cifar10/resnet18-narrow_cifar10.py'

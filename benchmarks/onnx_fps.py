@@ -26,8 +26,8 @@ import torch
 from mmprune.command_line import run
 from mmprune.deploy.divisor_search import DIVISORS, DivisorResult, fastest, format_results, search
 from mmprune.deploy.load import RANDOM, input_shape
+from mmprune.files import write_text
 from mmprune.models.from_config import read_config
-from mmprune.units.structure import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

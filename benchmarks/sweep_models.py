@@ -26,12 +26,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
+from mmprune.files import write_text
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import MODELS
 from mmprune.report import proof as check
 from mmprune.units.equivalence import cut_copy, double_copy, outputs, relative_difference
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
-from mmprune.units.structure import write_structure, write_text
+from mmprune.units.structure import write_structure
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10

@@ -31,11 +31,11 @@ from torch import nn
 from torchvision import models
 
 from mmprune import Pruner
+from mmprune.files import write_text
 from mmprune.pruning.pruner import build_criterion
 from mmprune.pruning.target import PruningTarget
 from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, randomise, relative_difference
-from mmprune.units.structure import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10

@@ -8,20 +8,11 @@ from typing import Any, Callable, Dict
 import torch
 from mmengine.config import Config, DictAction
 
-from .criteria.criterion import CriterionError
-from .criteria.slimming_schema import SchemaError
-from .models.checkpoint import CheckpointError
+from .arguments import UserError
+from .files import write_text
 from .models.from_config import read_config
-from .pruning.target import TargetError
-from .report.figure import PictureError
-from .units.choice import PatternError
-from .units.layer import OptimizerError
-from .units.mutator import NoPrunableUnitError
-from .units.structure import StructureError, write_text
+from .units.structure import StructureError
 
-#: Mistakes of a user: the message is all that he needs.
-USER_ERRORS = (CheckpointError, StructureError, PatternError, NoPrunableUnitError, PictureError, SchemaError,
-               TargetError, CriterionError, OptimizerError, FileNotFoundError)
 #: Arguments at the top of a config -> the key that they end up in.
 ARGUMENTS = {
     'pretrained_path': 'model.architecture.init_cfg.checkpoint', 'interval': 'model.interval',
@@ -100,6 +91,6 @@ def run(main: Callable[[], None]) -> None:
     """Run a tool; a user's mistake ends it with one message and status 2 instead of a traceback."""
     try:
         main()
-    except USER_ERRORS as error:
+    except (UserError, FileNotFoundError) as error:
         sys.stderr.write(f'error: {error}\n')
         sys.exit(2)

@@ -22,3 +22,9 @@ def whole_file(path: Union[str, 'os.PathLike[str]']) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: Union[str, 'os.PathLike[str]']) -> None:
+    """Write a text file; it appears whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')

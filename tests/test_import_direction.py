@@ -8,16 +8,16 @@ from paths import ROOT
 
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'files', 'random_state'),
+    ('version', 'registry', 'arguments', 'files', 'random_state'),
     ('graph',),
     ('units',),
     ('config',),
     ('models',),
     ('deploy', 'group_fisher'),
-    ('report',),
+    ('report', 'command_line'),
     ('criteria',),
     ('pruning',),
-    ('engine', 'command_line'),
+    ('engine',),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 #: Codebases that only these may know; the rest takes them by name from configs.

@@ -20,9 +20,10 @@ from mmcv import imwrite
 
 from mmprune.deploy.onnx_runtime import OnnxModel, measure_latency
 from mmprune.engine.digits import Digits
+from mmprune.files import write_text
 from mmprune.report.stages import StageResult, format_stages
 from mmprune.report.structure_picture import draw_structure
-from mmprune.units.structure import read_structure, write_text
+from mmprune.units.structure import read_structure
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path('work_dirs/quickstart')

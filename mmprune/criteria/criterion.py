@@ -1,14 +1,15 @@
 """What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import UserError, one_of
 from ..graph.channels import Member
 from ..group_fisher.taps import untapped_weight
 from ..units.mutator import ChannelMutator
-from ..units.structure import Structure, nearest
+from ..units.structure import Structure
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, calibrating
 
@@ -29,7 +30,7 @@ NORMALIZATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
 LEAVE_OUT = 'leave the unit out (exclude) or take a criterion of weights'
 
 
-class CriterionError(ValueError):
+class CriterionError(UserError):
     """A criterion cannot score; the message says why, and what to do."""
 
 
@@ -58,8 +59,8 @@ class Criterion:
     mutator: ChannelMutator
 
     def __init__(self, combine: str = 'mean', normalize: str = 'none') -> None:
-        self.combine = known_option('combine', ALIASES.get(combine, combine), COMBINATIONS)
-        self.normalize = known_option('normalize', normalize, NORMALIZATIONS)
+        self.combine = one_of('combine', ALIASES.get(combine, combine), COMBINATIONS)
+        self.normalize = one_of('normalize', normalize, NORMALIZATIONS)
         self._structure: Optional[Structure] = None
 
     def bind(self, mutator: ChannelMutator) -> None:
@@ -154,10 +155,3 @@ class Criterion:
         rows = tensor.movedim(member.axis.dim, 0).index_select(0, index.reshape(-1))
         return rows.reshape(len(index), -1)
 
-
-def known_option(option: str, value: str, table: Dict[str, Any]) -> str:
-    """Return the value of an option; raise ValueError with the nearest names if the table does not have it."""
-    if value not in table:
-        raise ValueError(f'{option} is {value!r}{nearest(value, list(table))}; it must be one of '
-                         f'{", ".join(map(repr, table))}')
-    return value

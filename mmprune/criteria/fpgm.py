@@ -4,9 +4,10 @@ from typing import List
 import torch
 from torch import Tensor
 
+from ..arguments import one_of, share
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import Criterion, known_option
+from .criterion import Criterion
 
 
 @CRITERIA.register_module()
@@ -24,10 +25,9 @@ class FPGM(Criterion):
     def __init__(self, distance: str = 'euclidean', rate_norm: float = 1.0, combine: str = 'mean',
                  normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
-        if not 0 < rate_norm <= 1:
-            raise ValueError(f'rate_norm is {rate_norm!r}; it is a share of the filters, more than 0 and at most 1')
-        self.rate_norm = rate_norm
-        self.distance = known_option('distance', distance, {'euclidean': None, 'cosine': None})
+        self.rate_norm = share('rate_norm', rate_norm, 'it is a share of the filters, more than 0 and at most 1',
+                               one=True)
+        self.distance = one_of('distance', distance, ('euclidean', 'cosine'))
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the summed distances in each layer that produces the unit."""

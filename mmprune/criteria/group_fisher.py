@@ -3,10 +3,10 @@ from typing import List
 
 from torch import Tensor
 
+from ..arguments import one_of
 from ..group_fisher.unit import NORMALIZATION_TYPES, channel_cost
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
-from .criterion import known_option
 from .tapped import TappedCriterion
 
 
@@ -26,7 +26,7 @@ class GroupFisher(TappedCriterion):
 
     def __init__(self, normalization_type: str = 'act') -> None:
         super().__init__()
-        self.normalization_type = known_option('normalization_type', normalization_type,
+        self.normalization_type = one_of('normalization_type', normalization_type,
                                                dict.fromkeys(NORMALIZATION_TYPES))
 
     def accumulated(self, recorded: Tensor) -> Tensor:

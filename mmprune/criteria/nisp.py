@@ -4,12 +4,13 @@ from typing import Dict, List, Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import one_of
 from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
 from ..units.equivalence import Comparable, double_copy
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
-from .criterion import Criterion, CriterionError, known_option
+from .criterion import Criterion, CriterionError
 from .inputs import inputs_seen
 from .score_flow import NoGraphError, Read, ScoreFlow
 
@@ -48,7 +49,7 @@ class NISP(Criterion):
     def __init__(self, final: str = 'inf_fs', alpha: float = 0.5, samples: int = 1000, combine: str = 'mean',
                  normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
-        self.final = known_option('final', final, {'inf_fs': None, 'ones': None})
+        self.final = one_of('final', final, ('inf_fs', 'ones'))
         if not 0 <= alpha <= 1:
             raise ValueError(f'alpha is {alpha}; it must lie between 0 and 1')
         if samples < 2:

@@ -4,10 +4,11 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor
 
+from ..arguments import one_of
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
-from .criterion import Criterion, known_option
+from .criterion import Criterion
 
 
 @CRITERIA.register_module()
@@ -27,7 +28,7 @@ class Oracle(Criterion):
 
     def __init__(self, change: str = 'absolute') -> None:
         super().__init__()
-        self.change = known_option('change', change, {'absolute': None, 'signed': None})
+        self.change = one_of('change', change, ('absolute', 'signed'))
 
     def observe(self, calibration: Calibration) -> None:
         """Measure the loss, then without each class of each unit in turn."""

@@ -11,17 +11,18 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 from torch import nn
 
+from ..arguments import UserError, nearest
+from ..files import write_text
 from ..graph.channels import CoupledChannels
 from ..graph.trace import Axis
 from ..units.mutator import ChannelMutator
-from ..units.structure import nearest, write_text
 from .bn_sparsity import NORMS
 
 Schema = Dict[str, Any]
 METHODS = ('or', 'and')
 
 
-class SchemaError(ValueError):
+class SchemaError(UserError):
     """A schema is not one, or does not fit the model; the message says where."""
 
 

@@ -4,10 +4,10 @@ from typing import Dict, List
 import torch
 from torch import Tensor
 
+from ..arguments import one_of
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward, with_gradients
-from .criterion import known_option
 from .tapped import TappedCriterion
 
 
@@ -31,7 +31,7 @@ class Taylor(TappedCriterion):
     scope = 'global'
 
     def __init__(self, of: str = 'activations', normalize: str = 'default') -> None:
-        self.of = known_option('of', of, {'activations': None, 'weights': None})
+        self.of = one_of('of', of, ('activations', 'weights'))
         default = 'l2' if of == 'activations' else 'none'
         super().__init__('sum', default if normalize == 'default' else normalize)
 

@@ -4,11 +4,12 @@ from typing import Callable, Dict, List
 import torch
 from torch import Tensor, nn
 
+from ..arguments import one_of
 from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward, with_gradients
-from .criterion import Criterion, known_option
+from .criterion import Criterion
 from .fpgm import summed_distances
 
 #: Norms that are layers.
@@ -35,7 +36,7 @@ class WholeGroup(Criterion):
 
     def __init__(self, of: str = 'squares') -> None:
         super().__init__(normalize='mean')
-        self.of = known_option('of', of, dict.fromkeys(('squares', 'distances', 'taylor')))
+        self.of = one_of('of', of, ('squares', 'distances', 'taylor'))
         self.needs_data = self.needs_loss = of == 'taylor'
 
     def observe(self, calibration: Calibration) -> None:

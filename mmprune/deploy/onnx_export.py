@@ -9,6 +9,7 @@ from typing import Any, Dict, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..arguments import one_of
 from ..files import whole_file
 from ..graph.demo_input import raw_outputs
 from ..graph.nested import output_tensors
@@ -79,9 +80,7 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
     Raises:
         ValueError: The exporter is unknown or not part of this torch.
     """
-    if exporter not in EXPORTERS:
-        raise ValueError(f'exporter is {exporter!r}; it must be one of {EXPORTERS}')
-    if exporter == 'dynamo' and not HAS_DYNAMO:
+    if one_of('exporter', exporter, EXPORTERS) == 'dynamo' and not HAS_DYNAMO:
         raise ValueError(f"exporter 'dynamo' needs torch 2.5 or newer, this is {torch.__version__}; "
                          "use 'torchscript'")
     wrapped = DeployOutput(model).eval()

@@ -10,9 +10,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from ..files import whole_file
+from ..files import whole_file, write_text
 from ..registry import HOOKS
-from ..units.structure import write_text
 
 WHOLE_FILES = 'mmprune.whole_files'
 

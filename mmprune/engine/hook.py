@@ -8,21 +8,15 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..arguments import one_of, share, whole_number
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 from ..models.prune_sub_model import structure_of
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
-from ..units.structure import format_structure, nearest, write_structure
+from ..units.complexity import COSTS
+from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
 from .runner import FIX_SUBNET_JSON, follow_averages, unwrapped
-
-RESOURCES = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
-
-
-def check_whole(hook: Hook, name: str, value: Any, least: int = 1) -> None:
-    """Raise ValueError unless an argument of a hook is a whole number of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{type(hook).__name__}: {name} is {value!r}; it must be a whole number of {least} or more')
 
 
 @HOOKS.register_module()
@@ -35,7 +29,7 @@ class PruningStructureHook(Hook):
     """
 
     def __init__(self, by_epoch: bool = True, interval: int = 1) -> None:
-        check_whole(self, 'interval', interval)
+        whole_number(f'{type(self).__name__}: interval', interval)
         self.by_epoch, self.interval = by_epoch, interval
 
     def before_train(self, runner: Runner) -> None:
@@ -111,17 +105,13 @@ class ResourceInfoHook(Hook):
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
                  early_stop: bool = True) -> None:
-        check_whole(self, 'interval', interval)
-        if resource_type not in RESOURCES:
-            raise ValueError(f'ResourceInfoHook: resource_type is {resource_type!r}'
-                             f'{nearest(resource_type, list(RESOURCES))}; it must be one of '
-                             f'{", ".join(map(repr, RESOURCES))}')
+        whole_number(f'{type(self).__name__}: interval', interval)
+        one_of('ResourceInfoHook: resource_type', resource_type, COSTS)
         if not save_ckpt_thr:
             raise ValueError('ResourceInfoHook: save_ckpt_thr is empty; it must hold at least one target ratio')
         for ratio in save_ckpt_thr:
-            if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
-                raise ValueError(f'the target ratio is {ratio!r}; it is what stays of the dense {resource_type}, so it '
-                                 'must lie between 0 and 1')
+            share('the target ratio', ratio, f'it is what stays of the dense {resource_type}, so it must lie between '
+                  '0 and 1')
         self.interval, self.resource_type, self.early_stop = interval, resource_type, early_stop
         self.targets: List[float] = sorted(save_ckpt_thr, reverse=True)
         self.finished = False
@@ -135,7 +125,7 @@ class ResourceInfoHook(Hook):
             raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: a '
                             "prune run needs model_wrapper_cfg=dict(type='mmprune.GroupFisherDDP')")
         self.algorithm = model
-        self.dense = model.mutator.complexity.cost({})[RESOURCES[self.resource_type]]
+        self.dense = model.mutator.complexity.cost({})[COSTS[self.resource_type]]
         ratio = self.ratio()
         met = [target for target in self.targets if ratio <= target]
         if met and len(met) == len(self.targets):
@@ -150,7 +140,7 @@ class ResourceInfoHook(Hook):
 
     def ratio(self) -> float:
         """Return the present cost over the dense cost."""
-        return self.algorithm.mutator.cost[RESOURCES[self.resource_type]] / self.dense
+        return self.algorithm.mutator.cost[COSTS[self.resource_type]] / self.dense
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:

@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
+from ..arguments import whole_number
 from ..registry import TASK_UTILS
 from .nested import output_tensors
 
@@ -126,9 +127,7 @@ class RegionDemoInput(DemoInput):
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 1333, 800), regions: int = 1000) -> None:
         super().__init__(input_shape)
-        if regions < 1:
-            raise ValueError(f'regions is {regions}; it must be 1 or more')
-        self.regions = regions
+        self.regions = whole_number('regions', regions, must='it must be 1 or more')
 
     def __call__(self, model: nn.Module) -> Any:
         """Run both stages and return their raw outputs."""

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
+from ..arguments import whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
 from ..units.selection import NotFiniteError, PrunedClass
@@ -44,9 +45,11 @@ class GroupFisherAlgorithm(PruningAlgorithm):
     def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None, init_cfg: Optional[dict] = None,
                  channels_per_event: int = 1, align: int = 1) -> None:
-        _check_whole('interval', interval, 'the number of iterations between two prune events')
-        _check_whole('channels_per_event', channels_per_event, 'the number of channels that a prune event removes')
-        _check_whole('align', align, 'what the widths become a multiple of')
+        for name, value, meaning in (
+                ('interval', interval, 'the number of iterations between two prune events'),
+                ('channels_per_event', channels_per_event, 'the number of channels that a prune event removes'),
+                ('align', align, 'what the widths become a multiple of')):
+            whole_number(name, value, must=f'it is {meaning}, so it must be a whole number of 1 or more')
         super().__init__(architecture, mutator, data_preprocessor, init_cfg)
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
@@ -120,11 +123,6 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         unexpected = args[3] if len(args) > 3 else []
         if prefix + ITERATIONS in unexpected:
             unexpected.remove(prefix + ITERATIONS)
-
-
-def _check_whole(name: str, value: Any, meaning: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} is {value!r}; it is {meaning}, so it must be a whole number of 1 or more')
 
 
 def _listing(pruned: Sequence[PrunedClass]) -> str:

@@ -1,10 +1,10 @@
 """A channel unit scored by group Fisher information, by what one of its channels costs."""
 from torch import Tensor
 
+from ..arguments import one_of
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
 from ..units.complexity import Complexity, Widths
-from ..units.structure import nearest
 from ..units.unit import ChannelUnit
 
 NORMALIZATION_TYPES = ('act', 'flops', 'none')
@@ -36,11 +36,7 @@ class GroupFisherChannelUnit(ChannelUnit):
 
     def __init__(self, channels: CoupledChannels, normalization_type: str = 'act', mutate_linear: bool = False) -> None:
         super().__init__(channels, mutate_linear)
-        if normalization_type not in NORMALIZATION_TYPES:
-            raise ValueError(f'normalization_type is {normalization_type!r}'
-                             f'{nearest(normalization_type, NORMALIZATION_TYPES)}; it must be one of '
-                             f'{", ".join(map(repr, NORMALIZATION_TYPES))}')
-        self.normalization_type = normalization_type
+        self.normalization_type = one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
 
     def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
         """Return what one class costs at present, in the unit of the normalization type."""

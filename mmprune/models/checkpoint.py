@@ -9,14 +9,14 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from ..arguments import UserError, nearest
 from ..files import whole_file
-from ..units.structure import nearest
 
 #: What the checkpoint of a prune run holds: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, unreadable or belongs to another model."""
 
 

@@ -6,8 +6,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..arguments import nearest
 from ..registry import MODELS, build
-from ..units.structure import nearest
 from .checkpoint import load_weights
 from .prune_sub_model import kept_outputs
 

@@ -6,6 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..arguments import whole_number
 from ..units.mutator import ChannelMutator
 from ..units.surgery import padding_blocks
 from ..units.unit import ChannelUnit
@@ -13,9 +14,7 @@ from ..units.unit import ChannelUnit
 
 def check_divisor(divisor: Any) -> None:
     """Raise ValueError unless the divisor is a whole number of at least 1."""
-    if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
-        raise ValueError(f'divisor is {divisor!r}; channels are made a multiple of it, so it must be 1 or more and '
-                         'whole')
+    whole_number('divisor', divisor, must='channels are made a multiple of it, so it must be 1 or more and whole')
 
 
 def divisible_classes(unit: ChannelUnit, divisor: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..arguments import nearest
 from ..criteria.calibration import Calibration, calibrating
 from ..criteria.criterion import Criterion, CriterionError
 from ..graph.demo_input import mapped
@@ -16,7 +17,7 @@ from ..registry import CRITERIA, build
 from ..report.stages import StageResult, format_stages
 from ..units.layer import OptimizerError
 from ..units.mutator import ChannelMutator
-from ..units.structure import Structure, StructureError, nearest, read_structure, write_structure
+from ..units.structure import Structure, StructureError, read_structure, write_structure
 from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
 

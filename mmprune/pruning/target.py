@@ -6,14 +6,14 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Uni
 import numpy as np
 from torch import Tensor
 
+from ..arguments import UserError, nearest, one_of, share, whole_number
 from ..graph.channels import CoupledChannels
 from ..units.choice import PatternError, check_patterns, layers_of, matches
+from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
 from ..units.selection import Pool, least_classes
-from ..units.structure import nearest
 from ..units.unit import ChannelUnit
 
-COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 SCOPES = ('global', 'layer')
 #: Where scores of all units are compared, nobody has meant to leave less of a unit than this.
 GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
@@ -21,7 +21,7 @@ GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
 BISECTIONS = 24
 
 
-class TargetError(ValueError):
+class TargetError(UserError):
     """A target is contradictory or cannot be reached; the message says what to change."""
 
 
@@ -83,20 +83,15 @@ class PruningTarget:
             raise TargetError('there is no target: give ratio (the share of channels that goes), flops, params or acts '
                               '(the share that stays), or levels')
         shares = {**{name: getattr(self, name) for name in self.given},
-                  **{f'levels[{pattern!r}]': share for pattern, share in (self.levels or {}).items()}}
-        for name, share in shares.items():
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-                raise TargetError(f'{name} is {share!r}; it is a share, at least 0 and less than 1')
-        if self.max_pruned_ratio is not None and (
-                isinstance(self.max_pruned_ratio, (bool, str)) or not 0 < self.max_pruned_ratio <= 1):
-            raise TargetError(f'max_pruned_ratio is {self.max_pruned_ratio!r}; it is the share of a unit that may go, '
-                              'more than 0 and at most 1')
-        if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
-            raise TargetError(f'align is {self.align!r}; it is what channels become a multiple of, a whole number of 1 '
-                              'or more')
-        if self.scope not in SCOPES:
-            raise TargetError(f'scope is {self.scope!r}{nearest(self.scope, SCOPES)}; it must be one of '
-                              f'{", ".join(map(repr, SCOPES))}')
+                  **{f'levels[{pattern!r}]': value for pattern, value in (self.levels or {}).items()}}
+        for name, value in shares.items():
+            share(name, value, 'it is a share, at least 0 and less than 1', zero=True, error=TargetError)
+        if self.max_pruned_ratio is not None:
+            share('max_pruned_ratio', self.max_pruned_ratio,
+                  'it is the share of a unit that may go, more than 0 and at most 1', one=True, error=TargetError)
+        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number of 1 or more',
+                     error=TargetError)
+        one_of('scope', self.scope, SCOPES, TargetError)
 
     @property
     def given(self) -> List[str]:
@@ -179,9 +174,9 @@ class PruningTarget:
         check_patterns('levels', self.levels or {},
                        layers_of([*(unit.channels for unit in mutator.units), *removed, *mutator.frozen]))
         found: Dict[str, float] = {}
-        for pattern, share in (self.levels or {}).items():
-            named = {unit.name: share for unit in self.chosen_units(mutator) if _is_produced_by(unit.channels, pattern)}
-            if not named and share and not any(_is_produced_by(channels, pattern) for channels in removed):
+        for pattern, goes in (self.levels or {}).items():
+            named = {unit.name: goes for unit in self.chosen_units(mutator) if _is_produced_by(unit.channels, pattern)}
+            if not named and goes and not any(_is_produced_by(channels, pattern) for channels in removed):
                 reason = next((channels.frozen for channels in mutator.frozen if _is_produced_by(channels, pattern)),
                               f'op_types={self.op_types} leaves them out')
                 raise PatternError(f'levels: what {pattern!r} produces cannot be pruned: {reason}')

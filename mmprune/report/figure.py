@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, List, Sequence, Union
 
+from ..arguments import UserError
 from ..files import whole_file
 
 #: ``{first producer}_({start}, {end})_{channels}``, and ``#2`` behind it where units interleave
@@ -11,7 +12,7 @@ UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<chan
 INK, QUIET = '#1f2933', '#66727f'
 
 
-class PictureError(ValueError):
+class PictureError(UserError):
     """The file of a picture has no suffix that tells its format."""
 
 

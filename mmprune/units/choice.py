@@ -2,13 +2,13 @@
 from fnmatch import fnmatchcase
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
+from ..arguments import UserError, nearest, whole_number
 from ..graph.channels import CoupledChannels
-from .structure import nearest
 
 Patterns = Union[str, Sequence[str]]
 
 
-class PatternError(ValueError):
+class PatternError(UserError):
     """A pattern matches no layer."""
 
 
@@ -61,8 +61,7 @@ class Choice:
         self.exclude = [] if exclude is None else _as_list(exclude)
         self.min_channels = dict(min_channels) if isinstance(min_channels, Mapping) else {'*': min_channels}
         for pattern, count in self.min_channels.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f'min_channels of {pattern!r} is {count!r}; it must be a whole number of 1 or more')
+            whole_number(f'min_channels of {pattern!r}', count)
 
     def check(self, layers: Sequence[str]) -> None:
         """Check that every pattern matches a layer.

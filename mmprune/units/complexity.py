@@ -17,6 +17,8 @@ Counter = Callable[[LayerCall, Tuple[int, ...]], int]
 COUNTERS: Dict[str, Counter] = {}
 
 Widths = Mapping[Tuple[str, int], int]
+#: What users call a cost -> its key in :meth:`Complexity.cost`.
+COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 
 
 def register_counter(kind: str) -> Callable[[Counter], Counter]:

@@ -7,8 +7,10 @@ from typing import Dict, Iterable, Optional, Sequence, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
 
-class OptimizerError(ValueError):
+
+class OptimizerError(UserError):
     """An optimizer cannot follow a cut; the message says what to do."""
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..arguments import UserError
 from ..graph.channels import ChannelGraph, CoupledChannels, Member
 from ..graph.grouping import build_graph
 from ..registry import MODELS, TASK_UTILS, build
@@ -21,7 +22,7 @@ from .unit import ChannelUnit
 KEPT = 'kept.'
 
 
-class NoPrunableUnitError(ValueError):
+class NoPrunableUnitError(UserError):
     """Every channel of the model is frozen."""
 
 

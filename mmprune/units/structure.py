@@ -2,18 +2,18 @@
 
 The file is flat, one key per unit that may be pruned, byte-compatible with mmrazor's published files.
 """
-import difflib
 import json
 import os
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ..files import whole_file
+from ..arguments import UserError, nearest
+from ..files import write_text
 
 Structure = Dict[str, int]
 
 
-class StructureError(ValueError):
+class StructureError(UserError):
     """A structure does not fit the model or is no structure at all."""
 
 
@@ -114,21 +114,9 @@ def relocate(structure: Mapping[str, Any], names: Sequence[str]) -> Dict[str, An
     return {new + name[len(old):]: count for name, count in structure.items()}
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Return ``, did you mean ...?`` for the closest names, or an empty string."""
-    close = difflib.get_close_matches(str(name), names, n=2, cutoff=0.6)
-    return f', did you mean {" or ".join(map(repr, close))}?' if close else ''
-
-
 def write_structure(structure: Mapping[str, Any], path: Union[str, 'os.PathLike[str]']) -> None:
     """Write a structure as json; the file appears whole or not at all."""
     write_text(json.dumps(dict(structure), indent=4) + '\n', path)
-
-
-def write_text(text: str, path: Union[str, 'os.PathLike[str]']) -> None:
-    """Write a text file; it appears whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
 
 
 def format_structure(structure: Mapping[str, int], widths: Mapping[str, int],

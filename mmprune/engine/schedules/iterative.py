@@ -3,8 +3,8 @@ from typing import Any, Dict, Mapping, Union
 
 from mmengine.runner import Runner
 
+from ...arguments import whole_number
 from ...registry import HOOKS
-from ..hook import check_whole
 from .schedule import PruningSchedule
 
 
@@ -28,7 +28,7 @@ class IterativePruningHook(PruningSchedule):
                  epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False) -> None:
         super().__init__(criterion, target, batches, remove_blocks)
         for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
-            check_whole(self, name, value, least)
+            whole_number(f'{type(self).__name__}: {name}', value, least)
         self.rounds, self.epochs, self.start = rounds, epochs, start
         self.state = dict(rounds=0)
 

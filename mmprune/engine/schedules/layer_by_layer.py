@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 import numpy as np
 from mmengine.runner import Runner
 
+from ...arguments import whole_number
 from ...registry import HOOKS
-from ..hook import check_whole
 from .schedule import PruningSchedule
 
 
@@ -27,7 +27,7 @@ class LayerByLayerPruningHook(PruningSchedule):
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], by_epoch: bool = True,
                  interval: int = 1, batches: int = 8) -> None:
         super().__init__(criterion, dict(target, scope='layer'), batches)
-        check_whole(self, 'interval', interval)
+        whole_number(f'{type(self).__name__}: interval', interval)
         self.by_epoch, self.interval = by_epoch, interval
         self.state = dict(units=0)
 

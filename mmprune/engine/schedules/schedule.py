@@ -6,14 +6,15 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...arguments import whole_number
 from ...criteria.criterion import Criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.pruner import build_criterion
 from ...pruning.target import PruningTarget
+from ...units.complexity import COSTS
 from ...units.structure import format_structure, write_structure
 from ..distributed import ShrinkingDDP
-from ..hook import RESOURCES, check_whole
 from ..runner import FIX_SUBNET_JSON, calibration_of, follow_averages, optimizers_of, unwrapped
 
 #: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
@@ -41,7 +42,7 @@ class PruningSchedule(Hook):
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
                  remove_blocks: bool = False) -> None:
-        check_whole(self, 'batches', batches)
+        whole_number(f'{type(self).__name__}: batches', batches)
         self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
         self.remove_blocks = remove_blocks
         self.state: Dict[str, Any] = {}
@@ -107,7 +108,7 @@ class PruningSchedule(Hook):
         mutator = self.algorithm.mutator
         widths = {unit.name: unit.width for unit in [*mutator.units, *mutator.removed]}
         dense, cost = mutator.complexity.cost({}), mutator.cost
-        shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in RESOURCES.items())
+        shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in COSTS.items())
         runner.logger.info(format_structure(mutator.structure, widths, f'pruned to {shares} of dense:'))
         for note in plan.notes():
             runner.logger.warning(note)

@@ -4,12 +4,12 @@ from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 import numpy as np
 from mmengine.runner import Runner
 
+from ...arguments import whole_number
 from ...graph.channels import Member
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan
 from ...registry import HOOKS
 from ...units.choice import PatternError, Patterns, check_patterns, layers_of, matches
-from ..hook import check_whole
 from .schedule import PruningSchedule
 
 #: Shift of a norm whose filter is zero, at least.
@@ -46,7 +46,7 @@ class SoftPruningHook(PruningSchedule):
         if (criterion is None) != (target is None):
             raise ValueError('SoftPruningHook: criterion and target come together; without them rate_norm and '
                              'rate_dist say what goes')
-        check_whole(self, 'epoch_prune', epoch_prune)
+        whole_number(f'{type(self).__name__}: epoch_prune', epoch_prune)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
                          target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
         self.epoch_prune = epoch_prune
