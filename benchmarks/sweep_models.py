@@ -165,7 +165,7 @@ def rebuild(mutator: ChannelMutator, architecture: Callable[[], Any], demo: Dict
 
 def reasons(mutator: ChannelMutator) -> Dict[str, int]:
     """Return reason -> number of groups of channels that stay for it, image and outputs apart."""
-    texts = [str(channels.frozen).split(' in module')[0].split(" of module '")[0].split(' of the model')[0]
+    texts = [str(channels.reason).split(' in module')[0].split(" of module '")[0].split(' of the model')[0]
              for channels in mutator.frozen]
     return dict(Counter(text for text in texts if 'input' not in text and 'output' not in text).most_common())
 

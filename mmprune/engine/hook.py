@@ -57,8 +57,8 @@ class PruningStructureHook(Hook):
     def _show(self, runner: Runner) -> None:
         model = unwrapped(runner)
         if isinstance(model, PruningAlgorithm):
-            widths = {unit.name: unit.width for unit in [*model.mutator.units, *model.mutator.removed]}
-            runner.logger.info(format_structure(model.mutator.structure, widths, 'channels that stay:'))
+            runner.logger.info(format_structure(model.mutator.structure, model.mutator.dense_widths,
+                                                'channels that stay:'))
 
 
 class _Stoppable:

@@ -30,14 +30,14 @@ class CoupledChannels:
     Attributes:
         name (str): ``{first producer}_({start}, {end})_{channels}``.
         members (list[Member]): In the order of the forward pass.
-        frozen (str or None): Why the channels must stay; None if they may be pruned.
+        reason (str or None): Why the channels must stay; None if they may be pruned.
         attributes (list[Member]): Numbers of channels that modules keep and that follow.
         named_by (Member or None): The first member, where the layer that it lies on has been removed since.
     """
 
     name: str
     members: List[Member]
-    frozen: Optional[str] = None
+    reason: Optional[str] = None
     attributes: List[Member] = field(default_factory=list)
     named_by: Optional[Member] = None
 

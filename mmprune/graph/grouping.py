@@ -54,7 +54,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
     for group in _signature_groups(axes, components, reasons):
-        reason = group.frozen
+        reason = group.reason
         if reason is None and not group.consumers:
             reason = NO_CONSUMER
         if reason is None and not group.producers:
@@ -63,7 +63,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
             reason = TRAINING_ONLY
         if reason is None and group.num_classes == 1:
             reason = ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL
-        group.frozen = reason
+        group.reason = reason
         if group.producers or group.consumers:
             (units if reason is None else frozen).append(group)
     frozen += [group for layer in traced.idle for group in _idle_channels(layer)]

@@ -13,7 +13,7 @@ from ..registry import MODELS
 from ..units.choice import Patterns
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
-from ..units.selection import NotFiniteError, Pool, PrunedClass, least_classes
+from ..units.selection import NotFiniteError, Pool, PrunedClass, least_important
 from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
 
@@ -130,7 +130,7 @@ class GroupFisherChannelMutator(ChannelMutator):
                  for name, start, end in zip(scores, bounds, bounds[1:])]
         unrecorded = {pool.unit for pool in pools if not pool.scores[units[pool.unit].kept].any()}
         self._say_unrecorded(unrecorded)
-        return least_classes([pool for pool in pools if pool.unit not in unrecorded], count)
+        return least_important([pool for pool in pools if pool.unit not in unrecorded], count)
 
     def _say_unrecorded(self, names: Set[str]) -> None:
         """Warn about units once."""

@@ -5,8 +5,9 @@ import numpy as np
 
 from ..criteria.criterion import Criterion, CriterionError, UnscorableError
 from ..units.mutator import ChannelMutator
-from ..units.selection import least_classes
-from .target import PruningTarget, pool_of
+from ..units.selection import least_important
+from .search import Search, pool_of
+from .target import PruningTarget
 
 
 class Plan(NamedTuple):
@@ -70,7 +71,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     if not scores:
         raise CriterionError(f'{type(criterion).__name__} can score none of the {len(skipped)} units, for example: '
                              f'{next(iter(skipped.values()))}')
-    chosen = target.choose(mutator, scores, progress)
+    chosen = Search(target, mutator, scores, progress).run()
     masks = dict(chosen.masks)
     if remove_blocks:
         floors = {unit.name: target.floor(unit) for unit in mutator.units}
@@ -93,7 +94,7 @@ def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, 
         count = unit.num_classes - int(masks[unit.name].sum())
         if 0 < count < unit.num_classes:
             found[unit.name] = unit.kept.copy()
-            for one in least_classes([pool_of(unit, criterion.score(unit), unit.num_classes - count)], count):
+            for one in least_important([pool_of(unit, criterion.score(unit), unit.num_classes - count)], count):
                 found[unit.name][one.channel] = False
     return found
 

@@ -103,7 +103,7 @@ class Pruner:
         self.criterion = build_criterion(criterion, self.mutator)
         self.target = None if target is None else PruningTarget.of(target, self.criterion.scope)
         if self.target is not None:  # a pattern without a match is better known now
-            self.target.chosen_units(self.mutator), self.target.levels_of(self.mutator)
+            self.target.check(self.mutator)
         self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
         self._masked: Optional[Plan] = None

@@ -150,7 +150,7 @@ def unit_lines(units: Sequence[CoupledChannels], frozen: Sequence[CoupledChannel
         lines.append(Line(channels, marks))
     for line, lane in zip(lines, assign_lanes([line.span for line in lines])):
         line.lane = lane
-    prunable = [line for line in lines if line.channels.frozen is None]
+    prunable = [line for line in lines if line.channels.reason is None]
     for line, colour in zip(prunable, assign_colours([line.span for line in prunable],
                                                      [line.lane for line in prunable], len(COLOURS))):
         line.colour = COLOURS[colour]
@@ -162,9 +162,9 @@ def _notes(lines: Sequence[Line]) -> Dict[int, List[Tuple[str, str]]]:
     notes: Dict[int, List[Tuple[str, str]]] = {}
     for line in lines:
         text = f'{line.channels.width}'
-        if line.channels.frozen is not None:
-            text += f' stay: {_brief(line.channels.frozen)}'
-        notes.setdefault(line.span[0], []).append((text, QUIET if line.channels.frozen else line.colour))
+        if line.channels.reason is not None:
+            text += f' stay: {_brief(line.channels.reason)}'
+        notes.setdefault(line.span[0], []).append((text, QUIET if line.channels.reason else line.colour))
     return notes
 
 
@@ -261,7 +261,7 @@ def _draw_lines(axes: Any, lines: Sequence[Line], edge: float) -> None:
     for line in lines:
         first, last = line.span
         axes.plot([_x(line.lane)] * 2, [_y(first), _y(last)], color=line.colour, linewidth=2, zorder=2,
-                  gid=line.channels.name if line.channels.frozen is None else None)
+                  gid=line.channels.name if line.channels.reason is None else None)
         for number, mark in line.marks.items():
             _draw_mark(axes, _x(line.lane), _y(number), mark, line.colour)
 

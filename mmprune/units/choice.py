@@ -17,6 +17,22 @@ def matches(layer: str, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in _with_parents(layer))
 
 
+def producers_of(channels: CoupledChannels) -> List[str]:
+    """Return the layers that produce channels: what patterns are compared with."""
+    return list(dict.fromkeys(member.axis.layer for member in channels.producers))
+
+
+def some_match(channels: CoupledChannels, patterns: Iterable[str]) -> bool:
+    """Tell whether a producer of the channels matches one of the patterns."""
+    return any(matches(layer, pattern) for pattern in patterns for layer in producers_of(channels))
+
+
+def all_match(channels: CoupledChannels, patterns: Iterable[str]) -> bool:
+    """Tell whether every producer of the channels matches one of the patterns."""
+    patterns = list(patterns)
+    return all(any(matches(layer, pattern) for pattern in patterns) for layer in producers_of(channels))
+
+
 def check_patterns(option: str, patterns: Iterable[str], layers: Sequence[str]) -> None:
     """Check that every pattern but ``*`` matches a layer.
 
@@ -78,7 +94,7 @@ class Choice:
 
     def reason_to_freeze(self, channels: CoupledChannels) -> Optional[str]:
         """Return why the patterns do not let a unit be pruned, or None."""
-        for layer in _producers(channels):
+        for layer in producers_of(channels):
             pattern = next((pattern for pattern in self.exclude if matches(layer, pattern)), None)
             if pattern is not None:
                 return f'its producer {layer!r} is excluded (exclude={pattern!r})'
@@ -88,17 +104,12 @@ class Choice:
 
     def min_channels_of(self, channels: CoupledChannels) -> int:
         """Return how many channels of a unit stay at least; the largest number of the patterns that match."""
-        layers = _producers(channels)
-        return max((count for pattern, count in self.min_channels.items()
-                    if any(matches(layer, pattern) for layer in layers)), default=1)
+        return max((count for pattern, count in self.min_channels.items() if some_match(channels, [pattern])),
+                   default=1)
 
 
 def _as_list(patterns: Patterns) -> List[str]:
     return [patterns] if isinstance(patterns, str) else list(patterns)
-
-
-def _producers(channels: CoupledChannels) -> List[str]:
-    return list(dict.fromkeys(member.axis.layer for member in channels.producers))
 
 
 def layers_of(groups: Sequence[CoupledChannels]) -> List[str]:

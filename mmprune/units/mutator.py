@@ -17,7 +17,7 @@ from .layer import check_state
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
 from .trial import breaking_units
-from .unit import ChannelUnit
+from .unit import ChannelUnit, by_name
 
 KEPT = 'kept.'
 
@@ -88,7 +88,7 @@ class ChannelMutator(nn.Module):
             known = relocate(dict.fromkeys(proven), [unit.name for unit in self.units])
             self._freeze(breaking_units(model, self.units, self.demo_input, known))
         if not self.units:
-            lines = [f'{channels.name}: {channels.frozen}' for channels in self.frozen[:10]]
+            lines = [f'{channels.name}: {channels.reason}' for channels in self.frozen[:10]]
             raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
                                       + '\n  '.join(lines or ['it calls no conv or linear layer']))
         self.surgery = Surgery(model, self.units)
@@ -99,7 +99,7 @@ class ChannelMutator(nn.Module):
     def _freeze(self, reasons: Mapping[str, str]) -> None:
         """Move units to the frozen channels, by name with a reason."""
         for unit in self.units:
-            unit.channels.frozen = reasons.get(unit.name)
+            unit.channels.reason = reasons.get(unit.name)
         self.frozen += [unit.channels for unit in self.units if unit.name in reasons]
         self.units = [unit for unit in self.units if unit.name not in reasons]
 
@@ -110,10 +110,25 @@ class ChannelMutator(nn.Module):
     # structure
 
     @property
+    def all_units(self) -> List[Any]:
+        """The units, those of removed blocks included, in the order of the forward pass."""
+        units = by_name([*self.units, *self.removed])
+        return [units[name] for name in self._order]
+
+    @property
+    def layers(self) -> List[str]:
+        """Names of all conv and linear layers, each once."""
+        return layers_of([*(unit.channels for unit in self.all_units), *self.frozen])
+
+    @property
+    def dense_widths(self) -> Dict[str, int]:
+        """Unit name -> channels of the first producer before pruning."""
+        return {unit.name: unit.width for unit in self.all_units}
+
+    @property
     def structure(self) -> Structure:
         """Unit name -> channels of the first producer at present; 0 where a whole block was removed."""
-        widths = {unit.name: unit.current_width for unit in [*self.units, *self.removed]}
-        return {name: widths[name] for name in self._order}
+        return {unit.name: unit.current_width for unit in self.all_units}
 
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
@@ -128,8 +143,7 @@ class ChannelMutator(nn.Module):
     @property
     def kept(self) -> Dict[str, np.ndarray]:
         """Unit name -> 0/1 vector of the first producer's original width."""
-        vectors = {unit.name: unit.kept_channels for unit in [*self.units, *self.removed]}
-        return {name: vectors[name] for name in self._order}
+        return {unit.name: unit.kept_channels for unit in self.all_units}
 
     @property
     def blocks(self) -> List[Block]:
@@ -161,8 +175,8 @@ class ChannelMutator(nn.Module):
         structure = relocate(structure, self._order)
         counts = {name: len({repr(one) for one in value}) if isinstance(value, (list, tuple)) else value
                   for name, value in structure.items()}
-        units = [*self.units, *self.removed]
-        check_structure(counts, units, frozen={channels.name: channels.frozen for channels in self.frozen},
+        units = self.all_units
+        check_structure(counts, units, frozen={channels.name: channels.reason for channels in self.frozen},
                         removable=self._removable(counts))
         masks = {}
         for unit in units:
@@ -283,7 +297,7 @@ class ChannelMutator(nn.Module):
         vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}
         if not vectors:
             return None
-        units, counts = [*self.units, *self.removed], {name: int(vector.sum()) for name, vector in vectors.items()}
+        units, counts = self.all_units, {name: int(vector.sum()) for name, vector in vectors.items()}
         check_structure(counts, units, source, removable=self._removable(counts))
         return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units}
 

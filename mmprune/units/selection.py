@@ -34,7 +34,7 @@ class Pool(NamedTuple):
     block: int = 1
 
 
-def least_classes(pools: Sequence[Pool], count: int) -> List[PrunedClass]:
+def least_important(pools: Sequence[Pool], count: int) -> List[PrunedClass]:
     """Return at least ``count`` classes with the least scores, fewer where there is no more to take.
 
     Blocks are compared by the mean score of their classes. Within a unit the least scores form the first block, so that

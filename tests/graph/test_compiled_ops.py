@@ -134,7 +134,7 @@ def prove(mutator):
     proof = check.prove(mutator)
     print(f'{type(mutator.model).__name__}: {max(proof.differences):.1e} over {proof.units} units')
     assert proof.holds()
-    return {channels.name: channels.frozen for channels in mutator.frozen}
+    return {channels.name: channels.reason for channels in mutator.frozen}
 
 
 @pytest.mark.parametrize(('function', 'name'), [(twice, 'Twice'), (thrice, 'Thrice')])
@@ -240,7 +240,7 @@ def test_deformable_attention_has_the_same_units_on_any_device(monkeypatch):
     monkeypatch.setattr(module, 'multi_scale_deformable_attn_pytorch', MultiScaleDeformableAttnFunction.apply)
     compiled = mutator_of(net())
     assert list(by_torch.structure) == list(compiled.structure) == ['first_(0, 16)_16', 'query_(0, 16)_16']
-    reasons = {channels.name: channels.frozen for channels in compiled.frozen}
+    reasons = {channels.name: channels.reason for channels in compiled.frozen}
     text = "deformable attention combines its channels with one another in module 'attention'"
     assert {reasons['attention.value_proj_(0, 16)_16'], reasons['attention.sampling_offsets_(0, 16)_16'],
             reasons['attention.attention_weights_(0, 8)_8'], reasons['attention.output_proj_(0, 16)_16']} == {text}

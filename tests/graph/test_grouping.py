@@ -35,7 +35,7 @@ def members_of(groups):
 
 
 def reasons_of(groups):
-    return {group.name: group.frozen for group in groups}
+    return {group.name: group.reason for group in groups}
 
 
 def span(start, count):
@@ -333,7 +333,7 @@ def test_linear_layers_are_not_pruned_unless_asked():
     mutator = ChannelMutator(demo_input=dict(type='DemoInput', input_shape=(1, 3, 6, 6)))
     mutator.prepare(toy_nets.Residual())
     assert mutator.structure == {'conv1_(0, 5)_5': 5}
-    assert {channels.name: channels.frozen for channels in mutator.frozen}['stem_(0, 6)_6'] == \
+    assert {channels.name: channels.reason for channels in mutator.frozen}['stem_(0, 6)_6'] == \
         "linear layer 'fc' is coupled to it (mutate_linear=True prunes it)"
 
 

@@ -27,7 +27,7 @@ def test_units_and_reasons(name):
     mutator = mutator_of(name)
     _, _, units, reasons = op_nets.NETS[name]
     assert {unit.name: unit.num_classes for unit in mutator.units} == units
-    frozen = [channels.frozen for channels in mutator.frozen]
+    frozen = [channels.reason for channels in mutator.frozen]
     for reason in reasons:
         assert any(reason in text for text in frozen), frozen
     rest = [text for text in frozen if not any(reason in text for reason in reasons)]

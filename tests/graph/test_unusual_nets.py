@@ -222,7 +222,7 @@ def test_layers_with_computed_weights_are_listed_with_a_reason(wrap, reason):
     net = nn.Sequential(wrap(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     state = copy.deepcopy(net.train().state_dict())
     pruner = Pruner(net, torch.randn(1, 3, 12, 12), 'L2', ratio=0.5)
-    reasons = {channels.name: channels.frozen for channels in pruner.mutator.frozen}
+    reasons = {channels.name: channels.reason for channels in pruner.mutator.frozen}
     assert [unit.name for unit in pruner.mutator.units] == ['2_(0, 8)_8']
     assert reasons['0_(0, 8)_8'].startswith('its weight is computed (weight norm, spectral norm, a mask), and cannot')
     assert reasons['2_(0, 8)_8'].startswith(reason)

@@ -173,7 +173,7 @@ def test_level_that_pools_nothing():
 @full
 def test_what_stays_of_a_simcc_head():
     mutator = mutator_of(detection_nets.SimCC())
-    reasons = {channels.name: channels.frozen for channels in mutator.frozen}
+    reasons = {channels.name: channels.reason for channels in mutator.frozen}
     attention = "bmm multiplies it with another activation, as attention does in module 'head.gau'"
     assert reasons['head.final_layer_(0, 4)_4'] == (  # keypoints
         'its channels are all tied to one another, so that none can go alone')

@@ -9,6 +9,7 @@ import torch
 import toy_nets
 from torch import nn
 
+from mmprune.pruning.search import Search
 from mmprune.pruning.target import PruningTarget, TargetError
 from mmprune.units.choice import PatternError
 from mmprune.units.mutator import ChannelMutator
@@ -47,7 +48,7 @@ def scores_of(mutator, seed=0):
 
 
 def choose(mutator, scores=None, progress=1.0, **target):
-    return PruningTarget(**target).choose(mutator, scores_of(mutator) if scores is None else scores, progress)
+    return Search(PruningTarget(**target), mutator, scores_of(mutator) if scores is None else scores, progress).run()
 
 
 def widths(mutator, masks):

@@ -59,7 +59,7 @@ def test_units_that_are_chosen(choice, expected):
 
 
 def test_units_that_are_not_chosen_say_so():
-    reasons = {channels.name: channels.frozen
+    reasons = {channels.name: channels.reason
                for channels in mutator_of(include='backbone', exclude='backbone.1').frozen}
     assert reasons[NECK[0]] == "its producer 'neck' is not among those to prune (include=['backbone'])"
     assert reasons[BACKBONE[1]] == "its producer 'backbone.1' is excluded (exclude='backbone.1')"

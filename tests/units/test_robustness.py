@@ -91,7 +91,7 @@ class Structured(nn.Module):
 def test_outputs_inside_objects_are_outputs():
     mutator = mutator_of(Structured())
     assert [unit.name for unit in mutator.units] == ['b_(0, 6)_6']
-    reasons = {channels.name: channels.frozen for channels in mutator.frozen}
+    reasons = {channels.name: channels.reason for channels in mutator.frozen}
     assert reasons['a_(0, 8)_8'] == 'it is an output of the model'
     difference, cut = check.largest_difference(mutator, equivalence.random_masks(mutator.units, 0.5, 0))
     assert difference < 1e-10
@@ -136,7 +136,7 @@ def test_filters_in_buffers_and_computed_weights_are_counted():
     assert mutator.model.kernel.shape == (3, 1, 3, 3)
     assert mutator.cost['macs'] == 64 * (3 * 3 + 3 * 9 + 2 * 3 + 2 * 2)
     graph = build_graph(mutator.model, lambda model: model(torch.randn(1, 3, 8, 8)))
-    assert any('computed weight' in channels.frozen for channels in graph.frozen)
+    assert any('computed weight' in channels.reason for channels in graph.frozen)
 
 
 def test_recording_classes_can_be_used_by_hand():

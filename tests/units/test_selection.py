@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, mutator_cfg
 
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
-from mmprune.units.selection import NotFiniteError, Pool, PrunedClass, least_classes
+from mmprune.units.selection import NotFiniteError, Pool, PrunedClass, least_important
 
 INF = float('inf')
 
@@ -22,22 +22,22 @@ def pool(name, scores, floor=1, block=1):
 
 def test_by_hand():
     pools = [pool('a', [5, 1, 3, INF]), pool('b', [2, 4])]
-    assert least_classes(pools, 1) == [('a', 1, 1.0)]
-    assert least_classes(pools, 3) == [('a', 1, 1.0), ('b', 0, 2.0), ('a', 2, 3.0)]
-    assert least_classes(pools, 9) == least_classes(pools, 3)  # one of each unit stays
-    assert least_classes([pool('a', [1, 2], floor=2)], 1) == []
-    assert least_classes([pool('a', [2, 2, 2]), pool('b', [2, 2])], 1) == [PrunedClass('a', 0, 2.0)]  # first of equals
+    assert least_important(pools, 1) == [('a', 1, 1.0)]
+    assert least_important(pools, 3) == [('a', 1, 1.0), ('b', 0, 2.0), ('a', 2, 3.0)]
+    assert least_important(pools, 9) == least_important(pools, 3)  # one of each unit stays
+    assert least_important([pool('a', [1, 2], floor=2)], 1) == []
+    assert least_important([pool('a', [2, 2, 2]), pool('b', [2, 2])], 1) == [PrunedClass('a', 0, 2.0)]  # the first
 
 
 def test_blocks_by_hand():
     """``a`` has five and first loses one to become a multiple of 4; ``b`` is one."""
     a, b = pool('a', [9, 8, 7, 6, 1], block=4), pool('b', [2, 3, 4, 5, 5, 6, 7, 8], block=4)
-    assert least_classes([a, b], 1) == [('a', 4, 1.0)]
-    assert [one[:2] for one in least_classes([a, b], 2)] == [('a', 4), ('b', 0), ('b', 1), ('b', 2), ('b', 3)]
+    assert least_important([a, b], 1) == [('a', 4, 1.0)]
+    assert [one[:2] for one in least_important([a, b], 2)] == [('a', 4), ('b', 0), ('b', 1), ('b', 2), ('b', 3)]
     # the mean decides: one class of 3.6 against four of 2, 3, 4, 5
-    assert least_classes([pool('a', [9, 8, 7, 6, 3.6], block=4), b], 1)[0].unit == 'b'
+    assert least_important([pool('a', [9, 8, 7, 6, 3.6], block=4), b], 1)[0].unit == 'b'
     # a block does not go below the floor: 8 stay 8 where 5 must stay
-    assert least_classes([pool('b', [2, 3, 4, 5, 5, 6, 7, 8], floor=5, block=4)], 1) == []
+    assert least_important([pool('b', [2, 3, 4, 5, 5, 6, 7, 8], floor=5, block=4)], 1) == []
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -56,7 +56,7 @@ def test_against_brute_force(seed):
     means = {unit: [float(next(p for p in pools if p.unit == unit).scores[block].mean()) for block in several]
              for unit, several in blocks.items()}
     for count in (1, 3, 5):
-        taken = least_classes(pools, count)
+        taken = least_important(pools, count)
         best = None
         for lengths in itertools.product(*[range(len(several) + 1) for several in blocks.values()]):
             classes = sum(len(block) for several, n in zip(blocks.values(), lengths) for block in several[:n])
@@ -72,11 +72,11 @@ def test_against_brute_force(seed):
 
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(NotFiniteError, match="the score of unit 'b' is NaN"):
-        least_classes([pool('a', [1, 2]), Pool('b', np.array([1, np.nan]), 1, 2)], 1)
+        least_important([pool('a', [1, 2]), Pool('b', np.array([1, np.nan]), 1, 2)], 1)
     with pytest.raises(NotFiniteError, match="the score of unit 'a' and 1 more is infinite"):
-        least_classes([Pool('a', np.array([INF, INF]), 1, 2), Pool('b', np.array([INF, INF]), 1, 2)], 1)
+        least_important([Pool('a', np.array([INF, INF]), 1, 2), Pool('b', np.array([INF, INF]), 1, 2)], 1)
     # what is finite goes, no more
-    assert least_classes([Pool('a', np.array([1, INF, INF]), 2, 3)], 2) == [('a', 0, 1.0)]
+    assert least_important([Pool('a', np.array([1, INF, INF]), 2, 3)], 2) == [('a', 0, 1.0)]
 
 
 def algorithm(**options):

@@ -51,7 +51,7 @@ def test_bisecting_finds_exactly_the_units_at_fault(fixed):
     mutator = mutator_of(Blocks(*fixed))
     good = [f'blocks.{n}.one_(0, 6)_6' for n, bad in enumerate(fixed) if not bad]
     assert [unit.name for unit in mutator.units] == ['stem_(0, 8)_8', *good]
-    reasons = {channels.name: channels.frozen for channels in mutator.frozen}
+    reasons = {channels.name: channels.reason for channels in mutator.frozen}
     for n, bad in enumerate(fixed):
         if bad:
             assert reasons[f'blocks.{n}.one_(0, 6)_6'].startswith(
@@ -73,7 +73,7 @@ class Counts(nn.Module):
 
 def test_train_mode_is_tried_too_and_the_first_layer_is_named():
     mutator = mutator_of(Counts())
-    reason, = (channels.frozen for channels in mutator.frozen if channels.name == 'b_(0, 5)_5')
+    reason, = (channels.reason for channels in mutator.frozen if channels.name == 'b_(0, 5)_5')
     assert reason.startswith('cutting it changes what the model computes by ')
     assert "(first seen in layer 'c')" in reason
     assert [unit.name for unit in mutator.units] == ['a_(0, 6)_6']
@@ -178,7 +178,7 @@ class Faint(nn.Module):
 
 
 def test_layers_are_compared_not_only_outputs():
-    reason, = (channels.frozen for channels in mutator_of(Faint()).frozen if channels.name == 'a_(0, 8)_8')
+    reason, = (channels.reason for channels in mutator_of(Faint()).frozen if channels.name == 'a_(0, 8)_8')
     assert "first seen in layer 'b'" in reason
 
 

@@ -62,7 +62,7 @@ def assign(mutator: ChannelMutator, masks: List[np.ndarray]) -> Dict[str, np.nda
                 raise CheckpointError(f'source: the mask of {channels.name!r} splits channels that a grouped '
                                       'convolution ties')
         elif not mask.all():
-            raise CheckpointError(f'source: it prunes {channels.name!r}, which stays here: {channels.frozen}')
+            raise CheckpointError(f'source: it prunes {channels.name!r}, which stays here: {channels.reason}')
     return result
 
 

@@ -26,7 +26,7 @@ def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:
             name=unit.name, channels=unit.width, tied=unit.multiplicity, producers=_layers(channels.producers),
             consumers=_layers(channels.consumers), channel_acts=complexity.channel_acts(channels),
             channel_macs=complexity.channel_macs(channels, widths)))
-    frozen = [dict(name=channels.name, channels=channels.width, reason=channels.frozen,
+    frozen = [dict(name=channels.name, channels=channels.width, reason=channels.reason,
                    producers=_layers(channels.producers), consumers=_layers(channels.consumers))
               for channels in mutator.frozen]
     return dict(units=units, frozen=frozen)

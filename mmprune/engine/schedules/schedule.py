@@ -70,7 +70,7 @@ class PruningSchedule(Hook):
         self.algorithm = algorithm
         self.criterion = build_criterion(self.criterion_cfg, algorithm.mutator)
         self.target = PruningTarget.of(self.target_cfg, self.criterion.scope)
-        self.target.chosen_units(algorithm.mutator), self.target.levels_of(algorithm.mutator)
+        self.target.check(algorithm.mutator)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save how far the schedule is."""
@@ -106,10 +106,9 @@ class PruningSchedule(Hook):
         else:
             self.algorithm.cut(plan.masks, optimizers_of(runner))
         mutator = self.algorithm.mutator
-        widths = {unit.name: unit.width for unit in [*mutator.units, *mutator.removed]}
         dense, cost = mutator.complexity.cost({}), mutator.cost
         shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in COSTS.items())
-        runner.logger.info(format_structure(mutator.structure, widths, f'pruned to {shares} of dense:'))
+        runner.logger.info(format_structure(mutator.structure, mutator.dense_widths, f'pruned to {shares} of dense:'))
         for note in plan.notes():
             runner.logger.warning(note)
 

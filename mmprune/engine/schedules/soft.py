@@ -9,7 +9,7 @@ from ...graph.channels import Member
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan
 from ...registry import HOOKS
-from ...units.choice import PatternError, Patterns, check_patterns, layers_of, matches
+from ...units.choice import PatternError, Patterns, all_match, check_patterns
 from .schedule import PruningSchedule
 
 #: Shift of a norm whose filter is zero, at least.
@@ -107,18 +107,15 @@ class SoftPruningHook(PruningSchedule):
 
     def _chosen(self) -> Optional[Set[str]]:
         mutator = self.algorithm.mutator
-        units = {unit.name: [member.axis.tensor for member in unit.channels.producers] for unit in mutator.units}
         if self.layers is not None:
-            check_patterns('layers', self.layers,
-                           layers_of([*(unit.channels for unit in mutator.units), *mutator.frozen]))
-            return {name for name, tensors in units.items()
-                    if all(any(matches(tensor.rpartition('.')[0], pattern) for pattern in self.layers)
-                           for tensor in tensors)}
+            check_patterns('layers', self.layers, mutator.layers)
+            return {unit.name for unit in mutator.units if all_match(unit.channels, self.layers)}
         if self.numbers is None:
             return None
         parameters = [name for name, _ in self.algorithm.architecture.named_parameters()]
         chosen = {parameters[number] for number in self.numbers if number < len(parameters)}
-        found = {name for name, tensors in units.items() if chosen.issuperset(tensors)}
+        found = {unit.name for unit in mutator.units
+                 if chosen.issuperset(member.axis.tensor for member in unit.channels.producers)}
         if not found:
             raise PatternError('layers: begin, end and step name no unit as a whole: parameters '
                                f'{sorted(chosen)[:4]}... of {len(parameters)}')

@@ -1,0 +1,190 @@
+"""How many channels go of each unit, and which: scores, targets and floors to masks."""
+import math
+from typing import Dict, Mapping, NamedTuple, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from ..units.complexity import COSTS
+from ..units.mutator import ChannelMutator
+from ..units.selection import Pool, PrunedClass, least_important
+from ..units.unit import ChannelUnit
+from .target import GLOBAL_MAX_PRUNED_RATIO, PruningTarget, TargetError
+
+#: Steps of the search for the share that every layer loses.
+BISECTIONS = 24
+
+
+class Chosen(NamedTuple):
+    """What a target chose.
+
+    Attributes:
+        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score went or the
+            share of the unit would have them go.
+    """
+
+    masks: Dict[str, np.ndarray]
+    held: Dict[str, int]
+
+
+class Search:
+    """The search for as few channels as meet a target.
+
+    Args:
+        target (PruningTarget): What is to be reached.
+        mutator (ChannelMutator): Whose units they are; it is not changed.
+        scores (dict[str, Tensor[C]]): Unit name -> a score for each class that is present. Units without one stay as
+            they are.
+        progress (float): Share of the way from the dense model to the target, for several rounds.
+
+    Raises:
+        PatternError: A pattern of ``levels`` matches no layer, or ``op_types`` no unit.
+    """
+
+    def __init__(self, target: PruningTarget, mutator: ChannelMutator, scores: Mapping[str, Tensor],
+                 progress: float = 1.0) -> None:
+        self.target, self.mutator, self.progress = target, mutator, progress
+        self.levels = target.levels_of(mutator)
+        units = [unit for unit in target.chosen_units(mutator) if unit.name in scores]
+        self.pools = {unit.name: pool_of(unit, scores[unit.name], target.floor(unit, unit.name in self.levels),
+                                         target.align // math.gcd(target.align, unit.multiplicity)) for unit in units}
+        self.units = {unit.name: unit for unit in units}
+        self.rest = [unit for unit in units if unit.name not in self.levels]
+        self.masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
+
+    def run(self) -> Chosen:
+        """Return which classes stay.
+
+        Raises:
+            TargetError: The floors do not let the target be reached.
+            NotFiniteError: A score is NaN, or all of a unit are infinite.
+        """
+        held = {name: self._take_share(self.units[name], level * self.progress)
+                for name, level in self.levels.items() if name in self.units}
+        if self.target.scope == 'layer':
+            held.update(self._by_layer())
+        else:
+            self._by_score()
+            held.update(_held_by_floors(self.rest, self.pools, self.masks))
+        return Chosen(self.masks, {name: held[name] * unit.multiplicity for name, unit in self.units.items()
+                                   if held.get(name)})
+
+    def _take_share(self, unit: ChannelUnit, goes: float) -> int:
+        """Drop classes of a unit until the share of its dense classes is gone; return how many its floor keeps."""
+        count = int(goes * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
+        self.masks[unit.name] = unit.kept.copy()
+        pruned = least_important([self.pools[unit.name]], count) if count > 0 else []
+        self._drop(pruned)
+        return max(0, count - len(pruned))
+
+    def _take_share_of_all(self, goes: float) -> Dict[str, int]:
+        return {unit.name: self._take_share(unit, goes) for unit in self.rest}
+
+    def _by_layer(self) -> Dict[str, int]:
+        """Take the same share of every unit; return what floors keep."""
+        if self.target.ratio is not None:
+            return self._take_share_of_all(self.target.ratio * self.progress)
+        if self.target.cost_name is None:
+            return {}
+        low, high = 0.0, 1.0
+        self._take_share_of_all(high)
+        self._check_reach()
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            self._take_share_of_all(middle)
+            low, high = (low, middle) if self.is_enough() else (middle, high)
+        held = self._take_share_of_all(high)
+        self._give_back(low)
+        return held
+
+    def _give_back(self, goes: float) -> None:
+        """Let units lose the slightly smaller share that misses the target, one by one, as long as it is still met.
+
+        Units of widths like 16, 32 and 64 all lose one channel more at the same share.
+        """
+        for unit in self.rest:
+            before = self.masks[unit.name]
+            self._take_share(unit, goes)
+            if not self.is_enough():
+                self.masks[unit.name] = before
+
+    def _by_score(self) -> None:
+        """Take the least important classes of all units, as few as are enough."""
+        if self.target.ratio is None and self.target.cost_name is None:
+            return
+        low, high = 0, sum(self.pools[unit.name].spare for unit in self.rest)
+        self._take_least(high)
+        if self.target.ratio is None:
+            self._check_reach()
+        while low < high:
+            count = (low + high) // 2
+            self._take_least(count)
+            low, high = (low, count) if self.is_enough() else (count + 1, high)
+        self._take_least(high)
+
+    def _take_least(self, count: int) -> None:
+        for unit in self.rest:
+            self.masks[unit.name] = unit.kept.copy()
+        if count > 0:
+            self._drop(least_important([self.pools[unit.name] for unit in self.rest], count))
+
+    def _drop(self, pruned: Sequence[PrunedClass]) -> None:
+        for one in pruned:
+            self.masks[one.unit][one.channel] = False
+
+    def is_enough(self) -> bool:
+        """Tell whether the masks meet the target, as far as the progress asks for it."""
+        if self.target.ratio is not None:
+            gone = sum(int((~self.masks[unit.name]).sum()) * unit.multiplicity for unit in self.rest)
+            wanted = self.target.ratio * self.progress * sum(unit.width for unit in self.rest)
+            return gone >= int(wanted + 1e-9)
+        wanted = getattr(self.target, self.target.cost_name or '')
+        return bool(self._share_of_cost() <= 1 - (1 - wanted) * self.progress + 1e-12)
+
+    def _share_of_cost(self) -> float:
+        cost, complexity = COSTS[self.target.cost_name or ''], self.mutator.complexity
+        return complexity.cost(self.mutator.surgery.widths_with(self.masks))[cost] / complexity.cost({})[cost]
+
+    def _check_reach(self) -> None:
+        """Raise TargetError unless the masks, which take all that may go, meet the target."""
+        if self.is_enough():
+            return
+        target, name = self.target, self.target.cost_name or ''
+        most = target.max_pruned_ratio or (1.0 if target.scope == 'layer' else GLOBAL_MAX_PRUNED_RATIO)
+        unscored = len(self.mutator.units) - len(self.pools)
+        others = f', {unscored} units have no score or are left out by op_types' if unscored else ''
+        raise TargetError(
+            f'{name}={getattr(target, name)} cannot be reached: {self._share_of_cost():.3f} of the dense {name} stay '
+            f'when every unit is at its floor (min_channels, max_pruned_ratio={most}, align={target.align}; '
+            f'{len(self.mutator.frozen)} groups of channels are frozen{others}). Raise the target, lower the floors, '
+            'or let more units be pruned (mutate_linear, include, levels)')
+
+
+def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Pool:
+    """Return what a unit has to offer.
+
+    Args:
+        unit (ChannelUnit): The unit.
+        scores (Tensor[C]): Of the classes that are present.
+        floor (int): Classes that stay at least.
+        block (int): Classes that go together.
+    """
+    values: np.ndarray = np.full(len(unit.kept), np.inf)
+    values[unit.kept] = scores.detach().double().cpu().numpy()
+    return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
+
+
+def _held_by_floors(units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
+                    masks: Mapping[str, np.ndarray]) -> Dict[str, int]:
+    """Return how many classes a floor kept in each unit although classes with higher scores went elsewhere."""
+    removed = {unit.name: unit.kept & ~masks[unit.name] for unit in units}
+    highest = max((float(pools[name].scores[classes].max()) for name, classes in removed.items() if classes.any()),
+                  default=-math.inf)
+    counts: Dict[str, int] = {}
+    for name, classes in removed.items():
+        pool, dropped = pools[name], int(classes.sum())
+        following = pool.block if dropped else pool.present % pool.block or pool.block
+        if dropped + following > pool.spare:  # at its floor
+            counts[name] = int((masks[name] & (pool.scores < highest)).sum())
+    return counts
