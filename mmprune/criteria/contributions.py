@@ -1,6 +1,5 @@
 """What each channel that a layer reads contributes to sampled outputs of the layer."""
 import math
-from contextlib import ExitStack
 from typing import Any, Callable, Iterator, Sequence, Tuple, Type
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from ..graph.watching import watched
 from ..group_fisher.ops import GroupFisherMixin
 from .inputs import channels_first
 
@@ -139,9 +139,7 @@ def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], T
         samples (Samples): Which outputs.
         add (Callable): Called with ``Tensor[N, C]``.
     """
-    with ExitStack() as hooks, torch.enable_grad():
-        for child in module.children():
-            hooks.callback(child.register_forward_hook(lambda _, args, out: out.detach()).remove)
+    with watched(module.named_children(), after=lambda *call: call[-1].detach()), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         out = channels_first(module, forward(leaf))
         out = out.reshape(*out.shape[:2], -1)

@@ -1,9 +1,9 @@
 """What layers get as their inputs, and criteria that are a mean over it."""
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, ContextManager, Dict, List
 
 from torch import Tensor, nn
 
+from ..graph.watching import watched
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
@@ -62,17 +62,10 @@ def channels_first(module: nn.Module, x: Tensor) -> Tensor:
     return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
 
 
-@contextmanager
-def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> ContextManager[None]:
     """Call ``see(layer, Tensor[N, C, *])`` with the input of every call of the layers."""
 
-    def hook_of(name: str) -> Callable[..., None]:
-        return lambda module, args, kwargs: see(
-            name, channels_first(module, (args or tuple(kwargs.values()))[0].detach()))
+    def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        see(name, channels_first(module, (args or tuple(kwargs.values()))[0].detach()))
 
-    handles = [module.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, module in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watched(layers.items(), before=enter)

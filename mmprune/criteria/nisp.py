@@ -7,7 +7,7 @@ from torch import Tensor
 from ..arguments import one_of
 from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
-from ..units.equivalence import Comparable, double_copy
+from ..units.equivalence import Deterministic, double_copy
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError
@@ -66,7 +66,7 @@ class NISP(Criterion):
         model = double_copy(self.mutator.model).requires_grad_(False)  # sums of absolute values outgrow float32
         flow = ScoreFlow(model)
         try:
-            with torch.enable_grad(), Comparable(), flow:
+            with torch.enable_grad(), Deterministic(), flow:
                 self.mutator.demo_input(model)
         except NoGraphError as error:
             raise CriterionError(f'NISP lets scores flow backwards through the whole model, and {error}; take another '

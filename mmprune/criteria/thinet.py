@@ -1,12 +1,12 @@
 """ThiNet: the channels that the next layer needs least. Luo et al., ICCV 2017 (equations 6 and 7, algorithm 1)."""
-from contextlib import ExitStack
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.watching import watched
 from ..registry import CRITERIA
 from ..units.consumers import Consumers
 from ..units.layer import TAPPABLE
@@ -65,12 +65,10 @@ class ThiNet(Criterion):
         names = dict.fromkeys(member.axis.layer for unit in self.mutator.units for member in reading(unit))
         layers: Dict[str, Any] = {name: self._consumers.layers[name] for name in names}
         weights = {id(module.weight): name for name, module in layers.items()}
-        with ExitStack() as hooks:
-            for module in self.mutator.model.modules():
-                layer = weights.get(id(getattr(module, 'weight', None)))
-                if layer is not None and type(module) is type(layers[layer]):  # several modules may share a weight
-                    handle = module.register_forward_pre_hook(self._hook(layer), with_kwargs=True)
-                    hooks.callback(handle.remove)
+        owners = [(weights.get(id(getattr(module, 'weight', None))), module) for module in self.mutator.model.modules()]
+        sampled = [(layer, module) for layer, module in owners  # several modules may share a weight
+                   if layer is not None and type(module) is type(layers[layer])]
+        with watched(sampled, before=self._see):
             for batch in calibration.batches:
                 calibration.loss(batch)
         for layer, gram in self.grams.items():
@@ -78,19 +76,16 @@ class ThiNet(Criterion):
             if not bool(gram.matrix.isfinite().all()):
                 raise CriterionError(f'ThiNet cannot use layer {layer!r}: its inputs or weights are not finite')
 
-    def _hook(self, layer: str) -> Callable[..., None]:
-        def see(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
-            if self._replaying:  # a layer inside one whose outputs are sampled by gradients
-                return
-            name = None if args else next(iter(kwargs))
-            x = (args[0] if name is None else kwargs[name]).detach()
-            if isinstance(module, TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
-                x = x.unsqueeze(0)
-            if x.numel():
-                rest = {key: value for key, value in kwargs.items() if key != name}
-                self._sample(layer, module, x, args[1:], rest)
-
-        return see
+    def _see(self, layer: str, module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+        if self._replaying:  # a layer inside one whose outputs are sampled by gradients
+            return
+        name = None if args else next(iter(kwargs))
+        x = (args[0] if name is None else kwargs[name]).detach()
+        if isinstance(module, TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
+            x = x.unsqueeze(0)
+        if x.numel():
+            rest = {key: value for key, value in kwargs.items() if key != name}
+            self._sample(layer, module, x, args[1:], rest)
 
     def _sample(self, layer: str, module: nn.Module, x: Tensor, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
         if layer not in self.grams:

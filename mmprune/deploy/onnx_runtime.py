@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.nested import output_tensors
-from ..units.equivalence import Comparable, double_copy, relative_difference
+from ..units.equivalence import Deterministic, double_copy, relative_difference
 
 #: largest relative difference between PyTorch and onnxruntime that counts as equal
 TOLERANCE = 1e-4
@@ -79,7 +79,7 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
 
 def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor]) -> float:
     """Return the relative difference of outputs in float32 from those of the model in float64."""
-    with torch.no_grad(), Comparable():
+    with torch.no_grad(), Deterministic():
         return relative_difference(output_tensors(double_copy(model)(x.double())), outputs)
 
 

@@ -7,7 +7,8 @@ the axes of the model's tensors with one id an index, the ties between ids, the 
 calls with their shapes.
 """
 import logging
-from typing import Any, Callable, Dict, List
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List
 
 import torch
 from mmengine.logging import print_log
@@ -20,6 +21,7 @@ from .rules import movement, openmmlab  # noqa: F401  (fill the tables)
 from .rules.table import LAYER_RULES, OP_RULES, Call, follow_nothing, rule_of
 from .trace import Trace
 from .tracer import Tracer
+from .watching import watched
 
 OUTPUT = 'it is an output of the model'
 #: What a forward may raise.
@@ -143,25 +145,20 @@ def _subclasses(cls: type) -> List[type]:
 class _Modules:
     """Keep the running modules on the tracer's stack, and show those that have a rule to the tracer, whole."""
 
-    def __init__(self, model: nn.Module, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
-        self.handles: List[Any] = []
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; its operations are seen all the same
-                continue
-            self.handles.append(module.register_forward_pre_hook(
-                lambda module, args, name=name: self._enter(name, module)))
-            self.handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
-
-    def __enter__(self) -> None:
         self.whole: List[nn.Module] = []
 
-    def __exit__(self, *error: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-        self.tracer.module_stack.clear()
+    @contextmanager
+    def shown(self, model: nn.Module) -> Iterator[None]:
+        """Show what runs in the block. The operations of scripted modules are seen all the same."""
+        try:
+            with watched(model.named_modules(), self._enter, self._leave):
+                yield
+        finally:
+            self.tracer.module_stack.clear()
 
-    def _enter(self, name: str, module: nn.Module) -> None:
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.tracer.module_stack.append((name, module))
         self.tracer.note_run(module)
         if not self.tracer.paused and rule_of(module) is not None:
@@ -169,7 +166,7 @@ class _Modules:
             self.tracer.whole_module = f'module {name!r}'
             self.whole.append(module)
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         if self.whole and self.whole[-1] is module:
             self.whole.pop()
             rule = rule_of(module)
@@ -208,7 +205,7 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
 def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
     """Run the forward and freeze its outputs."""
     # With gradients enabled attention is not collapsed into one fused operation.
-    with torch.enable_grad(), _Modules(model, tracer), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer):
+    with torch.enable_grad(), _Modules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer):
         outputs = forward(model)
     for tensor in output_tensors(outputs):
         labels = tracer.labels.get(tensor)

@@ -1,12 +1,13 @@
 """Finetuning a pruned student with its dense teacher: on its predictions (DIST) or its feature maps (channel-wise)."""
-from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ..arguments import nearest
+from ..graph.watching import watched
 from ..registry import MODELS, build
 from .checkpoint import load_weights
 from .prune_sub_model import kept_outputs
@@ -69,26 +70,23 @@ class DISTLoss(nn.Module):
         return self.tau**2 * (self.inter_weight * inter + self.intra_weight * intra)
 
 
-class _Recorder:
-    """Collects what some modules of a model put out, in the order of the calls."""
+@contextmanager
+def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Dict[str, List[Tensor]]]:
+    """Collect what some modules of a model put out in the block, in the order of the calls."""
+    outputs: Dict[str, List[Tensor]] = {name: [] for name in names}
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise ValueError(f'outputs: the model has no module {name!r}{nearest(name, list(modules))}')
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        self.outputs: Dict[str, List[Tensor]] = {name: [] for name in names}
-        modules = dict(model.named_modules())
-        for name in names:
-            if name not in modules:
-                raise ValueError(f'outputs: the model has no module {name!r}{nearest(name, list(modules))}')
-        self._handles = [modules[name].register_forward_hook(partial(self._record, name)) for name in names]
-
-    def _record(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def record(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TypeError(f'outputs: module {name!r} puts out a {type(output).__name__}; name modules that put '
                             'out one tensor each')
-        self.outputs[name].append(output)
+        outputs[name].append(output)
 
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+    with watched([(name, modules[name]) for name in names], after=record):
+        yield outputs
 
 
 class _Teacher:
@@ -101,7 +99,8 @@ class _Teacher:
     """
 
     def __init__(self, model: nn.Module, student: nn.Module, names: Sequence[str]) -> None:
-        _Recorder(model, names).remove()  # fail now on a wrong name
+        with _recorded(model, names):
+            pass  # fail now on a wrong name
         self.model, self.names = model.eval().requires_grad_(False), list(names)
         kept = {name: kept_outputs(student, name) for name in names}
         self.kept = {name: torch.from_numpy(index) for name, index in kept.items() if index is not None}
@@ -111,16 +110,12 @@ class _Teacher:
 
     def outputs(self, inputs: Tensor, data_samples: Any) -> Dict[str, List[Tensor]]:
         """Run the teacher and return the student's channels of what it puts out."""
-        recorder = _Recorder(self.model, self.names)
-        try:
-            with torch.no_grad():
-                if self.features_only:
-                    self.model.extract_feat(inputs)
-                else:
-                    self.model(inputs, data_samples, mode='tensor')
-        finally:
-            recorder.remove()
-        return {name: [self._select(name, output) for output in outputs] for name, outputs in recorder.outputs.items()}
+        with _recorded(self.model, self.names) as recorded, torch.no_grad():
+            if self.features_only:
+                self.model.extract_feat(inputs)
+            else:
+                self.model(inputs, data_samples, mode='tensor')
+        return {name: [self._select(name, output) for output in outputs] for name, outputs in recorded.items()}
 
     def _select(self, name: str, output: Tensor) -> Tensor:
         return output.index_select(1, self.kept[name].to(output.device)) if name in self.kept else output
@@ -146,15 +141,12 @@ class DistilledMixin:
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode)  # type: ignore[misc]
         teacher: _Teacher = self._teacher  # type: ignore[attr-defined]
-        recorder = _Recorder(self, teacher.names)  # type: ignore[arg-type]
-        try:
+        with _recorded(self, teacher.names) as recorded:  # type: ignore[arg-type]
             losses = super().forward(inputs, data_samples, mode='loss')  # type: ignore[misc]
-        finally:
-            recorder.remove()
         wanted = teacher.outputs(inputs, data_samples)
         losses['loss_dist'] = sum(
             self._distill_loss(*pair) for name in teacher.names  # type: ignore[attr-defined]
-            for pair in _pairs(name, recorder.outputs[name], wanted[name]))
+            for pair in _pairs(name, recorded[name], wanted[name]))
         return losses
 
     def _apply(self, fn: Any, *args: Any) -> Any:

@@ -8,8 +8,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..graph.nested import output_tensors
+from ..graph.watching import watched
 from ..units.equivalence import (
-    Comparable,
+    Deterministic,
     Masks,
     difference,
     double_copy,
@@ -136,10 +137,8 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     """
     counter = _Counter()
     copied = sharing_copy(model).float().eval()
-    for module in copied.modules():
-        if is_deformable(module):  # a compiled function, which no mode sees
-            module.register_forward_hook(counter.count_module)
-    with torch.no_grad(), counter:
+    compiled = [item for item in copied.named_modules() if is_deformable(item[1])]  # a function which no mode sees
+    with watched(compiled, after=counter.count_module), torch.no_grad(), counter:
         forward(copied)
     return counter.macs
 
@@ -151,7 +150,7 @@ class _Counter(TorchFunctionMode):
         super().__init__()
         self.macs = 0
 
-    def count_module(self, module: Any, args: Any, out: torch.Tensor) -> None:
+    def count_module(self, name: str, module: Any, args: Any, kwargs: Any, out: torch.Tensor) -> None:
         self.macs += out.numel() * module.weight[0].numel()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -173,7 +172,7 @@ class _Counter(TorchFunctionMode):
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:
     """Run a forward and a backward pass in train mode and tell whether all gradients are finite."""
     model.train()
-    with Comparable():
+    with Deterministic():
         tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.requires_grad]
     loss = sum((tensor.square().mean() for tensor in tensors), torch.zeros(()))
     loss.backward()  # type: ignore[no-untyped-call]

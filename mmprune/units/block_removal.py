@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
-from .equivalence import Comparable, double_copy, randomise
+from ..graph.watching import watched
+from .equivalence import Deterministic, double_copy, randomise
 from .unit import ChannelUnit
 
 #: Relative difference up to which a block without its branch is its shortcut, in float64.
@@ -100,14 +101,12 @@ def _calls(model: nn.Module, names: Sequence[str],
            forward: Callable[[nn.Module], Any]) -> Dict[str, Tuple[Tensor, Tensor]]:
     """Run the model; return name -> input and output of the modules that ran once, on one tensor."""
     seen: Dict[str, List[Tuple[Any, Any]]] = {}
-    handles = [model.get_submodule(name).register_forward_hook(
-        lambda module, args, out, name=name: seen.setdefault(name, []).append((args, out))) for name in names]
-    try:
-        with torch.no_grad(), Comparable():
-            forward(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def see(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        seen.setdefault(name, []).append((args, out))
+
+    with watched([(name, model.get_submodule(name)) for name in names], after=see), torch.no_grad(), Deterministic():
+        forward(model)
     return {name: (calls[0][0][0].detach(), calls[0][1].detach()) for name, calls in seen.items()
             if len(calls) == 1 and len(calls[0][0]) == 1 and isinstance(calls[0][0][0], Tensor)
             and isinstance(calls[0][1], Tensor)}

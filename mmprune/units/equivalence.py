@@ -145,14 +145,14 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
     for module in model.modules():  # whatever drops at random stays off
         if 'drop' in type(module).__name__.lower() and not any(True for _ in module.children()):
             module.eval()
-    with torch.no_grad(), _same_randomness(), Comparable():
+    with torch.no_grad(), _same_randomness(), Deterministic():
         tensors = output_tensors(forward(model))
     if not tensors:
         raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
     return tensors
 
 
-class Comparable(TorchFunctionMode):
+class Deterministic(TorchFunctionMode):
     """Keep out of a forward what differs for no good reason: draws at random, float32 constants in float64 layers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,8 +5,7 @@ same with it. So half of every unit is cut at random, in a float64 copy, and com
 eval and train mode. Where that fails, bisecting finds the units at fault.
 """
 import copy
-from contextlib import contextmanager
-from typing import Any, Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Collection, ContextManager, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..graph.capture import ERRORS
 from ..graph.trace import Axis
+from ..graph.watching import watched
 from .equivalence import (
     Masks,
     double_copy,
@@ -215,16 +215,11 @@ def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
     """Run a model on an input and keep what its conv and linear modules and the model itself return."""
     layers: List[Tuple[str, Tensor]] = []
 
-    def keep(layer: str) -> Callable[..., None]:
-        return lambda module, args, out: layers.append((layer, out))
+    def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
+        layers.append((layer, out))
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()
-               if isinstance(module, TAPPABLE)]
-    try:
+    with watched([item for item in model.named_modules() if isinstance(item[1], TAPPABLE)], after=keep):
         return Run(outputs(model, forward, training), layers)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Running:
@@ -233,22 +228,16 @@ class _Running:
     def __init__(self) -> None:
         self.stack: List[Tuple[str, nn.Module]] = []
 
-    @contextmanager
-    def watch(self, model: nn.Module) -> Iterator[None]:
+    def watch(self, model: nn.Module) -> ContextManager[None]:
         """Watch a model's forward."""
         self.stack = []
-        handles = []
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            handles.append(module.register_forward_pre_hook(
-                lambda module, args, name=name: self.stack.append((name, module))))
-            handles.append(module.register_forward_hook(lambda *_: self.stack.pop() and None))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return watched(model.named_modules(), self._enter, self._leave)
+
+    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.stack.append((name, module))
+
+    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        self.stack.pop()
 
     def __str__(self) -> str:
         """Name the innermost module with children, and the layer that it called."""

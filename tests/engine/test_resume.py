@@ -16,7 +16,8 @@ from digits_runs import make_runner, write_prune_config
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from paths import ROOT
-from torch.utils.data import DataLoader, Dataset
+from squares import Squares
+from torch.utils.data import DataLoader
 
 from mmprune.engine.checkpoint_hook import WholeCheckpointHook, WholeFileBackend
 from mmprune.engine.seeded_data import seed_loader
@@ -94,14 +95,6 @@ def test_loop_of_iterations_resumes_too(prune_config, tmp_path, sampler, workers
     assert len({values[3] for values in whole[2].values()}) == 18
     assert resumed[2] == {iteration: values for iteration, values in whole[2].items() if iteration >= 13}
     assert_same_end(whole, resumed)
-
-
-class Squares(Dataset):
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        return index, random.random(), np.random.rand(), float(torch.rand(()))
 
 
 def batches_of(workers, epoch=0, skip=0, seed=(3, 0), **options):
@@ -225,6 +218,7 @@ import torch
 from digits_runs import make_runner
 from mmengine.hooks import Hook
 from digits_runs import RESUME_OPTIONS as OPTIONS
+from squares import Squares
 torch.set_num_threads(1)
 class Preempt(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):

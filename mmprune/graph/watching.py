@@ -1,0 +1,42 @@
+"""Hooks on modules that are let go when a block ends, whatever happens in it."""
+from contextlib import contextmanager
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
+
+import torch
+from torch import nn
+
+#: ``before(name, module, args, kwargs)``
+Before = Callable[[str, nn.Module, Any, Any], Any]
+#: ``after(name, module, args, kwargs, out)``; what it returns, if anything, takes the place of the output
+After = Callable[[str, nn.Module, Any, Any, Any], Any]
+
+
+@contextmanager
+def watched(modules: Iterable[Tuple[str, nn.Module]], before: Optional[Before] = None,
+            after: Optional[After] = None) -> Iterator[None]:
+    """Call functions before and after every forward of some modules, for the time of the block.
+
+    Args:
+        modules (iterable[tuple[str, nn.Module]]): Names and modules. Scripted modules take no hooks and are left out.
+        before (Callable, optional): ``before(name, module, args, kwargs)``.
+        after (Callable, optional): ``after(name, module, args, kwargs, out)``; what it returns, if anything, takes the
+            place of the output.
+    """
+    handles: List[Any] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        if before is not None:
+            handles.append(module.register_forward_pre_hook(
+                lambda module, args, kwargs: before(name, module, args, kwargs), with_kwargs=True))
+        if after is not None:
+            handles.append(module.register_forward_hook(
+                lambda module, args, kwargs, out: after(name, module, args, kwargs, out), with_kwargs=True))
+
+    try:
+        for name, module in modules:
+            if not isinstance(module, torch.jit.ScriptModule):
+                watch(name, module)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
