@@ -1,7 +1,25 @@
 """What the short prune, finetune and deploy configs call: each helper returns plain dicts.
 
 They run while the config file is read, so that the config a Runner dumps is flat and needs neither them nor the file
-it came from.
+it came from. What their arguments mean:
+
+- ``base`` (dict): The config that is built upon, ``_base_``: for pruning and deployment the one that the model was
+  trained with, for finetuning the prune config, for distillation the finetune config.
+- ``pretrained_path`` (str): Checkpoint of the dense model; None, where a schedule prunes, for a model from scratch.
+- ``input_shape`` (tuple[int]): Input that the FLOPs are counted for, batch first; the model must accept it.
+- ``mutate_linear`` (bool): Prune channels that linear layers read or produce too.
+- ``choice`` (dict): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.units.choice.Choice`.
+- ``interval`` (int): Iterations between two prune events of group Fisher.
+- ``normalization_type`` (str): What its scores are divided by: ``act``, ``flops`` or ``none``.
+- ``lr_ratio`` (float): The learning rate of the base config is multiplied by this.
+- ``target_flop_ratio`` (float): The run ends when this share of the FLOPs is left.
+- ``schedule`` (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
+  ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
+- ``pruned_path`` (str): The checkpoint that the prune run wrote at its target.
+- ``finetune_lr`` (float): Learning rate, usually that of the original training.
+- ``divisor`` (int): Units become a multiple of it: for finetuning by fresh channels that change nothing at the start,
+  for deployment by zeros after loading.
+- ``fix_subnet`` (dict or str): The structure, or the path of its json file.
 """
 import copy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -10,6 +28,8 @@ from .registry import load_plugins
 from .units.structure import read_structure
 
 Config = Dict[str, Any]
+#: ``model, model_wrapper_cfg, optim_wrapper, custom_hooks``
+Settings = Tuple[Config, Config, Config, List[Config]]
 OWN_HOOKS = 'mmprune.'
 
 
@@ -38,136 +58,86 @@ def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -
     return dict(type='mmprune.RegionDemoInput' if two_stages else 'mmprune.DemoInput', input_shape=tuple(input_shape))
 
 
+def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],
+               choice: Optional[Config], kinds: Tuple[str, str, str], unit: Config) -> Config:
+    """Return a pruning algorithm; ``kinds`` are its type and those of its mutator and units, which get ``unit``."""
+    architecture = architecture_of(base)
+    if pretrained_path is not None:
+        architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
+    algorithm, mutator, channel_unit = (OWN_HOOKS + kind for kind in kinds)
+    return dict(
+        _delete_=True, type=algorithm, architecture=architecture,
+        mutator=dict(type=mutator, channel_unit_cfg=dict(type=channel_unit, **unit),
+                     demo_input=demo_input_of(architecture, input_shape), **plain(choice or {})))
+
+
+def _settings(base: Mapping[str, Any], model: Config, wrapper: str, lr: float, hooks: List[Config]) -> Settings:
+    wrapper_cfg = dict(type=OWN_HOOKS + wrapper, broadcast_buffers=False,
+                       find_unused_parameters=bool(base.get('find_unused_parameters', False)))
+    return model, wrapper_cfg, dict(optimizer=dict(lr=lr)), hooks
+
+
+def _lr(base: Mapping[str, Any]) -> float:
+    return float(base['optim_wrapper']['optimizer']['lr'])
+
+
+def _structure_hooks(interval: int = 1) -> List[Config]:
+    return [dict(type='mmprune.ExactResumeHook'),
+            dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=interval)]
+
+
 def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
                        input_shape: Sequence[int], mutate_linear: bool = False,
                        choice: Optional[Config] = None) -> Config:
-    """Return the model of a prune config.
-
-    Args:
-        base (dict): The config that the model was trained with (``_base_``).
-        pretrained_path (str): Its checkpoint.
-        interval (int): Iterations between two prune events.
-        normalization_type (str): ``act``, ``flops`` or ``none``.
-        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
-        mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
-    """
-    architecture = architecture_of(base)
-    architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
-    return dict(
-        _delete_=True,
-        type='mmprune.GroupFisherAlgorithm',
-        architecture=architecture,
-        interval=interval,
-        mutator=dict(
-            type='mmprune.GroupFisherChannelMutator',
-            channel_unit_cfg=dict(type='mmprune.GroupFisherChannelUnit', normalization_type=normalization_type,
-                                  mutate_linear=mutate_linear),
-            demo_input=demo_input_of(architecture, input_shape),
-            **plain(choice or {})))
+    """Return the model of a prune config."""
+    model = _algorithm(base, pretrained_path, input_shape, choice,
+                       ('GroupFisherAlgorithm', 'GroupFisherChannelMutator', 'GroupFisherChannelUnit'),
+                       dict(normalization_type=normalization_type, mutate_linear=mutate_linear))
+    return dict(model, interval=interval)
 
 
 def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
     """Return the hooks of a prune config: the base's own, exact resume, the structure, the target that ends the run."""
-    return [*plain(base.get('custom_hooks') or []),
-            dict(type='mmprune.ExactResumeHook'),
-            dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1),
+    return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type='flops',
                  save_ckpt_thr=[target_flop_ratio], early_stop=True)]
 
 
 def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
                    lr_ratio: float, target_flop_ratio: float, input_shape: Sequence[int],
-                   mutate_linear: bool = False,
-                   choice: Optional[Config] = None) -> Tuple[Config, Config, Config, List[Config]]:
-    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config.
-
-    Args:
-        base (dict): The config that the model was trained with (``_base_``).
-        pretrained_path (str): Its checkpoint.
-        interval (int): Iterations between two prune events.
-        normalization_type (str): ``act``, ``flops`` or ``none``.
-        lr_ratio (float): The learning rate of the base config is multiplied by this.
-        target_flop_ratio (float): The run ends when this share of the FLOPs is left.
-        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
-        mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
-    """
+                   mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config."""
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
-    wrapper = dict(type='mmprune.GroupFisherDDP', broadcast_buffers=False,
-                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
-    optim_wrapper = dict(optimizer=dict(lr=base['optim_wrapper']['optimizer']['lr'] * lr_ratio))
-    return model, wrapper, optim_wrapper, prune_hooks(base, target_flop_ratio)
+    return _settings(base, model, 'GroupFisherDDP', _lr(base) * lr_ratio, prune_hooks(base, target_flop_ratio))
 
 
 def pruning_model(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],
                   mutate_linear: bool = False, choice: Optional[Config] = None) -> Config:
-    """Return the model of a prune config whose hooks prune by a criterion.
-
-    Args:
-        base (dict): The config that the model was, or is to be, trained with (``_base_``).
-        pretrained_path (str, optional): Its checkpoint; None for a model from scratch.
-        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
-        mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
-    """
-    architecture = architecture_of(base)
-    if pretrained_path is not None:
-        architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
-    return dict(
-        _delete_=True, type='mmprune.PruningAlgorithm', architecture=architecture,
-        mutator=dict(type='mmprune.ChannelMutator',
-                     channel_unit_cfg=dict(type='mmprune.ChannelUnit', mutate_linear=mutate_linear),
-                     demo_input=demo_input_of(architecture, input_shape), **plain(choice or {})))
+    """Return the model of a prune config whose hooks prune by a criterion."""
+    return _algorithm(base, pretrained_path, input_shape, choice, ('PruningAlgorithm', 'ChannelMutator', 'ChannelUnit'),
+                      dict(mutate_linear=mutate_linear))
 
 
 def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[Config]],
                       pretrained_path: Optional[str], input_shape: Sequence[int], lr_ratio: float = 1.0,
-                      mutate_linear: bool = False,
-                      choice: Optional[Config] = None) -> Tuple[Config, Config, Config, List[Config]]:
-    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config with a schedule.
-
-    Args:
-        base (dict): The config that the model was, or is to be, trained with (``_base_``).
-        schedule (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
-            ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
-        pretrained_path (str, optional): Checkpoint of the dense model; None for a model from scratch.
-        input_shape (tuple[int]): Input that the FLOPs are counted for, batch first.
-        lr_ratio (float): The learning rate of the base config is multiplied by this.
-        mutate_linear (bool): Prune channels that linear layers read or produce too.
-        choice (dict, optional): ``include``, ``exclude`` and ``min_channels``; see :mod:`mmprune.units.choice`.
-    """
+                      mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config with a schedule."""
     model = pruning_model(base, pretrained_path, input_shape, mutate_linear, choice)
-    wrapper = dict(type='mmprune.ShrinkingDDP', broadcast_buffers=False,
-                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
-    optim_wrapper = dict(optimizer=dict(lr=base['optim_wrapper']['optimizer']['lr'] * lr_ratio))
     schedules = [schedule] if isinstance(schedule, Mapping) else list(schedule)
-    hooks = [*plain(base.get('custom_hooks') or []), dict(type='mmprune.ExactResumeHook'),
-             dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=10), *plain(schedules)]
-    return model, wrapper, optim_wrapper, hooks
+    hooks = [*plain(base.get('custom_hooks') or []), *_structure_hooks(interval=10), *plain(schedules)]
+    return _settings(base, model, 'ShrinkingDDP', _lr(base) * lr_ratio, hooks)
 
 
-def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: float,
-                      divisor: int = 1) -> Tuple[Config, Config, Config, List[Config]]:
-    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a finetune config.
-
-    Args:
-        base (dict): The prune config (``_base_``).
-        pruned_path (str): The checkpoint that the prune run wrote at its target.
-        finetune_lr (float): Learning rate, usually that of the original training.
-        divisor (int): Widen units towards a multiple, with fresh channels that change nothing at the start.
-    """
+def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: float, divisor: int = 1) -> Settings:
+    """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a finetune config."""
     algorithm = plain(base['model'])
     algorithm['architecture'].pop('init_cfg', None)
     algorithm['init_cfg'] = dict(type='Pretrained', checkpoint=pruned_path)
     model = dict(_delete_=True, type='mmprune.GroupFisherSubModel', algorithm=algorithm, divisor=divisor)
-    wrapper = dict(_delete_=True, type='mmprune.PortableDDP', broadcast_buffers=False,
-                   find_unused_parameters=bool(base.get('find_unused_parameters', False)))
-    optim_wrapper = dict(optimizer=dict(lr=finetune_lr))
     hooks = [hook for hook in plain(base.get('custom_hooks') or []) if not str(hook['type']).startswith(OWN_HOOKS)]
-    hooks += [dict(type='mmprune.ExactResumeHook'),
-              dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=1)]
-    return model, wrapper, optim_wrapper, hooks
+    model, wrapper, optim_wrapper, hooks = _settings(base, model, 'PortableDDP', finetune_lr,
+                                                     [*hooks, *_structure_hooks()])
+    return model, dict(wrapper, _delete_=True), optim_wrapper, hooks
 
 
 def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Optional[Config] = None,
@@ -175,7 +145,7 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
     """Return the model of a finetune config with a dense teacher.
 
     Args:
-        base (dict): The finetune config (``_base_``).
+        base (dict): The finetune config.
         teacher_path (str): Checkpoint of the dense model.
         distill_loss (dict): Defaults to the DIST loss.
         outputs (str or list[str]): Modules whose outputs are compared.
@@ -193,13 +163,8 @@ def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, in
                       mutate_linear: bool = False) -> Config:
     """Return a model one part of which was pruned in another model, to be trained.
 
-    Args:
-        base (dict): The config of the model that gets the part (``_base_``).
-        fix_subnet (dict or str): Structure of the model in which only that part was pruned, or its json file.
-        checkpoint (str): The checkpoint of that model.
-        part (str): Name of the part in this model.
-        input_shape (tuple[int]): An input that this model accepts, batch first.
-        mutate_linear (bool): As in the prune config.
+    ``base``, ``input_shape`` and ``part`` (a name) are of the model that gets the part; ``fix_subnet`` and
+    ``checkpoint`` of the one in which only that part was pruned.
     """
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
@@ -211,16 +176,7 @@ def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, in
 def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
                  input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False,
                  choice: Optional[Config] = None) -> Config:
-    """Return the model of a deploy config.
-
-    Args:
-        base (dict): The config that the dense model was trained with (``_base_``).
-        fix_subnet (dict or str): The structure, or the path of its json file.
-        divisor (int): Every unit is padded to a multiple after loading.
-        input_shape (tuple[int]): An input that the model accepts, batch first.
-        mutate_linear (bool): As in the prune config.
-        choice (dict, optional): As in the prune config, ``include`` and ``exclude`` only.
-    """
+    """Return the model of a deploy config; ``mutate_linear`` and ``choice`` are those of the prune config."""
     load_plugins()
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
