@@ -52,7 +52,7 @@ def main(folder):
         if step + 1 in (50, 200):
             memory.append(int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize())
     report = dict(calls=dict(calls), memory=memory, structure=model.module.mutator.structure,
-                  events=sum(unit.width - unit.num_classes for unit in model.module.mutator.units),
+                  events=sum(unit.width - unit.num_sets for unit in model.module.mutator.units),
                   parameters={name: parameter.detach().flatten().tolist()
                               for name, parameter in model.named_parameters()})
     Path(folder, f'rank{rank}.json').write_text(json.dumps(report))

@@ -17,14 +17,14 @@ WINDOWED: Tuple[Type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Lin
 
 
 class LayerGram:
-    """The products of what the classes of channels that a layer reads contribute to its outputs, summed over samples.
+    """The products of what the sets of channels that a layer reads contribute to its outputs, summed over samples.
 
     Args:
-        owners (ndarray[input channels]): Number of the class of each; see :meth:`Consumers.owners`.
+        owners (ndarray[input channels]): Number of the set of each; see :meth:`Consumers.owners`.
         device (torch.device): To add up on.
 
     Attributes:
-        numbers (ndarray[G]): Numbers of the classes that the layer reads, ascending; channels of no unit are the last.
+        numbers (ndarray[G]): Numbers of the sets that the layer reads, ascending; channels of no unit are the last.
         matrix (Tensor[G, G], float64): ``X^T X`` of the contributions ``X[samples, G]``.
     """
 
@@ -36,16 +36,16 @@ class LayerGram:
     def add(self, contributions: Tensor) -> None:
         """Add samples ``Tensor[samples, channels]``; in a grouped layer, one channel for each position in a group."""
         samples, channels = contributions.shape
-        by_class = torch.zeros(samples, len(self.numbers), dtype=torch.float64, device=contributions.device)
-        by_class.index_add_(1, self._place[:channels], contributions.double())
-        self.matrix += by_class.t() @ by_class
+        by_set = torch.zeros(samples, len(self.numbers), dtype=torch.float64, device=contributions.device)
+        by_set.index_add_(1, self._place[:channels], contributions.double())
+        self.matrix += by_set.t() @ by_set
 
     def places(self, numbers: np.ndarray) -> Tensor:
-        """Return where classes lie in the matrix: ``LongTensor[C]``."""
+        """Return where sets lie in the matrix: ``LongTensor[C]``."""
         return torch.from_numpy(np.searchsorted(self.numbers, numbers))
 
     def relative(self, numbers: np.ndarray) -> Tensor:
-        """Return the products ``Tensor[C, C]`` of some classes, by the energy of all that the layer reads."""
+        """Return the products ``Tensor[C, C]`` of some sets, by the energy of all that the layer reads."""
         places = self.places(numbers)
         return self.matrix[places][:, places] / self.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
 

@@ -99,7 +99,7 @@ class Criterion:
             unit (ChannelUnit): A unit of the mutator.
 
         Returns:
-            Tensor[C]: One score for each class of tied channels that is there at present, in their order.
+            Tensor[C]: One score for each set of tied channels that is there at present, in their order.
 
         Raises:
             CriterionError: The criterion has seen no data since the last cut.
@@ -133,7 +133,7 @@ class Criterion:
         """Change the weights that stay so that they make up for those that go, before the model is masked or cut.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes will be there.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will be there.
         """
 
     def tensor(self, member: Member) -> Tensor:
@@ -143,7 +143,7 @@ class Criterion:
         return tensor.detach()
 
     def slices(self, unit: ChannelUnit, member: Member, tensor: Optional[Tensor] = None) -> Tensor:
-        """Return what a tensor holds for each class of a unit: ``Tensor[C, elements]``.
+        """Return what a tensor holds for each set of a unit: ``Tensor[C, elements]``.
 
         Args:
             unit (ChannelUnit): The unit.

@@ -96,7 +96,7 @@ class DCP(Criterion):
             for batch in calibration.batches:
                 seen.clear()
                 calibration.loss(batch)
-                labels = class_numbers(calibration.labels(batch))
+                labels = set_numbers(calibration.labels(batch))
                 room = self.samples - images
                 for rows, x in seen:
                     if rows != len(labels):
@@ -137,7 +137,7 @@ class DCP(Criterion):
                 'another criterion')
 
 
-def class_numbers(labels: Any) -> Tensor:
+def set_numbers(labels: Any) -> Tensor:
     """Return labels as they are.
 
     Raises:
@@ -238,14 +238,14 @@ def select(task: LayerTask, owner: Tensor, count: int, group: int, steps: int, l
 
     Args:
         task (LayerTask): The loss of a layer.
-        owner (LongTensor[columns]): The class of each index on the input axis of the weight; -1 is always there.
-        count (int): Classes.
-        group (int): Classes that join at a time.
+        owner (LongTensor[columns]): The set of each index on the input axis of the weight; -1 is always there.
+        count (int): Sets.
+        group (int): Sets that join at a time.
         steps (int): Training steps after each selection.
         lr (float): Learning rate, in root mean squares of the weight.
 
     Returns:
-        LongTensor[count]: The classes in the order of their selection.
+        LongTensor[count]: The sets in the order of their selection.
     """
     weight = task.weight.clone().requires_grad_()
     lr = lr * float(task.weight.square().mean().sqrt())

@@ -30,11 +30,11 @@ class GroupFisher(TappedCriterion):
                                                dict.fromkeys(NORMALIZATION_TYPES))
 
     def accumulated(self, recorded: Tensor) -> Tensor:
-        """Return ``Tensor[classes]``, the sum over samples of what ``Tensor[N, classes]`` holds, squared."""
+        """Return ``Tensor[sets]``, the sum over samples of what ``Tensor[N, sets]`` holds, squared."""
         return recorded.square().sum(0)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return the information by the cost of a class."""
+        """Return the information by the cost of a set."""
         if self.unseen(unit):
             return []
         cost = channel_cost(unit.channels, self.normalization_type, self.mutator.complexity, self.mutator.widths)

@@ -44,7 +44,7 @@ class InputStatistic(Criterion):
         if self.unseen(unit):
             return []
         layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
-        return [self.consumers.mean_by_class(layer, self.means[layer], unit) for layer in layers if layer in self.means]
+        return [self.consumers.mean_by_set(layer, self.means[layer], unit) for layer in layers if layer in self.means]
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say that no layer that reads the unit ran, or can be seen."""

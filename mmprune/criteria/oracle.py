@@ -31,7 +31,7 @@ class Oracle(Criterion):
         self.change = one_of('change', change, ('absolute', 'signed'))
 
     def observe(self, calibration: Calibration) -> None:
-        """Measure the loss, then without each class of each unit in turn."""
+        """Measure the loss, then without each set of each unit in turn."""
         before = _mean_loss(calibration)
         self.losses: Dict[str, Tensor] = {}
         for unit in self.mutator.units:

@@ -18,10 +18,10 @@ class TappedCriterion(Criterion):
     needs_data = needs_loss = True
 
     def accumulated(self, recorded: Tensor) -> Tensor:
-        """Return ``Tensor[classes]``, what a batch adds.
+        """Return ``Tensor[sets]``, what a batch adds.
 
         Args:
-            recorded (Tensor[N, classes]): ``sum over layers, calls, positions of x * dL/dx`` of the batch's loss.
+            recorded (Tensor[N, sets]): ``sum over layers, calls, positions of x * dL/dx`` of the batch's loss.
         """
         raise NotImplementedError
 
@@ -41,7 +41,7 @@ class TappedCriterion(Criterion):
                     backward(calibration.loss(batch), self.mutator.model)
                     found = taps.take()
                     self.reached.update(layer for layer, _ in found)
-                    for recorded in taps.per_class(found, torch.float64):
+                    for recorded in taps.per_set(found, torch.float64):
                         total += self.accumulated(recorded).cpu()
                         self.samples += len(recorded)
         finally:
@@ -64,6 +64,6 @@ class TappedCriterion(Criterion):
         return f'{self.unseen(unit)}; {LEAVE_OUT}'
 
     def of_unit(self, unit: ChannelUnit) -> Tensor:
-        """Return ``Tensor[C]``, what the present classes of a unit have accumulated."""
+        """Return ``Tensor[C]``, what the present sets of a unit have accumulated."""
         start = self.start[unit.name]
         return self.total[start:start + len(unit.kept)][torch.from_numpy(unit.kept)]

@@ -25,16 +25,16 @@ class ThiNet(Criterion):
     """A channel's place in the order in which greedy search removes the channels of a unit.
 
     An output of a layer that reads the unit is ``y = sum_c x_c``, without its bias, where ``x_c`` is what the inputs of
-    class ``c`` contribute. Over sampled outputs ``i``, algorithm 1 starts with the empty set ``T`` and adds, one by
-    one, the class that leaves ``sum_i (sum_{j in T} x_ij)^2`` (equation 6) least. The score is the place in this order
-    over the number of classes, from ``1/C`` (goes first) to 1: a place says nothing about how much is lost, so that
+    set ``c`` contribute. Over sampled outputs ``i``, algorithm 1 starts with the empty set ``T`` and adds, one by
+    one, the set that leaves ``sum_i (sum_{j in T} x_ij)^2`` (equation 6) least. The score is the place in this order
+    over the number of sets, from ``1/C`` (goes first) to 1: a place says nothing about how much is lost, so that
     layers are comparable and a choice over all layers takes about the same share of each.
 
     The layers that read a unit are searched together, their errors relative to their own energies: the sum of the
     squared contributions of everything that the layer reads. Depthwise convolutions have no say, as they add nothing up
     across channels. A layer that another one computes offsets for is taken as linear, the offsets as given.
 
-    :meth:`adjust` multiplies, in each reading layer, the weights of the classes that stay by the least squares solution
+    :meth:`adjust` multiplies, in each reading layer, the weights of the sets that stay by the least squares solution
     of equation 7. Where a layer reads several units that are pruned (a concat), it is solved for all of them at once.
     It changes weights that the samples were taken with, so that :meth:`calibrate` comes again before the next score.
 
@@ -101,7 +101,7 @@ class ThiNet(Criterion):
             self._replaying = False
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return one score for all layers that read the unit: the place in the removal order, over the classes."""
+        """Return one score for all layers that read the unit: the place in the removal order, over the sets."""
         start = self._consumers.start[unit.name]
         numbers: np.ndarray = start + np.flatnonzero(unit.kept)
         layers = dict.fromkeys(member.axis.layer for member in reading(unit))
@@ -118,13 +118,13 @@ class ThiNet(Criterion):
                 'a criterion of weights')
 
     def adjust(self, masks: Dict[str, np.ndarray]) -> None:
-        """Multiply the weights of classes that stay by the solution of equation 7, in all layers that read others.
+        """Multiply the weights of sets that stay by the solution of equation 7, in all layers that read others.
 
-        Of several solutions it is the one that changes what the classes contribute least, so that a class that was
+        Of several solutions it is the one that changes what the sets contribute least, so that a set that was
         never active keeps its weights.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes will be there.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will be there.
 
         Raises:
             CriterionError: The criterion has seen no data since the weights were last adjusted or cut.
@@ -149,9 +149,9 @@ class ThiNet(Criterion):
         staying = [unit.kept & masks[unit.name] for unit, _ in members]
         dropped = [unit.kept & ~masks[unit.name] for unit, _ in members]
 
-        def places(classes: Sequence[np.ndarray]) -> Tensor:
+        def places(sets: Sequence[np.ndarray]) -> Tensor:
             return gram.places(np.concatenate([self._consumers.start[unit.name] + np.flatnonzero(some)
-                                               for (unit, _), some in zip(members, classes)]))
+                                               for (unit, _), some in zip(members, sets)]))
 
         weights = rescaling(gram.matrix, places(staying), places(dropped))
         for (unit, member), some, factors in zip(members, staying, weights.split([int(s.sum()) for s in staying])):

@@ -16,7 +16,7 @@ class Member:
 
     Attributes:
         axis (Axis): The axis of a parameter or buffer.
-        index (ndarray[classes, k]): The indices of each class on that axis.
+        index (ndarray[sets, k]): The indices of each set on that axis.
     """
 
     axis: Axis
@@ -42,8 +42,8 @@ class CoupledChannels:
     named_by: Optional[Member] = None
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes of tied channels."""
+    def num_sets(self) -> int:
+        """Number of sets of tied channels."""
         return len(self.members[0].index)
 
     @property
@@ -63,7 +63,7 @@ class CoupledChannels:
 
     @property
     def first(self) -> Member:
-        """The member that names the unit and orders its classes: its first producer, else its first consumer."""
+        """The member that names the unit and orders its sets: its first producer, else its first consumer."""
         return self.named_by or min(self.members, key=lambda member: ROLES.index(member.axis.role))
 
     def forget(self, tensors: Collection[str]) -> None:

@@ -1,6 +1,6 @@
 """From a trace to channel units: which channels live and die together, and which must stay.
 
-Ids that are tied form a *class*: channels that can only be removed together. Classes with the same members, the same
+Ids that are tied form a *set*: channels that can only be removed together. Sets with the same members, the same
 number of indices in each, form a *unit*. Both steps work on whole arrays.
 """
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -34,7 +34,7 @@ def build_graph(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Channe
 
 
 def group_channels(traced: Trace) -> ChannelGraph:
-    """Group the ids of a trace into classes and units."""
+    """Group the ids of a trace into sets and units."""
     root, reasons = couple(traced)
     axes = list(traced.axes)
     for name, ids in traced.loose.items():
@@ -61,7 +61,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
             reason = NO_PRODUCER
         if reason is None and not any(member.axis.layer in inference for member in group.producers):
             reason = TRAINING_ONLY
-        if reason is None and group.num_classes == 1:
+        if reason is None and group.num_sets == 1:
             reason = ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL
         group.reason = reason
         if group.producers or group.consumers:
@@ -81,7 +81,7 @@ def _idle_channels(layer: IdleLayer) -> List[CoupledChannels]:
     return groups
 
 
-def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optional[int], Optional[str]]:
+def _cut_axis(name: str, sets: np.ndarray, axes: List[Axis]) -> Tuple[Optional[int], Optional[str]]:
     """Find the axis along which a parameter used element by element varies with the channels.
 
     Returns:
@@ -89,12 +89,12 @@ def _cut_axis(name: str, classes: np.ndarray, axes: List[Axis]) -> Tuple[Optiona
     """
     if any(axis.tensor == name for axis in axes):
         return None, f'parameter {name!r} is used both as a layer weight and element by element'
-    for axis in range(classes.ndim):
-        line = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
-        if classes.shape[axis] > 1 and (line == line[:, :1]).all():
+    for axis in range(sets.ndim):
+        line = np.moveaxis(sets, axis, 0).reshape(sets.shape[axis], -1)
+        if sets.shape[axis] > 1 and (line == line[:, :1]).all():
             return axis, None
-    if classes.size == 1:
-        return 0 if classes.ndim else None, None
+    if sets.size == 1:
+        return 0 if sets.ndim else None, None
     return None, f'parameter {name!r} ties it along more than one axis'
 
 
@@ -122,7 +122,7 @@ def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: R
         order = np.argsort(marks, kind='stable')  # the indices of each mark side by side, ascending
         for here in np.split(order, np.flatnonzero(np.diff(marks[order])) + 1):
             mark = int(marks[here[0]])
-            if mark not in groups:  # the first producer gives each class its rank
+            if mark not in groups:  # the first producer gives each set its rank
                 groups[mark] = CoupledChannels('', [], reasons.of(int(on_axis[here[0]])))
                 present, first = np.unique(on_axis[here], return_index=True)
                 rank[present[np.argsort(first)]] = np.arange(len(present))

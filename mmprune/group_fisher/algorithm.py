@@ -12,7 +12,7 @@ from torch import nn
 from ..arguments import whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
-from ..units.selection import NotFiniteError, PrunedClass
+from ..units.selection import NotFiniteError, PrunedSet
 from .mutator import GroupFisherChannelMutator
 
 ITERATIONS = 'iterations'
@@ -36,7 +36,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
 
     Attributes:
         iterations (int): Training iterations so far.
-        last_pruned (PrunedClass or None): What the latest prune event removed; the last of them.
+        last_pruned (PrunedSet or None): What the latest prune event removed; the last of them.
     """
 
     default_mutator = 'GroupFisherChannelMutator'
@@ -53,7 +53,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         super().__init__(architecture, mutator, data_preprocessor, init_cfg)
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
-        self.last_pruned: Optional[PrunedClass] = None
+        self.last_pruned: Optional[PrunedSet] = None
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
 
@@ -92,15 +92,15 @@ class GroupFisherAlgorithm(PruningAlgorithm):
                 self.prune([wrapper.optimizer for wrapper in wrappers])
         return log_vars
 
-    def prune(self, optimizers: List[torch.optim.Optimizer]) -> List[PrunedClass]:
+    def prune(self, optimizers: List[torch.optim.Optimizer]) -> List[PrunedSet]:
         """Sum the scores over ranks and remove the least channels from model, optimizers and followers.
 
         Returns:
-            list[PrunedClass]: What was removed; nothing if a score is NaN or every unit that a gradient reached is at
+            list[PrunedSet]: What was removed; nothing if a score is NaN or every unit that a gradient reached is at
             its floor.
         """
         dist.all_reduce(self.mutator.fisher, 'sum')
-        pruned: List[PrunedClass] = []
+        pruned: List[PrunedSet] = []
         try:
             pruned = self.mutator.least(self.channels_per_event, self.align)
         except NotFiniteError as error:
@@ -125,8 +125,8 @@ class GroupFisherAlgorithm(PruningAlgorithm):
             unexpected.remove(prefix + ITERATIONS)
 
 
-def _listing(pruned: Sequence[PrunedClass]) -> str:
-    """Return the classes of an event in one line."""
+def _listing(pruned: Sequence[PrunedSet]) -> str:
+    """Return the sets of an event in one line."""
     if len(pruned) == 1:
         return f'channel {pruned[0].channel} of {pruned[0].unit}, score {pruned[0].score:.4g}'
     counts = Counter(one.unit for one in pruned)

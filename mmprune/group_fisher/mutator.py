@@ -13,14 +13,14 @@ from ..registry import MODELS
 from ..units.choice import Patterns
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
-from ..units.selection import NotFiniteError, Pool, PrunedClass, least_important
+from ..units.selection import NotFiniteError, Pool, PrunedSet, least_important
 from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
 
 
 @MODELS.register_module()
 class GroupFisherChannelMutator(ChannelMutator):
-    """Records group Fisher information of all units and prunes the least class.
+    """Records group Fisher information of all units and prunes the least set.
 
     Args:
         channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
@@ -28,7 +28,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         include, exclude, min_channels, trial_cut: See :class:`ChannelMutator`.
 
     Attributes:
-        fisher (Tensor[total classes]): One accumulator for all units, so that one all_reduce serves an event.
+        fisher (Tensor[total sets]): One accumulator for all units, so that one all_reduce serves an event.
     """
 
     fisher: Tensor
@@ -72,14 +72,14 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
-        """Make the model really have the given classes; see :meth:`ChannelMutator.cut`."""
+        """Make the model really have the given sets; see :meth:`ChannelMutator.cut`."""
         super().cut(masks, optimizers, padding)
         self.taps.refresh()
 
     @torch.no_grad()
     def accumulate(self, recorded: Sequence[Tuple[str, Tensor]], loss_scale: Any = 1.0,
                    drop_overflow: bool = False) -> None:
-        """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every class.
+        """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every set.
 
         Args:
             recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
@@ -87,31 +87,31 @@ class GroupFisherChannelMutator(ChannelMutator):
             drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
         """
         total = torch.zeros_like(self.fisher)
-        for per_class in self.taps.per_class(recorded, self.fisher.dtype):
-            total += per_class.div_(loss_scale).square_().sum(0)
+        for per_set in self.taps.per_set(recorded, self.fisher.dtype):
+            total += per_set.div_(loss_scale).square_().sum(0)
         if drop_overflow:
             total = torch.where(torch.isfinite(total).all(), total, torch.zeros_like(total))
         self.fisher += total
 
     def scores(self) -> Dict[str, Tensor]:
-        """Return unit name -> ``Tensor[classes]`` of the units above their floor; dropped ones inf."""
+        """Return unit name -> ``Tensor[sets]`` of the units above their floor; dropped ones inf."""
         widths, scores = self.widths, {}
         for unit in self.units:
             start = self._start[unit.name]
             unit.fisher = self.fisher[start:start + len(unit.kept)]
-            if unit.num_classes > unit.min_classes:
+            if unit.num_sets > unit.min_sets:
                 alive = torch.from_numpy(unit.kept).to(self.fisher.device)
                 score = unit.score(self.complexity, widths)
                 scores[unit.name] = torch.where(alive, score, torch.full_like(score, float('inf')))
         return scores
 
-    def least(self, count: int = 1, align: int = 1) -> List[PrunedClass]:
-        """Return the classes with the least scores over all units, none where nothing may go.
+    def least(self, count: int = 1, align: int = 1) -> List[PrunedSet]:
+        """Return the sets with the least scores over all units, none where nothing may go.
 
         Units of which nothing was recorded are left out: what is not seen is not unimportant.
 
         Args:
-            count (int): Classes that are wanted at least.
+            count (int): Sets that are wanted at least.
             align (int): Take blocks, so that the channels of a unit become or stay a multiple of this.
 
         Raises:
@@ -125,8 +125,8 @@ class GroupFisherChannelMutator(ChannelMutator):
         flat = torch.cat(list(scores.values())).cpu().double().numpy()  # one transfer for all units
         bounds = np.cumsum([0] + [len(values) for values in scores.values()])
         units = by_name(self.units)
-        pools = [Pool(name, flat[start:end], units[name].num_classes - units[name].min_classes,
-                      units[name].num_classes, align // math.gcd(align, units[name].multiplicity))
+        pools = [Pool(name, flat[start:end], units[name].num_sets - units[name].min_sets,
+                      units[name].num_sets, align // math.gcd(align, units[name].multiplicity))
                  for name, start, end in zip(scores, bounds, bounds[1:])]
         unrecorded = {pool.unit for pool in pools if not pool.scores[units[pool.unit].kept].any()}
         self._say_unrecorded(unrecorded)
@@ -142,8 +142,8 @@ class GroupFisherChannelMutator(ChannelMutator):
                       logger='current', level=30)
             self._unrecorded.update(new)
 
-    def masks_without(self, pruned: Sequence[PrunedClass]) -> Dict[str, np.ndarray]:
-        """Return unit name -> which classes stay when some go, of the units that these belong to."""
+    def masks_without(self, pruned: Sequence[PrunedSet]) -> Dict[str, np.ndarray]:
+        """Return unit name -> which sets stay when some go, of the units that these belong to."""
         units = by_name(self.units)
         masks = {one.unit: units[one.unit].kept.copy() for one in pruned}
         for one in pruned:

@@ -12,10 +12,10 @@ from .ops import add_tap, recorded_with, remove_tap
 
 
 class TapRecorder:
-    """Taps the inputs of the layers that read units, and adds up what they record by class.
+    """Taps the inputs of the layers that read units, and adds up what they record by set.
 
     Args:
-        consumers (Consumers): The layers, and the classes of their inputs.
+        consumers (Consumers): The layers, and the sets of their inputs.
 
     Attributes:
         layers (dict[str, nn.Module]): The tapped ones.
@@ -34,7 +34,7 @@ class TapRecorder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Work out again which class each input channel belongs to, after a cut."""
+        """Work out again which set each input channel belongs to, after a cut."""
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
         self._indices: Dict[Tuple[Any, ...], Tensor] = {}
 
@@ -51,8 +51,8 @@ class TapRecorder:
         # a recomputed or unused branch has none
         return [(layer, stat.grad) for layer, stat in stats if stat.grad is not None]
 
-    def per_class(self, recorded: Sequence[Tuple[str, Tensor]], dtype: torch.dtype) -> List[Tensor]:
-        """Return for every batch ``Tensor[N, total classes]``: ``sum over layers, calls, positions of x * dL/dx``.
+    def per_set(self, recorded: Sequence[Tuple[str, Tensor]], dtype: torch.dtype) -> List[Tensor]:
+        """Return for every batch ``Tensor[N, total sets]``: ``sum over layers, calls, positions of x * dL/dx``.
 
         Layers that saw another batch (heads on regions) come in their own. A batch is known by its size, in this
         iteration and when the model was traced: two regions of two images are not their two images.

@@ -28,7 +28,7 @@ class GroupFisherChannelUnit(ChannelUnit):
         mutate_linear (bool): Prune channels that a linear layer reads or produces.
 
     Attributes:
-        fisher (Tensor[classes]): ``sum over iterations, batches, samples of (sum over layers, calls, positions of
+        fisher (Tensor[sets]): ``sum over iterations, batches, samples of (sum over layers, calls, positions of
             activation * gradient)^2``; a view of the mutator's one accumulator.
     """
 
@@ -39,16 +39,16 @@ class GroupFisherChannelUnit(ChannelUnit):
         self.normalization_type = one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
 
     def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
-        """Return what one class costs at present, in the unit of the normalization type."""
+        """Return what one set costs at present, in the unit of the normalization type."""
         return channel_cost(self.channels, self.normalization_type, complexity, widths)
 
     def score(self, complexity: Complexity, widths: Widths) -> Tensor:
-        """Return the importance ``Tensor[classes]``: Fisher information by the cost of one class."""
+        """Return the importance ``Tensor[sets]``: Fisher information by the cost of one set."""
         return self.fisher / self.channel_cost(complexity, widths)
 
 
 def channel_cost(channels: CoupledChannels, normalization_type: str, complexity: Complexity, widths: Widths) -> float:
-    """Return what one class costs at present, in the unit of the normalization type."""
+    """Return what one set costs at present, in the unit of the normalization type."""
     if normalization_type == 'act':
         return complexity.channel_acts(channels) / 1e6
     if normalization_type == 'flops':

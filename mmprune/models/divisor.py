@@ -17,12 +17,12 @@ def check_divisor(divisor: Any) -> None:
     whole_number('divisor', divisor, must='channels are made a multiple of it, so it must be 1 or more and whole')
 
 
-def divisible_classes(unit: ChannelUnit, divisor: int) -> int:
-    """Return the least number of classes, not under the present one, whose channels are a multiple of the divisor."""
-    classes = unit.num_classes
-    while classes * unit.multiplicity % divisor:
-        classes += 1
-    return classes
+def divisible_sets(unit: ChannelUnit, divisor: int) -> int:
+    """Return the least number of sets, not under the present one, whose channels are a multiple of the divisor."""
+    sets = unit.num_sets
+    while sets * unit.multiplicity % divisor:
+        sets += 1
+    return sets
 
 
 def pad(mutator: ChannelMutator, divisor: int) -> None:
@@ -32,7 +32,7 @@ def pad(mutator: ChannelMutator, divisor: int) -> None:
     """
     masks, padding = {}, {}
     for unit in mutator.units:
-        wanted = divisible_classes(unit, divisor)
+        wanted = divisible_sets(unit, divisor)
         beyond = max(0, wanted - len(unit.kept))
         if beyond and any(padding_blocks(member.index) is None for member in unit.channels.members):
             print_log(f'{unit.name} interleaves with other units and cannot be padded beyond its original width; '
@@ -42,10 +42,10 @@ def pad(mutator: ChannelMutator, divisor: int) -> None:
     mutator.cut(masks, padding=padding)
 
 
-def _revive(unit: ChannelUnit, classes: int) -> np.ndarray:
-    """Return the mask with dropped classes added, the first ones first, until there are so many."""
+def _revive(unit: ChannelUnit, sets: int) -> np.ndarray:
+    """Return the mask with dropped sets added, the first ones first, until there are so many."""
     mask = unit.kept.copy()
-    mask[np.flatnonzero(~mask)[:classes - int(mask.sum())]] = True
+    mask[np.flatnonzero(~mask)[:sets - int(mask.sum())]] = True
     return mask
 
 
@@ -55,7 +55,7 @@ def widen(mutator: ChannelMutator, divisor: int) -> None:
     Fresh channels get newly initialised producers and unit batch norms; their consumers' columns are zero, so that the
     outputs are unchanged at first and the channels can be learnt.
     """
-    masks = {unit.name: _revive(unit, min(divisible_classes(unit, divisor), len(unit.kept)))
+    masks = {unit.name: _revive(unit, min(divisible_sets(unit, divisor), len(unit.kept)))
              for unit in mutator.units}
     fresh = {unit.name: masks[unit.name] & ~unit.kept for unit in mutator.units}
     mutator.cut(masks)

@@ -104,7 +104,7 @@ class PruningAlgorithm(BaseModel):
         """Cut the model, the state of its optimizers, and the copies that follow it.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
             optimizers (iterable[Optimizer]): Optimizers of the model.
         """
         self.mutator.cut(masks, optimizers)

@@ -14,7 +14,7 @@ class Plan(NamedTuple):
     """What is to stay.
 
     Attributes:
-        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
         held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score go.
         skipped (dict[str, str]): Unit name -> why the criterion could not score it.
     """
@@ -82,19 +82,19 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Return masks that keep as many classes of each unit as others do, those with the highest scores at present.
+    """Return masks that keep as many sets of each unit as others do, those with the highest scores at present.
 
     Args:
         mutator (ChannelMutator): Prepared; the criterion is bound to it.
         criterion (Criterion): Calibrated, if it needs data.
-        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
     """
     found = dict(masks)
     for unit in mutator.units:
-        count = unit.num_classes - int(masks[unit.name].sum())
-        if 0 < count < unit.num_classes:
+        count = unit.num_sets - int(masks[unit.name].sum())
+        if 0 < count < unit.num_sets:
             found[unit.name] = unit.kept.copy()
-            for one in least_important([pool_of(unit, criterion.score(unit), unit.num_classes - count)], count):
+            for one in least_important([pool_of(unit, criterion.score(unit), unit.num_sets - count)], count):
                 found[unit.name][one.channel] = False
     return found
 

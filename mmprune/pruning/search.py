@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
-from ..units.selection import Pool, PrunedClass, least_important
+from ..units.selection import Pool, PrunedSet, least_important
 from ..units.unit import ChannelUnit
 from .target import GLOBAL_MAX_PRUNED_RATIO, PruningTarget, TargetError
 
@@ -19,7 +19,7 @@ class Chosen(NamedTuple):
     """What a target chose.
 
     Attributes:
-        masks (dict[str, ndarray[classes], bool]): Unit name -> which classes stay.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
         held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score went or the
             share of the unit would have them go.
     """
@@ -34,7 +34,7 @@ class Search:
     Args:
         target (PruningTarget): What is to be reached.
         mutator (ChannelMutator): Whose units they are; it is not changed.
-        scores (dict[str, Tensor[C]]): Unit name -> a score for each class that is present. Units without one stay as
+        scores (dict[str, Tensor[C]]): Unit name -> a score for each set that is present. Units without one stay as
             they are.
         progress (float): Share of the way from the dense model to the target, for several rounds.
 
@@ -54,7 +54,7 @@ class Search:
         self.masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
 
     def run(self) -> Chosen:
-        """Return which classes stay.
+        """Return which sets stay.
 
         Raises:
             TargetError: The floors do not let the target be reached.
@@ -71,7 +71,7 @@ class Search:
                                    if held.get(name)})
 
     def _take_share(self, unit: ChannelUnit, goes: float) -> int:
-        """Drop classes of a unit until the share of its dense classes is gone; return how many its floor keeps."""
+        """Drop sets of a unit until the share of its dense sets is gone; return how many its floor keeps."""
         count = int(goes * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
         self.masks[unit.name] = unit.kept.copy()
         pruned = least_important([self.pools[unit.name]], count) if count > 0 else []
@@ -110,7 +110,7 @@ class Search:
                 self.masks[unit.name] = before
 
     def _by_score(self) -> None:
-        """Take the least important classes of all units, as few as are enough."""
+        """Take the least important sets of all units, as few as are enough."""
         if self.target.ratio is None and self.target.cost_name is None:
             return
         low, high = 0, sum(self.pools[unit.name].spare for unit in self.rest)
@@ -129,7 +129,7 @@ class Search:
         if count > 0:
             self._drop(least_important([self.pools[unit.name] for unit in self.rest], count))
 
-    def _drop(self, pruned: Sequence[PrunedClass]) -> None:
+    def _drop(self, pruned: Sequence[PrunedSet]) -> None:
         for one in pruned:
             self.masks[one.unit][one.channel] = False
 
@@ -166,24 +166,24 @@ def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Po
 
     Args:
         unit (ChannelUnit): The unit.
-        scores (Tensor[C]): Of the classes that are present.
-        floor (int): Classes that stay at least.
-        block (int): Classes that go together.
+        scores (Tensor[C]): Of the sets that are present.
+        floor (int): Sets that stay at least.
+        block (int): Sets that go together.
     """
     values: np.ndarray = np.full(len(unit.kept), np.inf)
     values[unit.kept] = scores.detach().double().cpu().numpy()
-    return Pool(unit.name, values, max(0, unit.num_classes - floor), unit.num_classes, block)
+    return Pool(unit.name, values, max(0, unit.num_sets - floor), unit.num_sets, block)
 
 
 def _held_by_floors(units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
                     masks: Mapping[str, np.ndarray]) -> Dict[str, int]:
-    """Return how many classes a floor kept in each unit although classes with higher scores went elsewhere."""
+    """Return how many sets a floor kept in each unit although sets with higher scores went elsewhere."""
     removed = {unit.name: unit.kept & ~masks[unit.name] for unit in units}
-    highest = max((float(pools[name].scores[classes].max()) for name, classes in removed.items() if classes.any()),
+    highest = max((float(pools[name].scores[sets].max()) for name, sets in removed.items() if sets.any()),
                   default=-math.inf)
     counts: Dict[str, int] = {}
-    for name, classes in removed.items():
-        pool, dropped = pools[name], int(classes.sum())
+    for name, sets in removed.items():
+        pool, dropped = pools[name], int(sets.sum())
         following = pool.block if dropped else pool.present % pool.block or pool.block
         if dropped + following > pool.spare:  # at its floor
             counts[name] = int((masks[name] & (pool.scores < highest)).sum())

@@ -150,7 +150,7 @@ class PruningTarget:
         return bool(share) or (share is None and self.cost_name is not None)
 
     def floor(self, unit: ChannelUnit, share_is_given: bool = False) -> int:
-        """Return how many classes of a unit stay at least.
+        """Return how many sets of a unit stay at least.
 
         Args:
             unit (ChannelUnit): The unit.
@@ -163,7 +163,7 @@ class PruningTarget:
         else:
             least = max(math.ceil(LEAST_CHANNELS / unit.multiplicity),
                         math.ceil((1 - GLOBAL_MAX_PRUNED_RATIO) * len(unit.kept) - 1e-9))
-        return max(unit.min_classes, least)
+        return max(unit.min_sets, least)
 
     @property
     def cost_name(self) -> Optional[str]:

@@ -35,7 +35,7 @@ class Proof:
         same_shapes (bool): The outputs keep their shapes.
         backward (bool): A backward pass through the cut model gives finite gradients.
         macs (tuple[int, int]): Multiply-adds of the last cut model, by arithmetic and counted while it ran.
-        share (float): Share of the multiply-adds that goes if every unit is cut to one class.
+        share (float): Share of the multiply-adds that goes if every unit is cut to one set.
         unaccounted (list[str]): Conv and linear layers with channels neither in a unit nor frozen.
     """
 
@@ -58,7 +58,7 @@ def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn
 
     Args:
         mutator (ChannelMutator): Prepared on a dense model; neither is changed.
-        masks (dict[str, ndarray[classes], bool]): Unit name -> classes that stay.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> sets that stay.
 
     Returns:
         tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.
@@ -73,7 +73,7 @@ def two_samples(mutator: ChannelMutator) -> Callable[[nn.Module], Any]:
 
 
 def masks_around(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, np.ndarray]:
-    """Return masks that drop random classes: ``ratio`` of them on average, of units of one width different shares."""
+    """Return masks that drop random sets: ``ratio`` of them on average, of units of one width different shares."""
     return random_masks(mutator.units, ratio, seed, spread=0.5 * min(ratio, 1 - ratio))
 
 
@@ -124,7 +124,7 @@ def _macs(mutator: ChannelMutator, masks: Masks) -> int:
 
 
 def prunable_share(mutator: ChannelMutator) -> float:
-    """Return the share of the multiply-adds that goes if every unit of a dense model is cut to one class."""
+    """Return the share of the multiply-adds that goes if every unit of a dense model is cut to one set."""
     masks = {unit.name: np.arange(len(unit.kept)) == 0 for unit in mutator.units}
     return 1 - _macs(mutator, masks) / mutator.cost['macs']
 

@@ -90,7 +90,7 @@ class Complexity:
         return {'macs': macs, 'params': params, 'acts': acts}
 
     def channel_acts(self, unit: CoupledChannels) -> int:
-        """Return the activations that one class of the unit costs: its producers' output elements."""
+        """Return the activations that one set of the unit costs: its producers' output elements."""
         total = 0
         for member in unit.producers:
             axis = member.axis
@@ -99,7 +99,7 @@ class Complexity:
         return total
 
     def channel_macs(self, unit: CoupledChannels, widths: Widths) -> int:
-        """Return the multiply-adds that one class costs in its producers and consumers, at the present widths."""
+        """Return the multiply-adds that one set costs in its producers and consumers, at the present widths."""
         total = 0
         for member in {id(m): m for m in [*unit.producers, *unit.consumers]}.values():
             axis = member.axis

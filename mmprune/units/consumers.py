@@ -1,4 +1,4 @@
-"""The layers that read units, and which class of channels each of their inputs belongs to."""
+"""The layers that read units, and which set of channels each of their inputs belongs to."""
 from typing import Any, Dict
 
 import numpy as np
@@ -11,14 +11,14 @@ from .unit import ChannelUnit
 
 
 class Consumers:
-    """The modules that read the units of a mutator, with a number for every class of every unit.
+    """The modules that read the units of a mutator, with a number for every set of every unit.
 
     Args:
         mutator (ChannelMutator): Prepared.
 
     Attributes:
-        start (dict[str, int]): Unit name -> number of its first class; a unit's classes are numbered in their order.
-        total (int): Classes of all units, dropped ones included.
+        start (dict[str, int]): Unit name -> number of its first set; a unit's sets are numbered in their order.
+        total (int): Sets of all units, dropped ones included.
         layers (dict[str, nn.Module]): Name -> module, in the order of the units.
     """
 
@@ -38,7 +38,7 @@ class Consumers:
         return {name: module for name, module in self.layers.items() if is_tappable(module)}
 
     def owners(self, layer: str) -> np.ndarray:
-        """Return the number of the class that each input channel of a layer belongs to at present.
+        """Return the number of the set that each input channel of a layer belongs to at present.
 
         Returns:
             ndarray[input channels]: ``total`` where a channel belongs to no unit.
@@ -59,8 +59,8 @@ class Consumers:
             owner = np.tile(owner, groups)
         return owner
 
-    def mean_by_class(self, layer: str, values: Tensor, unit: ChannelUnit) -> Tensor:
-        """Return the means of values of input channels over the classes of a unit that are there at present.
+    def mean_by_set(self, layer: str, values: Tensor, unit: ChannelUnit) -> Tensor:
+        """Return the means of values of input channels over the sets of a unit that are there at present.
 
         Args:
             layer (str): A layer that reads the unit.
@@ -68,11 +68,11 @@ class Consumers:
             unit (ChannelUnit): The unit.
 
         Returns:
-            Tensor[C]: One value a class.
+            Tensor[C]: One value a set.
         """
-        classes = torch.from_numpy(self.owners(layer) - self.start[unit.name])
-        own = (classes >= 0) & (classes < len(unit.kept))
-        index, own = classes[own].to(values.device), own.to(values.device)
+        sets = torch.from_numpy(self.owners(layer) - self.start[unit.name])
+        own = (sets >= 0) & (sets < len(unit.kept))
+        index, own = sets[own].to(values.device), own.to(values.device)
         sums = values.new_zeros(len(unit.kept)).index_add_(0, index, values[own])
         counts = values.new_zeros(len(unit.kept)).index_add_(0, index, torch.ones_like(values[own]))
         return (sums / counts.clamp_min(1))[torch.from_numpy(unit.kept).to(values.device)]

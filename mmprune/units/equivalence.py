@@ -24,11 +24,11 @@ Forward = Callable[[nn.Module], Any]
 
 
 def random_masks(units: Sequence[ChannelUnit], ratio: float, seed: int, spread: float = 0.0) -> Dict[str, np.ndarray]:
-    """Return masks that drop random classes of every unit, at least one stays.
+    """Return masks that drop random sets of every unit, at least one stays.
 
     Args:
         units (list[ChannelUnit]): The units.
-        ratio (float): Share of a unit's classes that goes.
+        ratio (float): Share of a unit's sets that goes.
         seed (int): Of the choice.
         spread (float): Each unit's share lies in ``ratio +- spread``, so that units of one width get different ones.
     """
@@ -221,7 +221,7 @@ def difference(model: nn.Module, units: Sequence[ChannelUnit], forward: Forward,
         model (nn.Module): The dense model, in float64; it is not changed.
         units (list[ChannelUnit]): Its units; they are not changed.
         forward (Callable): Called with a model; runs it and returns its outputs.
-        masks (dict[str, ndarray[classes], bool]): Unit name -> classes that stay; units without one stay whole.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> sets that stay; units without one stay whole.
 
     Returns:
         tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.

@@ -79,7 +79,7 @@ class ChannelMutator(nn.Module):
         self.units, self.frozen = [], list(graph.frozen)
         for channels in graph.units:
             unit = build(MODELS, dict(self.channel_unit_cfg, channels=channels))
-            unit.min_classes = math.ceil(self.choice.min_channels_of(channels) / unit.multiplicity)
+            unit.min_sets = math.ceil(self.choice.min_channels_of(channels) / unit.multiplicity)
             self.units.append(unit)
         self._freeze({unit.name: reason for unit in self.units if (
             reason := unit.reason_to_freeze(graph.kinds) or self.choice.reason_to_freeze(unit.channels)
@@ -189,13 +189,13 @@ class ChannelMutator(nn.Module):
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
-        """Make the model really have the given classes: parameters, buffers, gradients and optimizer state.
+        """Make the model really have the given sets: parameters, buffers, gradients and optimizer state.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall be there. Classes that were
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall be there. Sets that were
                 dropped before come back as zeros. None at all in the units of a block removes it.
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
-            padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
+            padding (dict[str, int]): Unit name -> sets of zeros beyond the original ones.
 
         Raises:
             StructureError: A unit is left without channels that is not in a block, or not all of its block; or one has
@@ -264,7 +264,7 @@ class ChannelMutator(nn.Module):
         return self.surgery.layout(tensor)
 
     def positions(self, unit: ChannelUnit, member: Member) -> torch.Tensor:
-        """Return where a unit's present classes lie on the axis of a member: ``LongTensor[C, k]``."""
+        """Return where a unit's present sets lie on the axis of a member: ``LongTensor[C, k]``."""
         layout = self.layout(member.axis.tensor)[member.axis.dim]
         return torch.from_numpy(np.searchsorted(layout, member.index[unit.kept]))
 
@@ -291,7 +291,7 @@ class ChannelMutator(nn.Module):
             source (str): Where it comes from, for the error message.
 
         Returns:
-            dict or None: Unit name -> which classes are kept; None where the state dict holds no structure.
+            dict or None: Unit name -> which sets are kept; None where the state dict holds no structure.
         """
         start = prefix + KEPT
         vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}

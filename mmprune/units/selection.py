@@ -8,8 +8,8 @@ class NotFiniteError(RuntimeError):
     """Scores are not finite."""
 
 
-class PrunedClass(NamedTuple):
-    """A class of channels that a prune event removes."""
+class PrunedSet(NamedTuple):
+    """A set of channels that a prune event removes."""
 
     unit: str
     channel: int
@@ -21,10 +21,10 @@ class Pool(NamedTuple):
 
     Attributes:
         unit (str): Its name.
-        scores (ndarray[classes]): By the cost of one class; infinite for those that are gone.
-        spare (int): Classes above the unit's floor.
-        present (int): Classes at present.
-        block (int): Classes that go together: ``present`` becomes, then stays a multiple of it.
+        scores (ndarray[sets]): By the cost of one set; infinite for those that are gone.
+        spare (int): Sets above the unit's floor.
+        present (int): Sets at present.
+        block (int): Sets that go together: ``present`` becomes, then stays a multiple of it.
     """
 
     unit: str
@@ -34,10 +34,10 @@ class Pool(NamedTuple):
     block: int = 1
 
 
-def least_important(pools: Sequence[Pool], count: int) -> List[PrunedClass]:
-    """Return at least ``count`` classes with the least scores, fewer where there is no more to take.
+def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
+    """Return at least ``count`` sets with the least scores, fewer where there is no more to take.
 
-    Blocks are compared by the mean score of their classes. Within a unit the least scores form the first block, so that
+    Blocks are compared by the mean score of their sets. Within a unit the least scores form the first block, so that
     blocks are taken in their order.
 
     Raises:
@@ -48,21 +48,21 @@ def least_important(pools: Sequence[Pool], count: int) -> List[PrunedClass]:
         raise NotFiniteError(f'the score of unit {_and_more(wrong)} is NaN')
     blocks: List[Tuple[float, int, int, np.ndarray]] = []
     for number, pool in enumerate(pools):
-        blocks += [(float(pool.scores[classes].mean()), number, place, classes)
-                   for place, classes in enumerate(_blocks(pool, count))]
+        blocks += [(float(pool.scores[sets].mean()), number, place, sets)
+                   for place, sets in enumerate(_blocks(pool, count))]
     blocks.sort(key=lambda block: block[:3])
     if blocks and not np.isfinite(blocks[0][0]):
         raise NotFiniteError(f'the score of unit {_and_more([pools[block[1]].unit for block in blocks])} is infinite')
-    taken: List[PrunedClass] = []
-    for score, number, _, classes in blocks:
+    taken: List[PrunedSet] = []
+    for score, number, _, sets in blocks:
         if len(taken) >= count or not np.isfinite(score):
             break
-        taken += [PrunedClass(pools[number].unit, int(one), float(pools[number].scores[one])) for one in classes]
+        taken += [PrunedSet(pools[number].unit, int(one), float(pools[number].scores[one])) for one in sets]
     return taken
 
 
 def _blocks(pool: Pool, count: int) -> List[np.ndarray]:
-    """Return the blocks of a unit that may go, the least first, no more than ``count`` classes need."""
+    """Return the blocks of a unit that may go, the least first, no more than ``count`` sets need."""
     order = np.argsort(pool.scores, kind='stable')
     start, size, blocks = 0, pool.present % pool.block or pool.block, []
     while start + size <= pool.spare and start < count:

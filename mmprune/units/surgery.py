@@ -40,32 +40,32 @@ class Surgery:
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
         """(tensor, axis) -> present size, for every axis that a unit touches."""
-        return self._widths({name: unit.num_classes for name, unit in self.units.items()})
+        return self._widths({name: unit.num_sets for name, unit in self.units.items()})
 
     def widths_with(self, masks: Mapping[str, np.ndarray]) -> Dict[Tuple[str, int], int]:
         """Return (tensor, axis) -> size as if the model were cut to the masks; it is not changed."""
-        return self._widths({name: int(masks[name].sum()) if name in masks else unit.num_classes
+        return self._widths({name: int(masks[name].sum()) if name in masks else unit.num_sets
                              for name, unit in self.units.items()})
 
-    def _widths(self, classes: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
+    def _widths(self, sets: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
         sizes: Dict[Tuple[str, int], int] = {(name, dim): 0 for name in self.gone for dim in range(MOST_DIMS)}
         for members in [*self.members.values(), *self.attributes.values()]:
             for unit, member in members:
                 axis = member.axis
-                dropped = (len(member.index) - classes[unit.name]) * member.index.shape[1]
+                dropped = (len(member.index) - sets[unit.name]) * member.index.shape[1]
                 key = (axis.tensor, axis.dim)
                 sizes[key] = sizes.get(key, len(axis.ids)) - dropped
         return sizes
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
-        """Make the model really have the given classes: parameters, buffers, gradients and optimizer state.
+        """Make the model really have the given sets: parameters, buffers, gradients and optimizer state.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall be there. Classes that were
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall be there. Sets that were
                 dropped before come back as zeros.
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
-            padding (dict[str, int]): Unit name -> classes of zeros beyond the original ones.
+            padding (dict[str, int]): Unit name -> sets of zeros beyond the original ones.
         """
         units, padding = self.units, padding or {}
         changed = [name for name, mask in masks.items() if not np.array_equal(mask, units[name].kept)]
@@ -112,7 +112,7 @@ class Surgery:
         it, whatever its norm and activation make of it.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall stay.
             where (Callable, optional): Only the members of units for which it is true.
         """
         for (name, dim), (tensor, index) in self.dropped(masks, where).items():
@@ -124,7 +124,7 @@ class Surgery:
         """Return (tensor name, axis) -> the tensor and the present indices that :meth:`cut` would remove.
 
         Args:
-            masks (dict[str, ndarray[classes], bool]): Unit name -> which classes shall stay.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall stay.
             where (Callable, optional): Only the members of units for which it is true.
         """
         found: Dict[Tuple[str, int], List[np.ndarray]] = {}
@@ -166,10 +166,10 @@ def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:
 
 
 def padding_blocks(index: np.ndarray) -> Optional[List[np.ndarray]]:
-    """Split the indices ``ndarray[classes, k]`` of a member into blocks behind which channels can be appended.
+    """Split the indices ``ndarray[sets, k]`` of a member into blocks behind which channels can be appended.
 
     Returns:
-        list[ndarray[classes, w]] or None: Column blocks in which the classes follow one another without a gap, ``w``
+        list[ndarray[sets, w]] or None: Column blocks in which the sets follow one another without a gap, ``w``
         indices each (one for a plain layer, H*W behind a flatten); None where other channels lie in between.
     """
     breaks: np.ndarray = np.flatnonzero((np.diff(index, axis=1) != 1).any(axis=0)) + 1

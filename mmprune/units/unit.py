@@ -16,17 +16,17 @@ class ChannelUnit:
         mutate_linear (bool): Prune channels that a linear layer reads or produces. Defaults to False, as in mmrazor.
 
     Attributes:
-        kept (ndarray[classes], bool): Which classes stay.
-        padding (int): Classes of zeros beyond the original ones, for a divisor.
-        min_classes (int): Classes that a prune run leaves at least.
+        kept (ndarray[sets], bool): Which sets stay.
+        padding (int): Sets of zeros beyond the original ones, for a divisor.
+        min_sets (int): Sets that a prune run leaves at least.
     """
 
     def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
         self.channels = channels
         self.mutate_linear = mutate_linear
-        self.kept: np.ndarray = np.ones(channels.num_classes, dtype=bool)
+        self.kept: np.ndarray = np.ones(channels.num_sets, dtype=bool)
         self.padding = 0
-        self.min_classes = 1
+        self.min_sets = 1
 
     @property
     def name(self) -> str:
@@ -40,39 +40,39 @@ class ChannelUnit:
 
     @property
     def multiplicity(self) -> int:
-        """Channels of the first producer in one class: more than 1 where a grouped convolution ties them."""
-        return self.width // self.channels.num_classes
+        """Channels of the first producer in one set: more than 1 where a grouped convolution ties them."""
+        return self.width // self.channels.num_sets
 
     @property
-    def num_classes(self) -> int:
-        """Classes at present, padding included."""
+    def num_sets(self) -> int:
+        """Sets at present, padding included."""
         return int(self.kept.sum()) + self.padding
 
     @property
     def current_width(self) -> int:
         """Channels of the first producer at present."""
-        return self.num_classes * self.multiplicity
+        return self.num_sets * self.multiplicity
 
     @property
     def kept_channels(self) -> np.ndarray:
         """0/1 vector ``ndarray[width]`` over the original channels of the first producer."""
         vector: np.ndarray = np.zeros(self.width, dtype=np.uint8)
-        vector[self._channels_of_classes[self.kept].reshape(-1)] = 1
+        vector[self._channels_of_sets[self.kept].reshape(-1)] = 1
         return vector
 
     def mask_of(self, vector: np.ndarray) -> np.ndarray:
-        """Return which classes ``ndarray[classes]`` a 0/1 vector over the first producer's channels keeps.
+        """Return which sets ``ndarray[sets]`` a 0/1 vector over the first producer's channels keeps.
 
         Raises:
             ValueError: The vector has another length than the unit.
         """
         if vector.shape != (self.width,):
             raise ValueError(f'kept vector of {self.name!r} has {vector.size} entries, the unit {self.width}')
-        return vector.astype(bool)[self._channels_of_classes].all(axis=1)
+        return vector.astype(bool)[self._channels_of_sets].all(axis=1)
 
     @property
-    def _channels_of_classes(self) -> np.ndarray:
-        """Channels ``ndarray[classes, k]``, counted from the unit's first one."""
+    def _channels_of_sets(self) -> np.ndarray:
+        """Channels ``ndarray[sets, k]``, counted from the unit's first one."""
         index = self.channels.first.index
         return np.argsort(np.argsort(index.reshape(-1))).reshape(index.shape)
 

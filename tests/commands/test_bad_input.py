@@ -399,7 +399,7 @@ def run_with_bad_loss(monkeypatch, value, bad, wrapper, steps=6):
     left = []
     for _ in range(steps):
         algorithm.train_step(dict(inputs=torch.randn(4, 3, 6, 6), data_samples=torch.randint(4, (4,))), wrapper)
-        left.append(sum(unit.num_classes for unit in algorithm.mutator.units))
+        left.append(sum(unit.num_sets for unit in algorithm.mutator.units))
     return left, warnings
 
 

@@ -412,7 +412,7 @@ def test_scores_of_a_cut_model_are_those_of_the_small_model(name, cfg):
     small = mutator_of(copy.deepcopy(net), size)
     other = build_criterion(cfg, small)
     other.calibrate(calibration_of(small.model, batches))
-    assert [len(unit.kept) for unit in small.units] == [unit.num_classes for unit in mutator.units]
+    assert [len(unit.kept) for unit in small.units] == [unit.num_sets for unit in mutator.units]
     scored = 0
     for unit, anew in zip(mutator.units, small.units):
         try:

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.calibration import Calibration
 from mmprune.criteria.criterion import CriterionError, UnscorableError
-from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, class_numbers, select
+from mmprune.criteria.dcp import DCP, EPSILON, RIDGE, LayerTask, select, set_numbers
 from mmprune.registry import CRITERIA
 from mmprune.units.equivalence import random_masks
 from mmprune.units.mutator import ChannelMutator
@@ -195,7 +195,7 @@ def test_scores_are_places_of_the_layer(discrimination, cut):
     expected[order] = 1 - torch.arange(channels).double() / channels
     unit = unit_of(mutator, 'conv')
     torch.testing.assert_close(criterion.score(unit), expected)
-    assert len(expected) == unit.num_classes
+    assert len(expected) == unit.num_sets
 
 
 @pytest.mark.parametrize('net', ['Residual', 'Concat', 'Depthwise', 'Grouped', 'Shared', 'Tokens', 'Everything'])
@@ -205,10 +205,10 @@ def test_every_net_gets_places(net):
     criterion.calibrate(calibration_of(model))
     for unit in mutator.units:
         for score in criterion.scores[unit.name]:
-            assert score.shape == (unit.num_classes,)
+            assert score.shape == (unit.num_sets,)
             assert float(score.min()) > 0
             assert float(score.max()) <= 1
-        assert criterion.score(unit).shape == (unit.num_classes,)
+        assert criterion.score(unit).shape == (unit.num_sets,)
     readers = {unit.channels.first.axis.layer: len(criterion.scores[unit.name]) for unit in mutator.units}
     assert readers == {
         'Residual': {'stem': 2, 'conv1': 1}, 'Concat': {'a': 2, 'b': 2, 'c': 1},
@@ -338,4 +338,4 @@ def test_options_out_of_range(option, value, least):
     ([0, 1, 0, 1], 'list')])
 def test_labels_that_are_no_classes(labels, what):
     with pytest.raises(CriterionError, match=f'needs labels of whole numbers, LongTensor.N., and got .*{what}'):
-        class_numbers(labels)
+        set_numbers(labels)

@@ -205,7 +205,7 @@ def test_scores_are_what_the_absolute_network_gains(net, cut, monkeypatch):
     expected = expected_scores(model, mutator, last)
     for unit in mutator.units:
         torch.testing.assert_close(scores[unit.name], expected[unit.name], rtol=1e-9, atol=1e-12)
-        assert len(scores[unit.name]) == unit.num_classes
+        assert len(scores[unit.name]) == unit.num_sets
         assert bool((scores[unit.name] > 0).any())
 
 

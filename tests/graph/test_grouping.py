@@ -82,7 +82,7 @@ def test_depthwise_convs_follow_their_input():
         'pw_(0, 5)_5': {**layer('pw', span(0, 5)), ('fc.weight', 1): span(0, 5)}}
     assert [m.axis.layer for m in graph.units[0].producers] == ['stem', 'dw1', 'dw2']
     assert [m.axis.layer for m in graph.units[0].consumers] == ['dw1', 'dw2', 'pw']
-    assert graph.units[0].width == graph.units[0].num_classes == 4
+    assert graph.units[0].width == graph.units[0].num_sets == 4
 
 
 def test_grouped_conv_ties_a_position_of_all_its_groups():
@@ -91,7 +91,7 @@ def test_grouped_conv_ties_a_position_of_all_its_groups():
     assert members_of(graph.units) == {
         'stem_(0, 6)_6': {**layer('stem', ins), **norm('bn', ins), ('g.weight', 1): span(0, 3)},
         'g_(0, 4)_4': {**layer('g', outs), ('head.weight', 1): outs}}
-    assert [(unit.width, unit.num_classes) for unit in graph.units] == [(6, 3), (4, 2)]
+    assert [(unit.width, unit.num_sets) for unit in graph.units] == [(6, 3), (4, 2)]
 
 
 def test_shared_conv_is_one_member_and_three_calls():

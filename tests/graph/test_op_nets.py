@@ -26,7 +26,7 @@ def mutator_of(name):
 def test_units_and_reasons(name):
     mutator = mutator_of(name)
     _, _, units, reasons = op_nets.NETS[name]
-    assert {unit.name: unit.num_classes for unit in mutator.units} == units
+    assert {unit.name: unit.num_sets for unit in mutator.units} == units
     frozen = [channels.reason for channels in mutator.frozen]
     for reason in reasons:
         assert any(reason in text for text in frozen), frozen

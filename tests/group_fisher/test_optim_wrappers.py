@@ -217,7 +217,7 @@ def test_schedule_of_the_learning_rate_goes_on_over_cuts(tmp_path):
         runner.train()
         rates.append(runner.optim_wrapper.get_lr()['lr'][0])
         if name == config:
-            assert sum(unit.width - unit.num_classes for unit in runner.model.mutator.units) == 5
+            assert sum(unit.width - unit.num_sets for unit in runner.model.mutator.units) == 5
     assert rates[0] == pytest.approx(rates[1] / 2)
     assert rates[0] < 0.007
 

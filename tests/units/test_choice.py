@@ -108,7 +108,7 @@ def test_min_channels_by_pattern_hold_in_a_prune_run():
 def test_floor_of_tied_channels_is_rounded_up():
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 2, 1))
     mutator = mutator_of(net, min_channels=5)
-    assert [(unit.multiplicity, unit.min_classes) for unit in mutator.units] == [(4, 2), (4, 2)]
+    assert [(unit.multiplicity, unit.min_sets) for unit in mutator.units] == [(4, 2), (4, 2)]
 
 
 def test_choice_in_configs():

@@ -45,6 +45,6 @@ def test_units_and_costs_of_published_structures(name):
     structure = json.loads((CONFIGS / f'{name}.json').read_text())
     mutator = mutator_of(config, shape)
     assert list(mutator.structure) == list(structure)  # names, and their order
-    masks = {unit.name: np.arange(unit.num_classes) < structure[unit.name] for unit in mutator.units}
+    masks = {unit.name: np.arange(unit.num_sets) < structure[unit.name] for unit in mutator.units}
     dense, pruned = mutator.cost, mutator.complexity.cost(mutator.surgery.widths_with(masks))
     assert (dense['macs'], dense['params'], pruned['macs'], pruned['params']) == published

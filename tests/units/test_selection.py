@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from toy_nets import ToyClassifier, mutator_cfg
 
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
-from mmprune.units.selection import NotFiniteError, Pool, PrunedClass, least_important
+from mmprune.units.selection import NotFiniteError, Pool, PrunedSet, least_important
 
 INF = float('inf')
 
@@ -26,7 +26,7 @@ def test_by_hand():
     assert least_important(pools, 3) == [('a', 1, 1.0), ('b', 0, 2.0), ('a', 2, 3.0)]
     assert least_important(pools, 9) == least_important(pools, 3)  # one of each unit stays
     assert least_important([pool('a', [1, 2], floor=2)], 1) == []
-    assert least_important([pool('a', [2, 2, 2]), pool('b', [2, 2])], 1) == [PrunedClass('a', 0, 2.0)]  # the first
+    assert least_important([pool('a', [2, 2, 2]), pool('b', [2, 2])], 1) == [PrunedSet('a', 0, 2.0)]  # the first
 
 
 def test_blocks_by_hand():

@@ -86,7 +86,7 @@ class SoftPruningHook(PruningSchedule):
             shift[index] = shift[index].clamp_min(LIFTED)
 
     def masks(self) -> Dict[str, np.ndarray]:
-        """Return unit name -> which classes are not zero."""
+        """Return unit name -> which sets are not zero."""
         return {name: np.array(mask, dtype=bool) for name, mask in self.state['masks'].items()}
 
     def before_val_epoch(self, runner: Runner) -> None:
