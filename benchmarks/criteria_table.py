@@ -77,14 +77,14 @@ OURS = [
     *(Method(name, name) for name in ('L1', 'L2', 'FPGM', 'BNScale', 'APoZ', 'ThiNet', 'Taylor', 'MeanActivation',
                                       'NISP', 'DCP', 'Random', 'GroupFisher', 'Oracle')),
     Method('FPGM-cosine', dict(type='FPGM', distance='cosine')),
-    Method('Taylor-weights', dict(type='Taylor', of='weights')),
+    Method('Taylor-weights', dict(type='Taylor', source='weights')),
     Method('L2 (normalize=mean)', dict(type='L2', normalize='mean'), 'global'),
     Method('FPGM (normalize=mean)', dict(type='FPGM', normalize='mean'), 'global'),
     Method('BNScale (mean, normalize=mean)', dict(type='BNScale', combine='mean', normalize='mean'), 'global'),
     Method('Taylor', 'Taylor', 'layer'), Method('BNScale', 'BNScale', 'layer'),
     Method('BNScale (mean)', dict(type='BNScale', combine='mean'), 'layer')]
 #: What the peer scores, cut as ours are.
-SCORED_ALIKE = [Method(f'WholeGroup, {of}', dict(type='WholeGroup', of=of), scope)
+SCORED_ALIKE = [Method(f'WholeGroup, {of}', dict(type='WholeGroup', source=of), scope)
                 for scope in ('layer', 'global') for of in ('squares', 'distances', 'taylor')]
 THEIRS = [Method(f'{PEER} {name}', importance, scope) for scope in ('layer', 'global') for name, importance in (
     ('L2', 'GroupMagnitudeImportance'), ('FPGM', 'FPGMImportance'), ('Taylor', 'GroupTaylorImportance'),

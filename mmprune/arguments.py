@@ -1,6 +1,9 @@
 """What users give: whole numbers, shares, known names; and the error that says what was wrong and what to do."""
 import difflib
+import logging
 from typing import Any, Collection, Optional, Sequence, Type, TypeVar
+
+from mmengine.logging import print_log
 
 Value = TypeVar('Value')
 
@@ -50,6 +53,14 @@ def one_of(option: str, value: Value, known: Collection[Value], error: Type[User
         raise error(f'{option} is {value!r}{nearest(str(value), names)}; it must be one of '
                     f'{", ".join(map(repr, names))}')
     return value
+
+
+def renamed(old: str, given: Any, new: str, value: Any) -> Any:
+    """Return the value of an argument that has a new name: what is given by the old one counts, with a warning."""
+    if given is None:
+        return value
+    print_log(f'the argument {old!r} is called {new!r} now', logger='current', level=logging.WARNING)
+    return given
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

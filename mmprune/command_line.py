@@ -25,7 +25,7 @@ ARGUMENTS = {
     **dict.fromkeys(('ratio', 'flops', 'levels', 'max_pruned_ratio'), 'target of the schedule in custom_hooks'),
     **dict.fromkeys(('layer_begin', 'layer_end', 'layer_inter'),
                     'begin, end and step of the layers of the schedule in custom_hooks'),
-    **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'of',
+    **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'source',
                      's'), 'the argument of the schedule in custom_hooks')}
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 

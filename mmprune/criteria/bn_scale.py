@@ -10,7 +10,7 @@ from ..registry import CRITERIA
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 from .criterion import ALIASES, COMBINATIONS, Criterion, UnscorableError
-from .slimming_schema import Say, norms_of, read_schema, say_of
+from .slimming_schema import NormVote, norms_of, read_schema, votes_of
 
 
 @CRITERIA.register_module()
@@ -31,7 +31,7 @@ class BNScale(Criterion):
                  schema: Union[None, Mapping[str, Any], str, 'os.PathLike[str]'] = None) -> None:
         super().__init__(combine, normalize)
         self.schema = None if schema is None else read_schema(schema)
-        self._says: Optional[Dict[str, Say]] = None
+        self._says: Optional[Dict[str, NormVote]] = None
 
     def bind(self, mutator: ChannelMutator) -> None:
         """Say whose units are scored.
@@ -41,7 +41,7 @@ class BNScale(Criterion):
         """
         super().bind(mutator)
         if self.schema is not None:
-            self._says = say_of(self.schema, mutator)
+            self._says = votes_of(self.schema, mutator)
 
     def score(self, unit: ChannelUnit) -> Tensor:
         """Return the importance of a unit's channels; see :meth:`Criterion.score`."""

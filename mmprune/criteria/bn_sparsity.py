@@ -4,13 +4,13 @@ from typing import Iterable, Union
 import torch
 from torch import Tensor, nn
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+SCALED_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
 def norm_scales(model: nn.Module) -> Iterable[Tensor]:
     """Return the scales of all norms of a model that have one and are trained."""
     return [module.weight for module in model.modules()
-            if isinstance(module, NORMS) and isinstance(module.weight, Tensor) and module.weight.requires_grad]
+            if isinstance(module, SCALED_NORMS) and isinstance(module.weight, Tensor) and module.weight.requires_grad]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ NORMALIZATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
 
 
 #: What to do about a unit without a score.
-LEAVE_OUT = 'leave the unit out (exclude) or take a criterion of weights'
+ADVICE = 'leave the unit out (exclude) or take a criterion of weights'
 
 
 class CriterionError(UserError):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
+from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
@@ -76,7 +77,7 @@ class DCP(Criterion):
         for weight in layers:
             layer, _, attribute = weight.rpartition('.')
             module = self.mutator.model.get_submodule(layer)
-            if attribute == 'weight' and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            if attribute == 'weight' and isinstance(module, CONV_OR_LINEAR):
                 pieces = self._pieces(layer, module, calibration)
                 if pieces:
                     self._score_layer(weight, module, pieces)

@@ -7,7 +7,7 @@ from ..graph.watching import watched
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
-from .criterion import LEAVE_OUT, Criterion
+from .criterion import ADVICE, Criterion
 
 
 class InputStatistic(Criterion):
@@ -48,7 +48,7 @@ class InputStatistic(Criterion):
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say that no layer that reads the unit ran, or can be seen."""
-        return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {LEAVE_OUT}'
+        return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {ADVICE}'
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 LAYERS = ('linear', 'conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
-NORMS = (F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm)
+NORM_FUNCTIONS = (F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm)
 #: Functions that pass a score on as it is, besides those of the same name with an underscore.
 ACTIVATIONS = (
     'relu', 'relu6', 'leaky_relu', 'prelu', 'rrelu', 'elu', 'celu', 'selu', 'gelu', 'silu', 'mish', 'sigmoid', 'tanh',
@@ -67,7 +67,7 @@ class ScoreFlow(TorchFunctionMode):
         name = getattr(func, '__name__', '')
         if name in LAYERS:
             return self._layer(func, name, args, kwargs)
-        if func in NORMS:
+        if func in NORM_FUNCTIONS:
             return _replaced(func, args, kwargs, lambda: _normalised(func, args, kwargs))
         if name.rstrip('_') in ACTIVATIONS:
             return _replaced(func, args, kwargs, lambda: (args or tuple(kwargs.values()))[0])

@@ -16,7 +16,7 @@ from ..files import write_text
 from ..graph.channels import CoupledChannels
 from ..graph.trace import Axis
 from ..units.mutator import ChannelMutator
-from .bn_sparsity import NORMS
+from .bn_sparsity import SCALED_NORMS
 
 Schema = Dict[str, Any]
 METHODS = ('or', 'and')
@@ -26,7 +26,7 @@ class SchemaError(UserError):
     """A schema is not one, or does not fit the model; the message says where."""
 
 
-class Say(NamedTuple):
+class NormVote(NamedTuple):
     """Which norms decide about a unit, and how.
 
     Attributes:
@@ -41,7 +41,7 @@ class Say(NamedTuple):
 def norms_of(model: nn.Module, channels: CoupledChannels) -> List[Axis]:
     """Return the axes of the scales of the norms that channels pass, in the order of the forward pass."""
     return [member.axis for member in channels.members if member.axis.tensor.endswith('.weight')
-            and isinstance(model.get_submodule(member.axis.layer), NORMS)]
+            and isinstance(model.get_submodule(member.axis.layer), SCALED_NORMS)]
 
 
 def make_schema(mutator: ChannelMutator, prefix: str = '') -> Schema:
@@ -122,7 +122,7 @@ def read_schema(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Sc
     return schema
 
 
-def say_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, Say]:
+def votes_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, NormVote]:
     """Return which norms decide about each unit by a schema; units that it leaves out have no entry.
 
     A unit is left out where a layer that produces it is not among the modules or has no ``next_bn``, and where several
@@ -133,15 +133,15 @@ def say_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, Say]:
     """
     prefix = schema.get('prefix', '')
     next_norm = {prefix + entry['name']: entry.get('next_bn', '') for entry in schema['modules']}
-    shortcuts = [Say([prefix + name for name in entry['names']], entry.get('method', 'or'))
+    shortcuts = [NormVote([prefix + name for name in entry['names']], entry.get('method', 'or'))
                  for entry in schema.get('shortcuts', [])]
     modules = dict(mutator.model.named_modules())
     for name in [*next_norm, *(prefix + norm for norm in next_norm.values() if norm),
                  *(name for shortcut in shortcuts for name in shortcut.norms)]:
         if name not in modules:
             raise SchemaError(f'schema: the model has no module {name!r}{nearest(name, list(modules))}')
-    says: Dict[str, Say] = {}
-    joined: List[Say] = []
+    votes: Dict[str, NormVote] = {}
+    joined: List[NormVote] = []
     for unit in mutator.units:
         own = [axis.layer for axis in norms_of(mutator.model, unit.channels)]
         shortcut = _shortcut(own, shortcuts)
@@ -149,16 +149,16 @@ def say_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, Say]:
         if not own or any(not next_norm.get(member.axis.layer) for member in unit.channels.producers):
             continue
         if len(own) == 1:
-            says[unit.name] = Say(own, 'or')
+            votes[unit.name] = NormVote(own, 'or')
         elif shortcut is not None:
-            says[unit.name] = shortcut
+            votes[unit.name] = shortcut
     wrong = [shortcut for shortcut in shortcuts if shortcut not in joined and len(shortcut.norms) > 1]
     if wrong:
         raise SchemaError(f'schema: the shortcut of {", ".join(wrong[0].norms)} joins norms whose channels do not go '
                           'together in this model')
-    return says
+    return votes
 
 
-def _shortcut(norms: List[str], shortcuts: List[Say]) -> Optional[Say]:
+def _shortcut(norms: List[str], shortcuts: List[NormVote]) -> Optional[NormVote]:
     """Return the first shortcut all of whose norms are among those of a unit."""
     return next((one for one in shortcuts if one.norms and set(one.norms) <= set(norms)), None)

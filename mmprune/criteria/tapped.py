@@ -9,7 +9,7 @@ from ..group_fisher.taps import TapRecorder
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward
-from .criterion import LEAVE_OUT, Criterion
+from .criterion import ADVICE, Criterion
 
 
 class TappedCriterion(Criterion):
@@ -61,7 +61,7 @@ class TappedCriterion(Criterion):
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say why the unit cannot be seen."""
-        return f'{self.unseen(unit)}; {LEAVE_OUT}'
+        return f'{self.unseen(unit)}; {ADVICE}'
 
     def of_unit(self, unit: ChannelUnit) -> Tensor:
         """Return ``Tensor[C]``, what the present sets of a unit have accumulated."""

@@ -1,10 +1,10 @@
 """First-order Taylor expansions of the loss: Molchanov et al., ICLR 2017 (equation 8) and CVPR 2019 (equation 8)."""
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import torch
 from torch import Tensor
 
-from ..arguments import one_of
+from ..arguments import one_of, renamed
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward, with_gradients
@@ -23,21 +23,22 @@ class Taylor(TappedCriterion):
     the layers that produce the channel.
 
     Args:
-        of (str): ``activations`` or ``weights``.
+        source (str): ``activations`` or ``weights``.
         normalize (str, optional): See :class:`Criterion`; by default ``l2`` for activations, ``none`` for weights, as
             in the papers.
+        of (str, optional): The former name of ``source``.
     """
 
     scope = 'global'
 
-    def __init__(self, of: str = 'activations', normalize: str = 'default') -> None:
-        self.of = one_of('of', of, ('activations', 'weights'))
-        default = 'l2' if of == 'activations' else 'none'
+    def __init__(self, source: str = 'activations', normalize: str = 'default', of: Optional[str] = None) -> None:
+        self.source = one_of('source', renamed('of', of, 'source', source), ('activations', 'weights'))
+        default = 'l2' if self.source == 'activations' else 'none'
         super().__init__('sum', default if normalize == 'default' else normalize)
 
     def observe(self, calibration: Calibration) -> None:
         """Run all batches forward and backward."""
-        if self.of == 'activations':
+        if self.source == 'activations':
             super().observe(calibration)
             return
         model = self.mutator.model
@@ -67,7 +68,7 @@ class Taylor(TappedCriterion):
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the mean over samples, or over batches one for each layer that produces the unit."""
-        if self.of == 'activations':
+        if self.source == 'activations':
             if self.unseen(unit):
                 return []
             positions = self.mutator.complexity.channel_acts(unit.channels)
@@ -77,6 +78,6 @@ class Taylor(TappedCriterion):
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say why the unit has no score."""
-        if self.of == 'activations':
+        if self.source == 'activations':
             return super().missing(unit)
         return 'the loss depends on no layer that produces it; leave the unit out (exclude)'

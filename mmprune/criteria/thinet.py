@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
 from ..registry import CRITERIA
 from ..units.consumers import Consumers
-from ..units.layer import TAPPABLE
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
@@ -81,7 +81,7 @@ class ThiNet(Criterion):
             return
         name = None if args else next(iter(kwargs))
         x = (args[0] if name is None else kwargs[name]).detach()
-        if isinstance(module, TAPPABLE) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
+        if isinstance(module, CONV_OR_LINEAR) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
             x = x.unsqueeze(0)
         if x.numel():
             rest = {key: value for key, value in kwargs.items() if key != name}

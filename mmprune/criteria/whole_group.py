@@ -1,10 +1,10 @@
 """All layers that a channel runs through have a say: as torch-pruning 1.6.1 scores groups; Fang et al., CVPR 2023."""
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import one_of
+from ..arguments import one_of, renamed
 from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
@@ -13,7 +13,7 @@ from .criterion import Criterion
 from .fpgm import summed_distances
 
 #: Norms that are layers.
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 
 
 @CRITERIA.register_module()
@@ -31,13 +31,14 @@ class WholeGroup(Criterion):
     network they were found to cut the same channels (docs/criteria_table.md).
 
     Args:
-        of (str): ``squares``, ``distances`` or ``taylor``.
+        source (str): ``squares``, ``distances`` or ``taylor``.
+        of (str, optional): The former name of ``source``.
     """
 
-    def __init__(self, of: str = 'squares') -> None:
+    def __init__(self, source: str = 'squares', of: Optional[str] = None) -> None:
         super().__init__(normalize='mean')
-        self.of = one_of('of', of, ('squares', 'distances', 'taylor'))
-        self.needs_data = self.needs_loss = of == 'taylor'
+        self.source = one_of('source', renamed('of', of, 'source', source), ('squares', 'distances', 'taylor'))
+        self.needs_data = self.needs_loss = self.source == 'taylor'
 
     def observe(self, calibration: Calibration) -> None:
         """Add the gradients of all batches up."""
@@ -54,15 +55,15 @@ class WholeGroup(Criterion):
             'squares': lambda member: self.slices(unit, member).double().square().sum(1),
             'distances': lambda member: summed_distances(self.slices(unit, member).double().square()),
             'taylor': lambda member: self.slices(unit, member, self.products[member.axis.tensor]).abs().sum(1)}
-        parts = [rules[self.of](member) for member in unit.channels.members
-                 if member.axis.role in ('out', 'in') or (self.of == 'squares' and self._is_scale(member))
-                 if self.of != 'taylor' or member.axis.tensor in self.products]
+        parts = [rules[self.source](member) for member in unit.channels.members
+                 if member.axis.role in ('out', 'in') or (self.source == 'squares' and self._is_scale(member))
+                 if self.source != 'taylor' or member.axis.tensor in self.products]
         return [torch.stack(parts).mean(0)] if parts else []
 
     def _is_scale(self, member: Member) -> bool:
         """Tell whether a member is the scale of a batch or layer norm."""
         return member.axis.tensor.endswith('.weight') and isinstance(
-            self.mutator.model.get_submodule(member.axis.layer), NORMS)
+            self.mutator.model.get_submodule(member.axis.layer), NORM_LAYERS)
 
     def missing(self, unit: ChannelUnit) -> str:
         """Say why the unit has no score."""

@@ -16,7 +16,7 @@ from ..registry import HOOKS
 from ..units.complexity import COSTS
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
-from .runner import FIX_SUBNET_JSON, follow_averages, unwrapped
+from .runner import FIX_SUBNET_JSON, follow_averages, save_pruned, unwrapped
 
 
 @HOOKS.register_module()
@@ -185,11 +185,8 @@ class ResourceInfoHook(Hook):
 
     def _save(self, runner: Runner, target: float, ratio: float) -> None:
         name = f'{self.resource_type}_{target:.2f}.pth'
-        temporary = f'.{name}.tmp'
-        runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
+        save_pruned(runner, self.algorithm, name)
         if dist.is_main_process():
-            os.replace(os.path.join(runner.work_dir, temporary), os.path.join(runner.work_dir, name))
-            write_structure(self.algorithm.mutator.structure, os.path.join(runner.work_dir, FIX_SUBNET_JSON))
             print_log(f'{self.resource_type} are at {ratio:.4f} of the dense model: wrote {name} and '
                       f'{FIX_SUBNET_JSON} to {runner.work_dir}', logger='current')
         dist.barrier()

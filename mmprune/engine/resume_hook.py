@@ -5,9 +5,8 @@ import torch
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
-from ..group_fisher.algorithm import GroupFisherAlgorithm
+from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import random_state, set_random_state
 from ..registry import HOOKS
 from .runner import unwrapped
@@ -66,9 +65,9 @@ class ExactResumeHook(Hook):
         elif runner.iter > 0:
             own = ranks[dist.get_rank()]
             self._pending = own['random']
-            algorithm = unwrapped(runner)
-            if isinstance(algorithm, GroupFisherAlgorithm):
-                algorithm.mutator.fisher.copy_(own['fisher'])
+            model = unwrapped(runner)
+            if isinstance(model, PruningAlgorithm):
+                model.mutator.load_rank_state(own)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Number the epoch."""
@@ -109,10 +108,9 @@ class ExactResumeHook(Hook):
         checkpoint[KEY] = dict(ranks=ranks, sampler_seed=getattr(sampler, 'seed', None))
 
     def _own(self, runner: Runner) -> Dict[str, Any]:
-        algorithm: nn.Module = unwrapped(runner)
-        fisher = algorithm.mutator.fisher.detach().cpu().clone() if isinstance(
-            algorithm, GroupFisherAlgorithm) else torch.zeros(0)
-        return dict(random=self._before_val or random_state(), fisher=fisher)
+        model = unwrapped(runner)
+        accumulated = model.mutator.rank_state() if isinstance(model, PruningAlgorithm) else {}
+        return dict(dict(random=self._before_val or random_state(), fisher=torch.zeros(0)), **accumulated)
 
     def _collect(self, runner: Runner, iteration: int) -> None:
         """Collect the states of all ranks; every rank calls this."""

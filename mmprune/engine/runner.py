@@ -1,9 +1,12 @@
 """A Runner's parts: its model without wrappers, its optimizers, its averaged copies, its training data."""
 import copy
+import os
+from pathlib import Path
 from typing import Any, List, Mapping, Optional
 
 import numpy as np
 import torch
+from mmengine import dist
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.optim import OptimWrapperDict
@@ -14,13 +17,34 @@ from torch.utils.data import DataLoader
 from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import seeded
+from ..units.structure import write_structure
 
-FIX_SUBNET_JSON = 'fix_subnet.json'
+#: What a prune run writes besides a checkpoint: how many channels stay, and which, apart from the weights.
+FIX_SUBNET_JSON, KEPT_JSON = 'fix_subnet.json', 'kept_channels.json'
 
 
 def unwrapped(runner: Runner) -> nn.Module:
     """Return the runner's model without its distributed wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bool = False) -> None:
+    """Write a checkpoint of the pruned model and its structure to the work dir, whole or not at all.
+
+    Args:
+        runner (Runner): Whose model it is.
+        algorithm (PruningAlgorithm): The model, unwrapped.
+        name (str): Of the checkpoint.
+        kept (bool): Write which channels stay, too.
+    """
+    folder, temporary = Path(runner.work_dir), f'.{name}.tmp'
+    runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
+    if dist.is_main_process():
+        os.replace(folder / temporary, folder / name)
+        write_structure(algorithm.mutator.structure, folder / FIX_SUBNET_JSON)
+        if kept:
+            channels = {unit: vector.nonzero()[0].tolist() for unit, vector in algorithm.mutator.kept.items()}
+            write_structure(channels, folder / KEPT_JSON)
 
 
 class AveragedFollower:

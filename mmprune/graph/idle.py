@@ -1,11 +1,14 @@
 """Conv and linear modules that are not seen as layers, and why."""
-from typing import Dict, Tuple
+from typing import Dict, Tuple, Type
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .trace import IdleLayer
 
+#: Class of a layer -> its kind.
+KINDS: Dict[Type[nn.Module], str] = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
+CONV_OR_LINEAR = tuple(KINDS)
 NEVER_RUN = 'the traced forward never runs it'
 NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
 COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
@@ -17,10 +20,9 @@ def layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLaye
         if any(is_lazy(parameter) for parameter in module._parameters.values()):
             raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
                              'input before it is pruned')
-    kinds = {nn.modules.conv._ConvNd: 'conv', nn.Linear: 'linear'}
     layers = []
     for name, module in model.named_modules():
-        kind = next((kind for base, kind in kinds.items() if isinstance(module, base)), None)
+        kind = next((kind for base, kind in KINDS.items() if isinstance(module, base)), None)
         if kind is None:
             continue
         weight = module._parameters.get('weight')

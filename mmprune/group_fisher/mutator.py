@@ -70,6 +70,14 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Give every layer its plain class back."""
         self.taps.remove()
 
+    def rank_state(self) -> Dict[str, Tensor]:
+        """Return this process's accumulator; the ranks are summed only when channels go."""
+        return dict(fisher=self.fisher.detach().cpu().clone())
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what :meth:`rank_state` of this process was."""
+        self.fisher.copy_(state['fisher'])
+
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
         """Make the model really have the given sets; see :meth:`ChannelMutator.cut`."""

@@ -11,9 +11,10 @@ from torch import nn
 
 from ..arguments import UserError, nearest
 from ..files import whole_file
+from ..units import mutator
 
 #: What the checkpoint of a prune run holds: the weights of its model, and the structure.
-ARCHITECTURE, KEPT = 'architecture.', 'mutator.kept.'
+ARCHITECTURE, KEPT = 'architecture.', f'mutator.{mutator.KEPT}'
 
 
 class CheckpointError(UserError):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
 from ..units.equivalence import (
@@ -21,8 +22,6 @@ from ..units.equivalence import (
 )
 from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
-
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass
@@ -190,7 +189,7 @@ def unaccounted_layers(mutator: ChannelMutator) -> List[str]:
     missing = []
     for name, _ in mutator.model.named_parameters():
         layer = mutator.model.get_submodule(name.rpartition('.')[0])
-        if name.endswith('weight') and isinstance(layer, LAYERS):
+        if name.endswith('weight') and isinstance(layer, CONV_OR_LINEAR):
             groups = getattr(layer, 'groups', 1)
             depthwise = groups > 1 and groups == getattr(layer, 'in_channels', 0)
             dims = (0,) if depthwise else (0, 1)  # a depthwise conv has one column

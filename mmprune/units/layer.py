@@ -2,19 +2,19 @@
 
 Then the module's own attributes follow.
 """
-from typing import Dict, Iterable, Optional, Sequence, Tuple, Type
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError
+from ..graph.idle import CONV_OR_LINEAR
 
 
 class OptimizerError(UserError):
     """An optimizer cannot follow a cut; the message says what to do."""
 
 
-TAPPABLE: Tuple[Type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear)
 #: Convolutions that are no ``nn.Conv2d``, by class name -> layers inside them that read the same input. The tap of
 #: the outer one records the gradient through both, so that the inner one has none.
 DEFORMABLE: Dict[str, Tuple[str, ...]] = {'DeformConv2d': ('conv_offset',), 'ModulatedDeformConv2d': ('conv_offset',)}
@@ -27,7 +27,7 @@ def is_deformable(module: nn.Module) -> bool:
 
 def is_tappable(module: nn.Module) -> bool:
     """Tell whether a module is a layer whose input can be tapped."""
-    return isinstance(module, TAPPABLE) or is_deformable(module)
+    return isinstance(module, CONV_OR_LINEAR) or is_deformable(module)
 
 
 def gather(tensor: Tensor, dim: int, source: Tensor, fill: float = 0.0) -> Tensor:

@@ -259,6 +259,13 @@ class ChannelMutator(nn.Module):
     def release(self) -> None:
         """Let go of what the mutator has put into the model, which stays as it is."""
 
+    def rank_state(self) -> Dict[str, torch.Tensor]:
+        """Return what this process has accumulated on its own, for an exact resume."""
+        return {}
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what :meth:`rank_state` of this process was."""
+
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
         return self.surgery.layout(tensor)

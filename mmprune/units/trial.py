@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..graph.capture import ERRORS
+from ..graph.idle import CONV_OR_LINEAR
 from ..graph.trace import Axis
 from ..graph.watching import watched
 from .equivalence import (
@@ -25,7 +26,6 @@ from .equivalence import (
     relative_difference,
     sharing_copy,
 )
-from .layer import TAPPABLE
 from .surgery import Surgery
 from .unit import ChannelUnit
 
@@ -218,7 +218,7 @@ def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
     def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
         layers.append((layer, out))
 
-    with watched([item for item in model.named_modules() if isinstance(item[1], TAPPABLE)], after=keep):
+    with watched([item for item in model.named_modules() if isinstance(item[1], CONV_OR_LINEAR)], after=keep):
         return Run(outputs(model, forward, training), layers)
 
 

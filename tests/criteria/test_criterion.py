@@ -19,7 +19,7 @@ from mmprune.criteria.calibration import Calibration
 from mmprune.criteria.criterion import Criterion, CriterionError, UnscorableError
 from mmprune.pruning.pruner import Pruner, build_criterion
 from mmprune.pruning.target import PruningTarget
-from mmprune.registry import MODELS, build
+from mmprune.registry import CRITERIA, MODELS, build
 from mmprune.units.equivalence import random_masks
 from mmprune.units.mutator import ChannelMutator
 
@@ -275,7 +275,7 @@ def test_taylor_of_weights_by_autograd_batch_by_batch(name):
                     expected.setdefault(unit, [0.0] * by_hand.classes)[c] += change ** 2 / 2
     for parameter in list(net.parameters())[::2]:
         parameter.requires_grad_(False)  # what is not trained has a say, too
-    assert_equal(scores_of(dict(type='Taylor', of='weights'), net, batches), expected)
+    assert_equal(scores_of(dict(type='Taylor', source='weights'), net, batches), expected)
     assert [parameter.requires_grad for parameter in net.parameters()][:2] == [False, True]
 
 
@@ -302,10 +302,10 @@ def test_whole_groups_by_loops():
 
     for criterion, expected in (
             ('WholeGroup', scores(lambda rows: [sum(w * w for w in row) for row in rows], norms=True)),
-            (dict(type='WholeGroup', of='distances'), scores(lambda rows: [
+            (dict(type='WholeGroup', source='distances'), scores(lambda rows: [
                 sum(math.dist([w * w for w in row], [w * w for w in other]) for other in rows) for row in rows],
                 norms=False)),
-            (dict(type='WholeGroup', of='taylor'), scores(
+            (dict(type='WholeGroup', source='taylor'), scores(
                 lambda rows: [sum(abs(w) for w in row) for row in rows], norms=False, gradient=True))):
         assert_equal(scores_of(criterion, net, batches), expected)
 
@@ -391,9 +391,9 @@ def test_layers_of_zeros_stay_zero(normalize):
 # cut models, and what a calibration leaves behind
 
 CFGS = ['L1', 'L2', 'FPGM', dict(type='FPGM', distance='cosine'), 'BNScale', 'APoZ', 'MeanActivation', 'Taylor',
-        dict(type='Taylor', of='weights'), 'Oracle', 'GroupFisher',
+        dict(type='Taylor', source='weights'), 'Oracle', 'GroupFisher',
         dict(type='GroupFisher', normalization_type='flops'), 'Random', 'WholeGroup',
-        dict(type='WholeGroup', of='taylor')]
+        dict(type='WholeGroup', source='taylor')]
 
 
 def label(cfg):
@@ -565,7 +565,7 @@ def test_a_unit_that_cannot_be_scored_says_why(cfg, reason):
 
 def test_criteria_of_weights_score_functional_layers():
     net = Functional().double()
-    for cfg in ('L2', dict(type='Taylor', of='weights'), 'Oracle'):
+    for cfg in ('L2', dict(type='Taylor', source='weights'), 'Oracle'):
         assert min(scores_of(cfg, net, batches_of(2))['a_(0, 6)_6']) > 0
 
 
@@ -576,7 +576,7 @@ def test_weights_that_the_loss_does_not_depend_on_say_so():
 
     net = Side().double()
     mutator = mutator_of(net)
-    criterion = build_criterion(dict(type='Taylor', of='weights'), mutator)
+    criterion = build_criterion(dict(type='Taylor', source='weights'), mutator)
     criterion.calibrate(calibration_of(net, batches_of(2)))
     with pytest.raises(UnscorableError, match='the loss depends on no layer that produces it'):
         criterion.score(mutator.units[0])
@@ -590,7 +590,7 @@ def test_weights_that_the_loss_does_not_depend_on_say_so():
     (dict(type='L1', combine='avg'), "combine is 'avg'; it must be one of 'sum', 'mean', 'max', 'min'"),
     (dict(type='L1', normalize='means'), "normalize is 'means', did you mean 'mean'"),
     (dict(type='FPGM', distance='cosin'), "distance is 'cosin', did you mean 'cosine'"),
-    (dict(type='Taylor', of='weight'), "of is 'weight', did you mean 'weights'"),
+    (dict(type='Taylor', source='weight'), "source is 'weight', did you mean 'weights'"),
     (dict(type='Oracle', change='abs'), "change is 'abs'; it must be one of 'absolute', 'signed'"),
     (dict(type='GroupFisher', normalization_type='flop'), "normalization_type is 'flop', did you mean 'flops'")])
 def test_misspelt_options_are_refused(cfg, message):
@@ -598,7 +598,16 @@ def test_misspelt_options_are_refused(cfg, message):
         build_criterion(cfg, SimpleNamespace())
 
 
-@pytest.mark.parametrize('criterion', ['Taylor', dict(type='Taylor', of='weights'), 'GroupFisher', 'Oracle'], ids=label)
+@pytest.mark.parametrize(('name', 'value'), [('Taylor', 'weights'), ('WholeGroup', 'distances')])
+def test_the_former_name_of_source_still_counts_and_says_so(name, value, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmprune.arguments.print_log', lambda message, **where: said.append(message))
+    assert build(CRITERIA, dict(type=name, of=value)).source == value
+    assert said == ["the argument 'of' is called 'source' now"]
+
+
+@pytest.mark.parametrize('criterion', ['Taylor', dict(type='Taylor', source='weights'), 'GroupFisher', 'Oracle'],
+                         ids=label)
 def test_a_criterion_of_the_loss_needs_one(criterion):
     """The oracle without a loss would find that no channel changes it."""
     pruner = Pruner(net_of('Flatten'), torch.zeros(1, 3, 6, 6), criterion)

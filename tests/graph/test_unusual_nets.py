@@ -62,7 +62,7 @@ def staged(*run):
 
 @pytest.mark.filterwarnings('ignore:None of the inputs have requires_grad')  # when the model is traced
 @pytest.mark.parametrize('run', [reentrant, recomputing])
-@pytest.mark.parametrize('cfg', ['Taylor', 'GroupFisher', dict(type='Taylor', of='weights')], ids=str)
+@pytest.mark.parametrize('cfg', ['Taylor', 'GroupFisher', dict(type='Taylor', source='weights')], ids=str)
 def test_scores_do_not_depend_on_checkpoints(cfg, run):
     x, y = batch(4, 3, 6, 6)
     scores = []
@@ -76,7 +76,7 @@ def test_scores_do_not_depend_on_checkpoints(cfg, run):
         torch.testing.assert_close(scores[1][name], score, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize('cfg', ['Taylor', 'GroupFisher', dict(type='Taylor', of='weights')], ids=str)
+@pytest.mark.parametrize('cfg', ['Taylor', 'GroupFisher', dict(type='Taylor', source='weights')], ids=str)
 def test_units_that_no_gradient_reaches_are_left_and_said(cfg):
     x, y = batch(4, 3, 6, 6)
     pruner = Pruner(staged(without_graph, None), x, cfg, target=dict(ratio=0.4, scope='layer'))
@@ -263,7 +263,8 @@ def test_a_loss_with_parameters_of_its_own_keeps_their_gradients():
     head = nn.Linear(3, 3).double()
     head(torch.ones(1, 3, dtype=torch.float64)).sum().backward()
     before = [parameter.grad.clone() for parameter in head.parameters()]
-    for cfg in ('Taylor', 'GroupFisher', dict(type='Taylor', of='weights'), dict(type='WholeGroup', of='taylor')):
+    for cfg in ('Taylor', 'GroupFisher', dict(type='Taylor', source='weights'),
+                dict(type='WholeGroup', source='taylor')):
         for grads in (before, [None, None]):
             for parameter, grad in zip(head.parameters(), grads):
                 parameter.grad = None if grad is None else grad.clone()
@@ -298,6 +299,6 @@ def test_whole_groups_in_half_precision(of):
     for conv in (net[0], net[3]):
         conv.weight.data *= 0.02
     x = torch.randn(4, 3, 6, 6).to(dtype)
-    pruner = Pruner(net, x, dict(type='WholeGroup', of=of))
+    pruner = Pruner(net, x, dict(type='WholeGroup', source=of))
     pruner.calibrate([(x, None)], lambda out, _: out.float().square().mean())
     assert len(set(pruner.criterion.score(pruner.mutator.units[0]).tolist())) > 60

@@ -20,7 +20,7 @@ from toy_nets import Everything, Residual, randomise
 import mmprune
 from mmprune.criteria.bn_scale import BNScale
 from mmprune.criteria.criterion import UnscorableError
-from mmprune.criteria.slimming_schema import SchemaError, make_schema, read_schema, say_of, write_schema
+from mmprune.criteria.slimming_schema import SchemaError, make_schema, read_schema, votes_of, write_schema
 from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
 from mmprune.units.mutator import ChannelMutator
@@ -120,7 +120,7 @@ def test_prefix_is_cut_off_and_put_back():
     mutator = mutator_of(model)
     schema = make_schema(mutator, 'net.')
     assert schema == dict(make_schema(mutator_of(Residual())), prefix='net.')
-    assert {name: say.norms for name, say in say_of(schema, mutator).items()} == {
+    assert {name: say.norms for name, say in votes_of(schema, mutator).items()} == {
         'net.stem_(0, 6)_6': ['net.bn0', 'net.bn2'], 'net.conv1_(0, 5)_5': ['net.bn1']}
     with pytest.raises(SchemaError, match='no layer of a unit begins with it'):
         make_schema(mutator, 'backbone.')
@@ -199,7 +199,7 @@ def test_schema_of_groups_and_linear_layers():
     assert [entry['name'] for entry in schema['modules']] == [
         'stem', 'conv1', 'conv2', 'group', 'expand', 'dw', 'project', 'shared', 'mix', 'fc1', 'fc2']
     assert dict(name='fc1', prev_bn='bn7', next_bn='') in schema['modules']
-    says = say_of(schema, mutator)
+    says = votes_of(schema, mutator)
     assert says['expand_(0, 20)_20'].norms == ['bn4', 'bn5']
     assert 'project_(0, 9)_9' not in says  # a layer without a norm produces it too
 

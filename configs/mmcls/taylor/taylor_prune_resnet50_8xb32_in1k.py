@@ -3,7 +3,7 @@ _base_ = 'mmcls::resnet/resnet50_8xb32_in1k.py'
 # Its checkpoint: a file or a URL.
 pretrained_path = 'https://download.openmmlab.com/mmclassification/v0/resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth'
 # What is expanded: 'activations' (Molchanov et al. 2017) or 'weights' (2019).
-of = 'activations'
+source = 'activations'
 # Share of the FLOPs that stays.
 flops = 0.5
 # Share of the channels of one layer that goes at most.
@@ -25,7 +25,7 @@ from mmprune.config import schedule_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
     _base_,
-    dict(type='mmprune.IterativePruningHook', criterion=dict(type='Taylor', of=of),
+    dict(type='mmprune.IterativePruningHook', criterion=dict(type='Taylor', source=source),
          target=dict(flops=flops, max_pruned_ratio=max_pruned_ratio), rounds=rounds, epochs=epochs_between,
          batches=batches),
     pretrained_path, input_shape, lr_ratio)

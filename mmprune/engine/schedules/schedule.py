@@ -1,5 +1,4 @@
 """What all schedules share: calibration on the run's own data, one decision for all ranks, the cut, and its results."""
-import os
 from typing import Any, Collection, Dict, List, Mapping, Optional, Union
 
 from mmengine import dist
@@ -13,12 +12,12 @@ from ...pruning.plan import Plan, make_plan
 from ...pruning.pruner import build_criterion
 from ...pruning.target import PruningTarget
 from ...units.complexity import COSTS
-from ...units.structure import format_structure, write_structure
+from ...units.structure import format_structure
 from ..distributed import ShrinkingDDP
-from ..runner import FIX_SUBNET_JSON, calibration_of, follow_averages, optimizers_of, unwrapped
+from ..runner import FIX_SUBNET_JSON, KEPT_JSON, calibration_of, follow_averages, optimizers_of, save_pruned, unwrapped
 
-#: What a schedule writes: a checkpoint of the pruned model, and which channels it has.
-PRUNED, KEPT_JSON = 'pruned.pth', 'kept_channels.json'
+#: The checkpoint of the pruned model.
+PRUNED = 'pruned.pth'
 KEY = 'mmprune_schedule'
 
 
@@ -114,14 +113,8 @@ class PruningSchedule(Hook):
 
     def save(self, runner: Runner) -> None:
         """Write the pruned checkpoint and its structure to the work dir, whole or not at all."""
-        temporary = f'.{PRUNED}.tmp'
-        runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
+        save_pruned(runner, self.algorithm, PRUNED, kept=True)
         if dist.is_main_process():
-            os.replace(os.path.join(runner.work_dir, temporary), os.path.join(runner.work_dir, PRUNED))
-            mutator = self.algorithm.mutator
-            write_structure(mutator.structure, os.path.join(runner.work_dir, FIX_SUBNET_JSON))
-            kept = {name: vector.nonzero()[0].tolist() for name, vector in mutator.kept.items()}
-            write_structure(kept, os.path.join(runner.work_dir, KEPT_JSON))
             runner.logger.info(f'wrote {PRUNED}, {FIX_SUBNET_JSON} and {KEPT_JSON} to {runner.work_dir}')
         dist.barrier()
 
