@@ -1,0 +1,9 @@
+_base_ = '../dense.py'
+
+from mmprune.config import schedule_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
+    _base_,
+    dict(type='mmprune.SoftPruningHook', rate_norm=0.75, rate_dist=0.25, layers=dict(begin=3, end=9, step=6)),
+    'dense.pth', (1, 3, 16, 16), mutate_linear=True)
+train_cfg = dict(max_epochs=3)
