@@ -76,7 +76,8 @@ def test_ratio_and_score_reach_the_visualizer(pruned):
     runner, probe, work_dir = pruned
     ratios = scalars(work_dir, 'flops_ratio')
     assert ratios == [(step, probe.ratios[step]) for step, _ in ratios]
-    assert [step for step, _ in ratios] == [*range(5, runner.iter, 5), runner.iter]
+    # the iteration at the target has a second line where the logger is due in it, too
+    assert list(dict.fromkeys(step for step, _ in ratios)) == [*range(5, runner.iter, 5), runner.iter]
     assert ratios[0][1] > TARGET >= ratios[-1][1]
     assert all(score >= 0 for _, score in scalars(work_dir, 'pruned_score'))
 
