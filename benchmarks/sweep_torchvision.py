@@ -31,8 +31,8 @@ from torch import nn
 from torchvision import models
 
 from mmprune import Pruner
+from mmprune.criteria.criterion import build_criterion
 from mmprune.files import write_text
-from mmprune.pruning.pruner import build_criterion
 from mmprune.pruning.target import PruningTarget
 from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, randomise, relative_difference

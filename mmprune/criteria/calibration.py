@@ -1,9 +1,12 @@
 """The data that criteria look at, and running a model on it without a trace: modes and gradients come back."""
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ..graph.demo_input import mapped
+from ..units.mutator import ChannelMutator
 
 
 class Calibration(NamedTuple):
@@ -77,3 +80,37 @@ def backward(loss: Tensor, model: nn.Module) -> None:
     loss.backward()
     for leaf, gradient in own:
         leaf.grad = gradient
+
+
+class LossOf:
+    """The loss of a batch ``(inputs, targets)``; a sum of zeros where no loss function is given."""
+
+    def __init__(self, mutator: ChannelMutator, loss_fn: Optional[Callable[[Any, Any], Tensor]]) -> None:
+        self.mutator, self.loss_fn = mutator, loss_fn
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Run the model on a batch and return its loss."""
+        inputs = self._placed(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        model = self.mutator.model
+        outputs = (model(**inputs) if isinstance(inputs, Mapping) else
+                   model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
+        if self.loss_fn is None:
+            if torch.is_grad_enabled():
+                raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
+            return torch.zeros(())
+        loss = self.loss_fn(outputs, self.targets(batch))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f'a Tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f'loss_fn returned {what}; it must return one number as a Tensor, a mean over the samples')
+        return loss
+
+    def targets(self, batch: Any) -> Any:
+        """Return the targets of a batch, on the model's device."""
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, '
+                             'targets)')
+        return self._placed(batch[1])
+
+    def _placed(self, value: Any) -> Any:
+        device = next((parameter.device for parameter in self.mutator.model.parameters()), torch.device('cpu'))
+        return mapped(value, lambda tensor: tensor.to(device))

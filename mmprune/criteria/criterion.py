@@ -1,13 +1,14 @@
 """What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import UserError, one_of
+from ..arguments import UserError, nearest, one_of
 from ..graph.channels import Member
 from ..group_fisher.taps import untapped_weight
+from ..registry import CRITERIA, build
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure
 from ..units.unit import ChannelUnit
@@ -155,3 +156,31 @@ class Criterion:
         rows = tensor.movedim(member.axis.dim, 0).index_select(0, index.reshape(-1))
         return rows.reshape(len(index), -1)
 
+
+def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator: ChannelMutator) -> Criterion:
+    """Return a criterion that scores the units of a mutator.
+
+    Args:
+        criterion (str, dict or Criterion): Its name, such as ``'FPGM'``, or a dict with the name as ``type`` and its
+            arguments.
+        mutator (ChannelMutator): Prepared.
+
+    Raises:
+        CriterionError: There is no criterion of that name, or it scores another model.
+    """
+    if isinstance(criterion, Criterion):
+        built = criterion
+        if getattr(built, 'mutator', mutator) is not mutator:
+            raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
+    elif not isinstance(criterion, (str, Mapping)):
+        raise ValueError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
+    else:
+        cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
+        name = str(cfg.get('type')).rpartition('.')[2]
+        CRITERIA.import_from_location()
+        known = sorted(CRITERIA.module_dict)
+        if name not in known:
+            raise CriterionError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
+        built = build(CRITERIA, {**cfg, 'type': name})
+    built.bind(mutator)
+    return built

@@ -2,9 +2,9 @@
 from typing import Any, Mapping
 
 from ..config import plain
+from ..criteria.criterion import build_criterion
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..pruning.plan import make_plan
-from ..pruning.pruner import build_criterion
 from ..pruning.target import TargetError
 from ..registry import HOOKS
 from ..units.structure import Structure

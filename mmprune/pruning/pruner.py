@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import nearest
-from ..criteria.calibration import Calibration, calibrating
-from ..criteria.criterion import Criterion, CriterionError
-from ..graph.demo_input import mapped
-from ..registry import CRITERIA, build
+from ..criteria.calibration import Calibration, LossOf, calibrating
+from ..criteria.criterion import Criterion, build_criterion
 from ..report.stages import StageResult, format_stages
-from ..units.layer import OptimizerError
+from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure, StructureError, read_structure, write_structure
 from .plan import Plan, make_plan, rescored
@@ -26,35 +24,6 @@ Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 TIMED = 5
 #: What a choice says.
 CHOICE = ('include', 'exclude', 'min_channels')
-
-
-def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator: ChannelMutator) -> Criterion:
-    """Return a criterion that scores the units of a mutator.
-
-    Args:
-        criterion (str, dict or Criterion): Its name, such as ``'FPGM'``, or a dict with the name as ``type`` and its
-            arguments.
-        mutator (ChannelMutator): Prepared.
-
-    Raises:
-        CriterionError: There is no criterion of that name, or it scores another model.
-    """
-    if isinstance(criterion, Criterion):
-        built = criterion
-        if getattr(built, 'mutator', mutator) is not mutator:
-            raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
-    elif not isinstance(criterion, (str, Mapping)):
-        raise ValueError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
-    else:
-        cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
-        name = str(cfg.get('type')).rpartition('.')[2]
-        CRITERIA.import_from_location()
-        known = sorted(CRITERIA.module_dict)
-        if name not in known:
-            raise CriterionError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
-        built = build(CRITERIA, {**cfg, 'type': name})
-    built.bind(mutator)
-    return built
 
 
 class Pruner:
@@ -141,7 +110,7 @@ class Pruner:
         kept = list(islice(loader, batches))
         if not kept:
             raise ValueError('calibrate got no batch: the loader is empty')
-        loss = _LossOf(self.mutator, loss_fn)
+        loss = LossOf(self.mutator, loss_fn)
         self._calibration = Calibration(kept, loss, loss.targets)
         self.criterion.calibrate(self._calibration)
 
@@ -242,7 +211,7 @@ class Pruner:
             if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group['params']):
                 raise OptimizerError(f'{type(optimizer).__name__} has no parameter of the model: give the optimizers '
                                      'that train it')
-        self.mutator.check_optimizers(several)
+        check_optimizers(self.model, several)
         return several
 
     def sparsity(self) -> Dict[str, float]:
@@ -269,39 +238,6 @@ class Pruner:
     def _stage(self, name: str) -> StageResult:
         cost = self.mutator.cost
         return StageResult(name, None, cost['macs'], cost['params'], forward_ms(self.mutator))
-
-
-class _LossOf:
-    """The loss of a batch ``(inputs, targets)``; a sum of zeros where no loss function is given."""
-
-    def __init__(self, mutator: ChannelMutator, loss_fn: Optional[Callable[[Any, Any], Tensor]]) -> None:
-        self.mutator, self.loss_fn = mutator, loss_fn
-
-    def __call__(self, batch: Any) -> Tensor:
-        inputs = self._placed(batch[0] if isinstance(batch, (tuple, list)) else batch)
-        model = self.mutator.model
-        outputs = (model(**inputs) if isinstance(inputs, Mapping) else
-                   model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
-        if self.loss_fn is None:
-            if torch.is_grad_enabled():
-                raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
-            return torch.zeros(())
-        loss = self.loss_fn(outputs, self.targets(batch))
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f'a Tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f'loss_fn returned {what}; it must return one number as a Tensor, a mean over the samples')
-        return loss
-
-    def targets(self, batch: Any) -> Any:
-        """Return the targets of a batch, on the model's device."""
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, '
-                             'targets)')
-        return self._placed(batch[1])
-
-    def _placed(self, value: Any) -> Any:
-        device = next((parameter.device for parameter in self.mutator.model.parameters()), torch.device('cpu'))
-        return mapped(value, lambda tensor: tensor.to(device))
 
 
 def forward_ms(mutator: ChannelMutator) -> float:

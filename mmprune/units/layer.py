@@ -49,7 +49,7 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
     Args:
         tensor (Tensor): Parameter or buffer; it stays the same object.
         axes (list[tuple[int, LongTensor]]): Axis and, for each new index, the old index or -1 for a fresh one.
-        optimizers (list[Optimizer]): Optimizers whose state follows; see :func:`check_state`.
+        optimizers (list[Optimizer]): Optimizers whose state follows; see :func:`check_optimizers`.
         fill (float): Value of fresh elements.
     """
     before = tensor.shape
@@ -77,19 +77,20 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
                 optimizer.state[tensor][key] = resized(value)
 
 
-def check_state(tensor: Tensor, name: str, optimizer: torch.optim.Optimizer) -> None:
-    """Check that what an optimizer remembers of a parameter can follow a cut.
-
-    That is a value an element, or a mean along some of its axes.
-
-    Args:
-        tensor (Tensor): The parameter.
-        name (str): Its name.
-        optimizer (Optimizer): The optimizer.
+def check_optimizers(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Check that what optimizers remember of a model can follow a cut: a value an element, or a mean along some axes.
 
     Raises:
         OptimizerError: It cannot; the message says what to do.
     """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in optimizer.state:
+            if id(parameter) in names:
+                _check_state(parameter, names[id(parameter)], optimizer)
+
+
+def _check_state(tensor: Tensor, name: str, optimizer: torch.optim.Optimizer) -> None:
     for key, value in optimizer.state.get(tensor, {}).items():
         several = [part for part in value if isinstance(part, Tensor)] if isinstance(value, (list, tuple)) else []
         if isinstance(value, Tensor) and value.numel() > 1:

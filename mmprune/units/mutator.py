@@ -13,7 +13,7 @@ from ..registry import MODELS, TASK_UTILS, build
 from .block_removal import Block, find_blocks, remove, switch_off
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
-from .layer import check_state
+from .layer import check_optimizers
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
 from .trial import breaking_units
@@ -184,7 +184,7 @@ class ChannelMutator(nn.Module):
             if isinstance(value, int):
                 masks[unit.name] = np.arange(len(unit.kept)) < value // unit.multiplicity
             else:
-                masks[unit.name] = unit.mask_of(_vector(unit, value))
+                masks[unit.name] = unit.mask_of_numbers(value)
         self.cut(masks, optimizers)
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
@@ -203,23 +203,11 @@ class ChannelMutator(nn.Module):
             OptimizerError: An optimizer cannot follow.
         """
         optimizers = list(optimizers)
-        self.check_optimizers(optimizers)
+        check_optimizers(self.model, optimizers)
         for block in self._emptied(masks):
             self._remove(block)
         gone = {unit.name for unit in self.removed}
         self.surgery.cut({name: mask for name, mask in masks.items() if name not in gone}, optimizers, padding)
-
-    def check_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        """Check that what optimizers remember of the model can follow a cut.
-
-        Raises:
-            OptimizerError: It cannot; the message says what to do.
-        """
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        for optimizer in optimizers:
-            for parameter in optimizer.state:
-                if id(parameter) in names:
-                    check_state(parameter, names[id(parameter)], optimizer)
 
     def mask(self, masks: Mapping[str, np.ndarray]) -> None:
         """Set to zero what :meth:`cut` would remove; the model keeps its shape and computes what the cut one would."""
@@ -307,20 +295,3 @@ class ChannelMutator(nn.Module):
         units, counts = self.all_units, {name: int(vector.sum()) for name, vector in vectors.items()}
         check_structure(counts, units, source, removable=self._removable(counts))
         return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units}
-
-
-def _vector(unit: ChannelUnit, channels: Sequence[int]) -> np.ndarray:
-    """Return the 0/1 vector of a list of channels of the unit's first producer.
-
-    Raises:
-        StructureError: A channel is none of them, or tied ones do not stay together.
-    """
-    vector: np.ndarray = np.zeros(unit.width, dtype=np.uint8)
-    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < unit.width for one in channels):
-        raise StructureError(f'the structure names channels of {unit.name!r} that it does not have; they are numbers '
-                             f'from 0 to {unit.width - 1}')
-    vector[list(channels)] = 1
-    if int(unit.mask_of(vector).sum()) * unit.multiplicity != vector.sum():
-        raise StructureError(f'channels of {unit.name!r} are tied in sets of {unit.multiplicity}, of which the '
-                             'structure keeps some and drops others')
-    return vector

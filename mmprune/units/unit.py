@@ -5,6 +5,7 @@ import numpy as np
 
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
+from .structure import StructureError
 
 
 @MODELS.register_module()
@@ -69,6 +70,23 @@ class ChannelUnit:
         if vector.shape != (self.width,):
             raise ValueError(f'kept vector of {self.name!r} has {vector.size} entries, the unit {self.width}')
         return vector.astype(bool)[self._channels_of_sets].all(axis=1)
+
+    def mask_of_numbers(self, channels: Sequence[int]) -> np.ndarray:
+        """Return which sets ``ndarray[sets]`` a list of channels of the first producer keeps.
+
+        Raises:
+            StructureError: A channel is none of them, or tied ones do not stay together.
+        """
+        vector: np.ndarray = np.zeros(self.width, dtype=np.uint8)
+        if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < self.width for one in channels):
+            raise StructureError(f'the structure names channels of {self.name!r} that it does not have; they are '
+                                 f'numbers from 0 to {self.width - 1}')
+        vector[list(channels)] = 1
+        mask = self.mask_of(vector)
+        if int(mask.sum()) * self.multiplicity != vector.sum():
+            raise StructureError(f'channels of {self.name!r} are tied in sets of {self.multiplicity}, of which the '
+                                 'structure keeps some and drops others')
+        return mask
 
     @property
     def _channels_of_sets(self) -> np.ndarray:

@@ -16,9 +16,9 @@ from paths import ROOT
 
 from mmprune.config import plain, schedule_settings
 from mmprune.criteria.calibration import Calibration
+from mmprune.criteria.criterion import build_criterion
 from mmprune.engine.forecast import forecast, schedule_of
 from mmprune.pruning.plan import make_plan
-from mmprune.pruning.pruner import build_criterion
 from mmprune.pruning.target import TargetError
 from mmprune.registry import HOOKS, MODELS
 from mmprune.units.structure import StructureError, check_structure

@@ -16,8 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
 from mmprune.criteria.calibration import Calibration
-from mmprune.criteria.criterion import Criterion, CriterionError, UnscorableError
-from mmprune.pruning.pruner import Pruner, build_criterion
+from mmprune.criteria.criterion import Criterion, CriterionError, UnscorableError, build_criterion
+from mmprune.pruning.pruner import Pruner
 from mmprune.pruning.target import PruningTarget
 from mmprune.registry import CRITERIA, MODELS, build
 from mmprune.units.equivalence import random_masks

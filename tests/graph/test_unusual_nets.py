@@ -11,8 +11,8 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 from toy_nets import ToyClassifier, algorithm_of
 
-from mmprune.criteria.criterion import CriterionError
-from mmprune.pruning.pruner import Pruner, build_criterion
+from mmprune.criteria.criterion import CriterionError, build_criterion
+from mmprune.pruning.pruner import Pruner
 
 
 def loss_fn(out, y):

@@ -6,12 +6,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...arguments import whole_number
-from ...criteria.criterion import Criterion
+from ...criteria.criterion import Criterion, build_criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
-from ...pruning.pruner import build_criterion
 from ...pruning.target import PruningTarget
 from ...units.complexity import COSTS
+from ...units.layer import check_optimizers
 from ...units.structure import format_structure
 from ..distributed import ShrinkingDDP
 from ..runner import FIX_SUBNET_JSON, KEPT_JSON, calibration_of, follow_averages, optimizers_of, save_pruned, unwrapped
@@ -95,7 +95,7 @@ class PruningSchedule(Hook):
 
     def cut(self, runner: Runner, plan: Plan) -> None:
         """Cut model, optimizers and averages, and log what happened."""
-        self.algorithm.mutator.check_optimizers(optimizers_of(runner))
+        check_optimizers(self.algorithm.architecture, optimizers_of(runner))
         self.criterion.adjust(plan.masks)
         if isinstance(runner.model, ShrinkingDDP):
             for tensor in [*self.algorithm.architecture.parameters(), *self.algorithm.architecture.buffers()]:
