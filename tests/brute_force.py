@@ -72,10 +72,10 @@ class BruteForce:
 
 def iterate(mutator, brute, ours, dense, x):
     """Run one iteration of both."""
-    mutator.record(True)
+    mutator.taps.record(True)
     loss_of(ours(x)).backward()
-    mutator.accumulate(mutator.take_recorded())
-    mutator.record(False)
+    mutator.accumulate(mutator.taps.take())
+    mutator.taps.record(False)
     brute.backward(loss_of(dense(x)))
 
 

@@ -23,16 +23,13 @@ class GroupFisherAlgorithm(PruningAlgorithm):
     """Prune a model by group Fisher information while it trains (Liu et al., ICML 2021).
 
     Args:
-        architecture (dict or nn.Module): The dense model. A ready module keeps its weights; a config is initialised,
-            from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` where it has one.
+        architecture, data_preprocessor, init_cfg: See :class:`~mmprune.models.pruning_algorithm.PruningAlgorithm`.
         mutator (dict): Defaults to ``dict(type='GroupFisherChannelMutator')``.
         interval (int): Iterations between two prune events; the first comes after ``interval`` iterations.
         channels_per_event (int): Channels that one event removes at least (in the paper 1); scores are not worked out
             again in between.
         align (int): Remove blocks, so that the widths of units become and stay a multiple of this; a block goes by its
             mean score. Together with a larger ``interval``: a block of 8 every 8 intervals prunes as fast as before.
-        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads a pruned checkpoint.
 
     Attributes:
         iterations (int): Training iterations so far.
@@ -77,12 +74,12 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         """
         wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
         scale, scaled = _loss_scale(wrappers[0])
-        self.mutator.record(True)
+        self.mutator.taps.record(True)
         try:
             log_vars = step(data, optim_wrapper)
         finally:
-            accumulated = self.mutator.take_recorded()
-            self.mutator.record(False)
+            accumulated = self.mutator.taps.take()
+            self.mutator.taps.record(False)
         log_vars = {key: value.detach() if isinstance(value, torch.Tensor) else value
                     for key, value in log_vars.items()}
         self.mutator.accumulate(accumulated, scale, drop_overflow=scaled)
@@ -102,7 +99,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         dist.all_reduce(self.mutator.fisher, 'sum')
         pruned: List[PrunedSet] = []
         try:
-            pruned = self.mutator.least(self.channels_per_event, self.align)
+            pruned = self.mutator.least_important(self.channels_per_event, self.align)
         except NotFiniteError as error:
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)

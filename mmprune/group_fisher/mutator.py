@@ -25,7 +25,7 @@ class GroupFisherChannelMutator(ChannelMutator):
     Args:
         channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
-        include, exclude, min_channels, trial_cut: See :class:`ChannelMutator`.
+        include, exclude, min_channels, trial_cut: See :class:`~mmprune.units.mutator.ChannelMutator`.
 
     Attributes:
         fisher (Tensor[total sets]): One accumulator for all units, so that one all_reduce serves an event.
@@ -53,14 +53,6 @@ class GroupFisherChannelMutator(ChannelMutator):
         return weight and (f'{weight!r} is used outside the conv or linear module that owns it, where no score can be '
                            'recorded')
 
-    def record(self, recording: bool) -> None:
-        """Switch the taps on or off; what was recorded and not taken is dropped."""
-        self.taps.record(recording)
-
-    def take_recorded(self) -> List[Tuple[str, Tensor]]:
-        """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""
-        return self.taps.take()
-
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if dist.get_rank() != 0:  # rank 0 saved what it had accumulated itself; the ranks are summed
@@ -80,7 +72,7 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
-        """Make the model really have the given sets; see :meth:`ChannelMutator.cut`."""
+        """Make the model really have the given sets, and let the taps follow."""
         super().cut(masks, optimizers, padding)
         self.taps.refresh()
 
@@ -90,7 +82,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Add what the taps recorded in one iteration: ``sum_b (sum_l g_l[b])^2`` for every set.
 
         Args:
-            recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`take_recorded`.
+            recorded (list[tuple[str, Tensor[N, C]]]): From :meth:`TapRecorder.take`.
             loss_scale (float or Tensor): The loss was multiplied by this before the backward pass.
             drop_overflow (bool): Leave the iteration out if anything is not finite, as a gradient scaler does.
         """
@@ -102,24 +94,23 @@ class GroupFisherChannelMutator(ChannelMutator):
         self.fisher += total
 
     def scores(self) -> Dict[str, Tensor]:
-        """Return unit name -> ``Tensor[sets]`` of the units above their floor; dropped ones inf."""
+        """Return unit name -> ``Tensor[sets]`` of the units above their floor; removed sets have inf."""
         widths, scores = self.widths, {}
         for unit in self.units:
             start = self._start[unit.name]
             unit.fisher = self.fisher[start:start + len(unit.kept)]
             if unit.num_sets > unit.min_sets:
-                alive = torch.from_numpy(unit.kept).to(self.fisher.device)
-                score = unit.score(self.complexity, widths)
-                scores[unit.name] = torch.where(alive, score, torch.full_like(score, float('inf')))
+                present = torch.from_numpy(unit.kept).to(self.fisher.device)
+                scores[unit.name] = unit.score(self.complexity, widths).masked_fill(~present, float('inf'))
         return scores
 
-    def least(self, count: int = 1, align: int = 1) -> List[PrunedSet]:
+    def least_important(self, count: int = 1, align: int = 1) -> List[PrunedSet]:
         """Return the sets with the least scores over all units, none where nothing may go.
 
         Units of which nothing was recorded are left out: what is not seen is not unimportant.
 
         Args:
-            count (int): Sets that are wanted at least.
+            count (int): How many sets, at least.
             align (int): Take blocks, so that the channels of a unit become or stay a multiple of this.
 
         Raises:
@@ -133,15 +124,15 @@ class GroupFisherChannelMutator(ChannelMutator):
         flat = torch.cat(list(scores.values())).cpu().double().numpy()  # one transfer for all units
         bounds = np.cumsum([0] + [len(values) for values in scores.values()])
         units = by_name(self.units)
-        pools = [Pool(name, flat[start:end], units[name].num_sets - units[name].min_sets,
-                      units[name].num_sets, align // math.gcd(align, units[name].multiplicity))
-                 for name, start, end in zip(scores, bounds, bounds[1:])]
+        pools = [Pool(unit.name, flat[start:end], unit.num_sets - unit.min_sets, unit.num_sets,
+                      align // math.gcd(align, unit.multiplicity))
+                 for unit, start, end in zip((units[name] for name in scores), bounds, bounds[1:])]
         unrecorded = {pool.unit for pool in pools if not pool.scores[units[pool.unit].kept].any()}
-        self._say_unrecorded(unrecorded)
+        self._warn_of_unrecorded(unrecorded)
         return least_important([pool for pool in pools if pool.unit not in unrecorded], count)
 
-    def _say_unrecorded(self, names: Set[str]) -> None:
-        """Warn about units once."""
+    def _warn_of_unrecorded(self, names: Set[str]) -> None:
+        """Warn about each unit once."""
         new = sorted(names - self._unrecorded)
         if new:
             more = f' and {len(new) - 1} more' if len(new) > 1 else ''
@@ -151,11 +142,11 @@ class GroupFisherChannelMutator(ChannelMutator):
             self._unrecorded.update(new)
 
     def masks_without(self, pruned: Sequence[PrunedSet]) -> Dict[str, np.ndarray]:
-        """Return unit name -> which sets stay when some go, of the units that these belong to."""
+        """Return unit name -> which sets stay when some are removed, of the units that lose any."""
         units = by_name(self.units)
-        masks = {one.unit: units[one.unit].kept.copy() for one in pruned}
-        for one in pruned:
-            masks[one.unit][one.channel] = False
+        masks = {lost.unit: units[lost.unit].kept.copy() for lost in pruned}
+        for lost in pruned:
+            masks[lost.unit][lost.channel] = False
         return masks
 
 

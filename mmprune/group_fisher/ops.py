@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..units.layer import DEFORMABLE
 
-#: Elements of the largest product that a CPU makes at once. Fresh pages for a product of 50 MB take three times as long
-#: as the product itself; pieces stay in memory that is there already. (A GPU's allocator keeps its memory.)
+#: Elements of the largest product that a CPU makes at once: fresh pages for one of 50 MB take three times as long as
+#: the product itself, smaller ones reuse memory. (A GPU's allocator keeps its memory.)
 PRODUCT_ELEMENTS = 2**18
 
 
@@ -97,7 +97,7 @@ def recorded_with(layer: str, module: nn.Module) -> List[str]:
 def add_tap(module: nn.Module) -> None:
     """Turn a conv or linear layer into its recording class, in place: same object, parameters, hooks and keys."""
     if isinstance(module, GroupFisherMixin):
-        module.__dict__.setdefault('stats', [])  # somebody built the recording class itself
+        module.__dict__.setdefault('stats', [])  # it was built as the recording class
         return
     plain = type(module)
     if plain not in _TAPPED:  # a subclass, for example mmcv's Conv2dAdaptivePadding: keep its own forward

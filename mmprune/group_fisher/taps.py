@@ -54,7 +54,7 @@ class TapRecorder:
     def per_set(self, recorded: Sequence[Tuple[str, Tensor]], dtype: torch.dtype) -> List[Tensor]:
         """Return for every batch ``Tensor[N, total sets]``: ``sum over layers, calls, positions of x * dL/dx``.
 
-        Layers that saw another batch (heads on regions) come in their own. A batch is known by its size, in this
+        Layers that saw another batch (heads on regions) are summed apart. A batch is known by its size, in this
         iteration and when the model was traced: two regions of two images are not their two images.
 
         Args:
@@ -86,13 +86,7 @@ class TapRecorder:
 
 
 def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence[LayerCall]) -> Optional[str]:
-    """Return a weight that reads channels where no tap can record them, None where there is none.
-
-    Args:
-        model (nn.Module): The model.
-        channels (CoupledChannels): The channels of a unit.
-        calls (list[LayerCall]): All traced calls of the model's layers.
-    """
+    """Return a weight that reads channels where no tap can record them, by the traced calls; None if there is none."""
     return next((member.axis.tensor for member in channels.consumers
                  if not is_run_by_its_module(model, member.axis.tensor, calls)), None)
 

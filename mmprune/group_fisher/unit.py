@@ -16,10 +16,9 @@ class GroupFisherChannelUnit(ChannelUnit):
 
     Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021.
 
-    A sample is a row of the batch that a layer reads. That of the second stage of a detector is a region, one term of
-    the mean that its loss is, as an image is one of the first stage's; what a layer reads does not say which image a
-    region lies in. Layers that read the same batch are added before they are squared, those of different batches are
-    squared apart. A linear layer that reads pooled maps has a column for each position of a channel; their sum counts.
+    A sample is a row of the batch that a layer reads: an image, or a region in the second stage of a detector. Layers
+    that read the same batch are added before they are squared, those of different batches are squared apart
+    (docs/how_it_works.md).
 
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.

@@ -47,7 +47,7 @@ def resize_tensor(tensor: Tensor, axes: Sequence[Tuple[int, Tensor]], optimizers
     """Re-index a parameter or buffer in place, with its gradient and what optimizers remember of it.
 
     Args:
-        tensor (Tensor): Parameter or buffer; it stays the same object.
+        tensor (Tensor): Stays the same object.
         axes (list[tuple[int, LongTensor]]): Axis and, for each new index, the old index or -1 for a fresh one.
         optimizers (list[Optimizer]): Optimizers whose state follows; see :func:`check_optimizers`.
         fill (float): Value of fresh elements.

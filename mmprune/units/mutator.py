@@ -242,7 +242,7 @@ class ChannelMutator(nn.Module):
         for channels in [*(unit.channels for unit in self.units), *self.frozen]:
             channels.forget(gone)
         before, self.surgery = self.surgery, Surgery(self.model, self.units)
-        self.surgery.gone = before.gone | set(gone)
+        self.surgery.removed_tensors = before.removed_tensors | set(gone)
 
     def release(self) -> None:
         """Let go of what the mutator has put into the model, which stays as it is."""

@@ -22,12 +22,12 @@ class Surgery:
         units (list[ChannelUnit]): Units of the model; their ``kept`` and ``padding`` are what is true at present.
 
     Attributes:
-        gone (set[str]): Tensors that the model has no longer, since a whole block was removed.
+        removed_tensors (set[str]): Tensors that the model no longer has, since a whole block was removed.
     """
 
     def __init__(self, model: nn.Module, units: Sequence[ChannelUnit]) -> None:
         self.model = model
-        self.gone: Set[str] = set()
+        self.removed_tensors: Set[str] = set()
         self.units = by_name(units)
         self.members: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
         self.attributes: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
@@ -48,7 +48,7 @@ class Surgery:
                              for name, unit in self.units.items()})
 
     def _widths(self, sets: Mapping[str, int]) -> Dict[Tuple[str, int], int]:
-        sizes: Dict[Tuple[str, int], int] = {(name, dim): 0 for name in self.gone for dim in range(MOST_DIMS)}
+        sizes = {(name, dim): 0 for name in self.removed_tensors for dim in range(MOST_DIMS)}
         for members in [*self.members.values(), *self.attributes.values()]:
             for unit, member in members:
                 axis = member.axis
@@ -62,7 +62,7 @@ class Surgery:
         """Make the model really have the given sets: parameters, buffers, gradients and optimizer state.
 
         Args:
-            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall be there. Sets that were
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall be present. Sets that were
                 dropped before come back as zeros.
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
             padding (dict[str, int]): Unit name -> sets of zeros beyond the original ones.
@@ -91,7 +91,7 @@ class Surgery:
             setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             refresh_attributes(module, id(module) in depthwise)
-        torch.clear_autocast_cache()  # it holds casts of what was there
+        torch.clear_autocast_cache()  # it holds casts of the former tensors
 
     def check_sizes(self) -> None:
         """Check that all tensors have the sizes that the units say.
@@ -108,12 +108,8 @@ class Surgery:
     def mask(self, masks: Mapping[str, np.ndarray], where: Optional[Callable[[Member], bool]] = None) -> None:
         """Set to zero what :meth:`cut` would remove; nothing changes its size.
 
-        The masked model computes what the cut one computes, since the layers that read a dropped channel have zeros for
-        it, whatever its norm and activation make of it.
-
-        Args:
-            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall stay.
-            where (Callable, optional): Only the members of units for which it is true.
+        The masked model computes what the cut one computes: the layers that read a dropped channel have zeros for it,
+        whatever its norm and activation make of it. The arguments are those of :meth:`dropped`.
         """
         for (name, dim), (tensor, index) in self.dropped(masks, where).items():
             tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)
@@ -130,11 +126,10 @@ class Surgery:
         found: Dict[Tuple[str, int], List[np.ndarray]] = {}
         for name, members in self.members.items():
             for unit, member in members:
-                gone = unit.kept & ~masks.get(unit.name, unit.kept)
-                if gone.any() and (where is None or where(member)):
+                dropped = unit.kept & ~masks.get(unit.name, unit.kept)
+                if dropped.any() and (where is None or where(member)):
                     layout = self.layout(name)[member.axis.dim]
-                    original = member.index[gone].reshape(-1)
-                    index = np.asarray(np.searchsorted(layout, original))
+                    index = np.asarray(np.searchsorted(layout, member.index[dropped].reshape(-1)))
                     found.setdefault((name, member.axis.dim), []).append(index)
         owners = _owners(self.model, {name for name, _ in found})
         return {(name, dim): (owners[name][0], torch.from_numpy(np.concatenate(parts)).to(owners[name][0].device))
@@ -146,15 +141,15 @@ class Surgery:
         padding: Dict[int, List[np.ndarray]] = {}
         for unit, member in self.members[tensor]:
             axis = member.axis
-            alive = kept.setdefault(axis.dim, np.ones(len(axis.ids), dtype=bool))
-            alive[member.index[~unit.kept]] = False
+            present = kept.setdefault(axis.dim, np.ones(len(axis.ids), dtype=bool))
+            present[member.index[~unit.kept]] = False
             if unit.padding:  # behind the last channel of the unit, in each block of the axis
                 for columns in padding_blocks(member.index) or []:
                     count = unit.padding * columns.shape[1]
                     steps = np.arange(1, count + 1) / (count + 1)
                     padding.setdefault(axis.dim, []).append(columns.max() + steps)
-        return {dim: np.sort(np.concatenate([np.flatnonzero(alive).astype(float), *padding.get(dim, [])]))
-                for dim, alive in kept.items()}
+        return {dim: np.sort(np.concatenate([np.flatnonzero(present).astype(float), *padding.get(dim, [])]))
+                for dim, present in kept.items()}
 
 
 def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:

@@ -337,10 +337,10 @@ def test_group_fisher_equals_what_a_prune_run_accumulates(name, kind):
     mutator = build(MODELS, toy_nets.mutator_cfg(kind, size=6))
     mutator.prepare(copy.deepcopy(net))
     for x, _ in batches:
-        mutator.record(True)
+        mutator.taps.record(True)
         loss_of(mutator.model(x)).backward()
-        mutator.accumulate(mutator.take_recorded())
-        mutator.record(False)
+        mutator.accumulate(mutator.taps.take())
+        mutator.taps.record(False)
     ours = mutator_of(net)
     criterion = build_criterion(dict(type='GroupFisher', normalization_type=kind), ours)
     criterion.calibrate(calibration_of(net, batches, lambda out, _: loss_of(out)))

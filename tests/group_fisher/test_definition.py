@@ -118,10 +118,10 @@ def compare(name, kind, batches, training=True, before=None):
         if before is not None:
             before(number, ours, dense)
         x = torch.randn(batch, 3, 6, 6, dtype=torch.float64)
-        mutator.record(True)
+        mutator.taps.record(True)
         loss_of(ours(x)).backward()
-        mutator.accumulate(mutator.take_recorded())
-        mutator.record(False)
+        mutator.accumulate(mutator.taps.take())
+        mutator.taps.record(False)
         brute.backward(loss_of(dense(x)))
     scores, expected = mutator.scores(), brute.scores(kind)
     assert list(scores) == list(HAND[name])
@@ -167,13 +167,13 @@ def test_score_of_a_linear_net_by_hand():
     mutator = GroupFisherChannelMutator(demo_input=dict(type='DemoInput', input_shape=(1, 1, 1, 1)),
                                         channel_unit_cfg=dict(type='GroupFisherChannelUnit', normalization_type='none'))
     mutator.prepare(net)
-    mutator.record(True)
+    mutator.taps.record(True)
     x = torch.tensor([1.0, 10.0], dtype=torch.float64).view(2, 1, 1, 1)
     (net(x).flatten() * torch.tensor([1.0, 0.1], dtype=torch.float64)).sum().backward()  # dL/dy = 1 and 0.1
-    mutator.accumulate(mutator.take_recorded())
+    mutator.accumulate(mutator.taps.take())
     # channel 0: (3*2*1*1)^2 + (3*2*10*0.1)^2 = 36 + 36; channel 1: (7*5*1*1)^2 + (7*5*10*0.1)^2 = 1225 + 1225
     assert mutator.scores()['0_(0, 2)_2'].tolist() == pytest.approx([72, 2450], rel=1e-12)
-    assert mutator.least() == [('0_(0, 2)_2', 0, pytest.approx(72, rel=1e-12))]
+    assert mutator.least_important() == [('0_(0, 2)_2', 0, pytest.approx(72, rel=1e-12))]
 
 
 def test_loss_scale_does_not_change_scores():
@@ -184,9 +184,9 @@ def test_loss_scale_does_not_change_scores():
         net = toy_nets.Residual().double()
         mutator = build(MODELS, toy_nets.mutator_cfg('act', size=6))
         mutator.prepare(net)
-        mutator.record(True)
+        mutator.taps.record(True)
         (scale * loss_of(net(torch.randn(2, 3, 6, 6, dtype=torch.float64)))).backward()
-        mutator.accumulate(mutator.take_recorded(), scale)
+        mutator.accumulate(mutator.taps.take(), scale)
         scores.append(torch.cat(list(mutator.scores().values())))
     assert torch.equal(scores[0], scores[1])  # a power of two: exact
 

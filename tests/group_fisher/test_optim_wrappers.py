@@ -245,14 +245,14 @@ def test_wrappers_that_cannot_shrink_are_refused(tmp_path):
     wrapper.module = runner.model
     runner.model = wrapper
     hook = next(hook for hook in runner.hooks if isinstance(hook, ResourceInfoHook))
-    import mmprune.engine.hook
-    original = mmprune.engine.hook.is_model_wrapper
-    mmprune.engine.hook.is_model_wrapper = lambda model: model is wrapper or original(model)
+    import mmprune.engine.runner
+    original = mmprune.engine.runner.is_model_wrapper
+    mmprune.engine.runner.is_model_wrapper = lambda model: model is wrapper or original(model)
     try:
         with pytest.raises(TypeError, match='wrapped in MMFullyShardedDataParallel, whose parameters cannot shrink'):
             hook.before_train(runner)
     finally:
-        mmprune.engine.hook.is_model_wrapper = original
+        mmprune.engine.runner.is_model_wrapper = original
 
 
 class Branching(ToyClassifier):

@@ -98,10 +98,10 @@ def test_recomputed_blocks_have_the_scores_of_others(options):
         model.backbone.layer2[1].conv1.register_forward_hook(lambda *_, seen=recomputed: seen.append(1))
         torch.manual_seed(1)
         for batch in (2, 3):
-            mutator.record(True)
+            mutator.taps.record(True)
             toy_nets.F.softplus(model(images(batch))).sum().backward()
-            mutator.accumulate(mutator.take_recorded())
-            mutator.record(False)
+            mutator.accumulate(mutator.taps.take())
+            mutator.taps.record(False)
         assert len(recomputed) == (4 if with_cp else 2)
         scores.append(torch.cat(list(mutator.scores().values())))
     difference = float(((scores[0] - scores[1]).abs() / scores[0].abs().clamp_min(1e-300)).max())

@@ -102,7 +102,7 @@ def test_min_channels_by_pattern_hold_in_a_prune_run():
     for _ in range(40):
         algorithm.train_step(data, wrapper)
     assert list(algorithm.mutator.structure.values()) == [5, 4, 2]
-    assert algorithm.mutator.least() == []
+    assert algorithm.mutator.least_important() == []
 
 
 def test_floor_of_tied_channels_is_rounded_up():

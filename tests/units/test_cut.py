@@ -325,12 +325,12 @@ def test_taps_do_not_change_training():
     for recording in (False, True):
         torch.manual_seed(0)
         algorithm, _ = pruned_algorithm(5)
-        algorithm.mutator.record(recording)
+        algorithm.mutator.taps.record(recording)
         loss = algorithm(**data, mode='loss')['loss']
         loss.backward()
         runs.append([loss, *(parameter.grad for parameter in algorithm.parameters())])
         # conv1, conv2, group, expand, dw, project, shared twice, mix, fc1, fc2; not stem, which reads the image
-        assert len(algorithm.mutator.take_recorded()) == (10 + 1 if recording else 0)
+        assert len(algorithm.mutator.taps.take()) == (10 + 1 if recording else 0)
     assert all(torch.equal(plain, tapped) for plain, tapped in zip(*runs))
 
 
@@ -341,12 +341,12 @@ def test_no_tap_outside_training_steps():
     assert not any(module.recording or module.stats for module in tapped)
     algorithm(torch.randn(1, 3, 8, 8)).sum().backward()  # with gradients, but no step
     assert not any(module.stats for module in tapped)
-    algorithm.mutator.record(True)
+    algorithm.mutator.taps.record(True)
     algorithm.eval()
     with torch.no_grad():
         algorithm(torch.randn(1, 3, 8, 8))
     assert not any(module.stats for module in tapped)
-    algorithm.mutator.record(False)
+    algorithm.mutator.taps.record(False)
 
 
 def test_failed_step_leaves_no_tap_on():

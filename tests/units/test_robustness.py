@@ -41,7 +41,7 @@ def test_an_interval_without_anything_finite_prunes_nothing(caplog):
         type='DemoInput', input_shape=(1, 3, 8, 8))))
     algorithm.mutator.accumulate([('2', torch.full((2, 8), float('nan')))], 2.0**16, drop_overflow=True)
     with pytest.raises(NotFiniteError, match='nothing finite was recorded since the last prune event'):
-        algorithm.mutator.least()
+        algorithm.mutator.least_important()
     assert algorithm.prune([]) == []
     assert algorithm.mutator.structure == {'0_(0, 8)_8': 8}
 
@@ -142,9 +142,9 @@ def test_filters_in_buffers_and_computed_weights_are_counted():
 def test_recording_classes_can_be_used_by_hand():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), GroupFisherConv2d(8, 4, 3))
     mutator = mutator_of(net, kind='GroupFisherChannelMutator')
-    mutator.record(True)
+    mutator.taps.record(True)
     net(torch.randn(2, 3, 8, 8)).sum().backward()
-    assert [grad.shape for _, grad in mutator.take_recorded()] == [(2, 8)]
+    assert [grad.shape for _, grad in mutator.taps.take()] == [(2, 8)]
 
 
 def tool(*command):
