@@ -13,11 +13,12 @@ from mmprune.report.proof import verify
 from mmprune.units.complexity import COUNTERS
 from mmprune.units.mutator import ChannelMutator
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [*(ROOT / f'{name}.md' for name in ('README', 'CONTRIBUTING', 'CHANGELOG')),
+         *sorted((ROOT / 'docs').glob('*.md'))]
 SNIPPETS = [(page.name, number, code) for page in PAGES
             for number, code in enumerate(re.findall(r'```python\n(.*?)```', page.read_text(), re.S))]
 NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
-    r'(?<![\w/.])((?:tools|configs|docs|benchmarks|requirements|tests)/[\w./-]+\.\w+)', page.read_text())})
+    r'(?<![\w/.])((?:mmprune|tools|configs|docs|benchmarks|requirements|tests)/[\w./-]+\.\w+)', page.read_text())})
 
 
 @pytest.fixture(autouse=True)
