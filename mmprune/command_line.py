@@ -1,9 +1,9 @@
-"""What the command line tools share: config options, training settings, json output, one-line errors."""
+"""What the commands share: config options, training settings, json output, one-line errors."""
 import argparse
 import json
 import os
 import sys
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 import torch
 from mmengine.config import Config, DictAction
@@ -28,6 +28,17 @@ ARGUMENTS = {
     **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'source',
                      's'), 'the argument of the schedule in custom_hooks')}
 CLASSIFICATION = ('mmcls', 'mmpretrain')
+
+
+def command_parser(description: Optional[str], prog: Optional[str]) -> argparse.ArgumentParser:
+    """Return the parser of a command.
+
+    Args:
+        description (str): The docstring of its module, printed as it stands.
+        prog (str, optional): What it is called; default: the script that runs.
+    """
+    return argparse.ArgumentParser(prog=prog, description=description,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +99,7 @@ def emit_json(value: Dict[str, Any], target: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool; a user's mistake ends it with one message and status 2 instead of a traceback."""
+    """Run a command; a user's mistake ends it with one message and status 2 instead of a traceback."""
     try:
         main()
     except (UserError, FileNotFoundError) as error:

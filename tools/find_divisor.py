@@ -1,56 +1,6 @@
-"""Find the divisor that makes a pruned model fastest in onnxruntime.
-
-python tools/find_divisor.py DEPLOY_CONFIG none
-python tools/find_divisor.py DEPLOY_CONFIG CKPT --divisors 1 4 8 16 --threads 4 --json divisors.json
-
-Each unit is padded with zero channels to a multiple of the divisor, which changes no output. The dense model and all
-padded ones are exported, compared with PyTorch, and timed in turns; the speed-up is the
-median over these rounds, so that other work on the machine hits both alike. FLOPs are multiply-adds.
-"""
-import argparse
-import platform
-
-import torch
-
-from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.deploy.divisor_search import DIVISORS, as_json, format_results, search
-from mmprune.models.divisor import check_divisor
-from mmprune.models.from_config import read_config
-
-
-def divisor(text: str) -> int:
-    try:
-        value = int(text)
-        check_divisor(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no divisor; it must be a whole number, 1 or more') from None
-    return value
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='deploy config')
-    parser.add_argument('checkpoint', help='checkpoint of the pruned model, file or URL; "none" for random weights: '
-                                           'latency does not depend on them')
-    parser.add_argument('--divisors', type=divisor, nargs='+', default=list(DIVISORS), help='what to try')
-    parser.add_argument('--input-shape', type=int, nargs=4, metavar=('N', 'C', 'H', 'W'),
-                        help="default: the config's demo input")
-    parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
-    parser.add_argument('--json', help='write the result to a file, or - for stdout (nothing else then)')
-    add_config_options(parser)
-    args = parser.parse_args()
-    if min(args.threads, args.rounds, *(args.input_shape or [1])) < 1:
-        parser.error('--threads, --rounds and --input-shape must be 1 or more')
-    torch.set_num_threads(args.threads)
-    cfg = read_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    results = search(cfg, args.checkpoint, args.divisors, args.input_shape, args.threads, args.rounds)
-    if args.json:
-        emit_json(dict(config=args.config, machine=platform.machine(), **as_json(results, args.threads)), args.json)
-    if args.json != '-':
-        print(format_results(results))
-
+"""What ``mmprune divisor`` does; see :mod:`mmprune.commands.divisor`."""
+from mmprune.command_line import run
+from mmprune.commands.divisor import main
 
 if __name__ == '__main__':
     run(main)

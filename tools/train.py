@@ -1,45 +1,6 @@
-"""Train, prune or finetune from a config.
-
-python tools/train.py CONFIG --work-dir W
-bash tools/dist_train.sh CONFIG 8 --work-dir W
-"""
-import argparse
-
-from mmengine.logging import print_log
-from mmengine.runner import Runner
-
-from mmprune.command_line import add_runner_options, run, runner_config
-from mmprune.engine.distributed import start_without_cuda
-from mmprune.models.checkpoint import latest_checkpoint
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='train, prune or finetune config')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
-    parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint; without a value the latest one')
-    add_runner_options(parser)
-    args = parser.parse_args()
-    cfg = runner_config(args)
-    if args.amp:
-        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            parser.error(f'--amp cannot replace the optimizer wrapper {kind}')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.auto_scale_lr:
-        if 'auto_scale_lr' not in cfg:
-            parser.error('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
-        cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
-                  'files you trust', logger='current')
-    start_without_cuda(args.launcher)
-    Runner.from_cfg(cfg).train()
-
+"""What ``mmprune train`` does; see :mod:`mmprune.commands.train`."""
+from mmprune.command_line import run
+from mmprune.commands.train import main
 
 if __name__ == '__main__':
     run(main)

@@ -50,14 +50,19 @@ def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional
 def read_config(path: str) -> Config:
     """Read a config file, or one of an installed package: ``mmcls::resnet/resnet50_8xb32_in1k.py``.
 
+    Args:
+        path (str): Path of the file, or package and path below its configs.
+
     Raises:
         FileNotFoundError: There is no such file.
     """
     if '::' not in path:
         return Config.fromfile(path)
+    if '/' not in path.partition('::')[2]:
+        raise FileNotFoundError(f'config {path!r}: it must name a folder too, as mmcls::resnet/resnet50_8xb32_in1k.py')
     try:
         return get_config(path)
-    except ImportError as error:
+    except (ImportError, AssertionError) as error:  # mmengine asserts that it knows the package
         raise FileNotFoundError(f'config {path!r}: {error}') from None
 
 

@@ -1,5 +1,4 @@
 """Converters: torchvision's MobileNetV2 and mmrazor's pruned checkpoints."""
-import importlib.util
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from paths import ROOT, TINY
 
+from mmprune.commands import convert_mmrazor, convert_torchvision
 from mmprune.config import plain
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.checkpoint import CheckpointError
@@ -22,13 +22,6 @@ from mmprune.config import prune_settings
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
     _base_, 'none.pth', 2, 'act', 0.5, 0.9, (1, 3, 16, 16))
 '''
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / 'model_converters' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -85,12 +78,12 @@ def test_masks_of_another_model_are_refused(prune_config):
     state = mmrazor_state(algorithm, random_masks(algorithm.mutator.units, 0.5, seed=0))
     state['mutator.units.0.mutable_channel.mask'] = torch.ones(9)
     with pytest.raises(CheckpointError, match=r'have widths 9 .*Is PRUNE_CONFIG of that model'):
-        tool('from_mmrazor').convert(algorithm, state)
+        convert_mmrazor.convert(algorithm, state)
 
 
 def test_dense_checkpoint_is_no_mmrazor_checkpoint():
     with pytest.raises(CheckpointError, match='it is no pruned checkpoint of mmrazor'):
-        tool('from_mmrazor').masks_in_order({'architecture.conv.weight': torch.ones(1)})
+        convert_mmrazor.masks_in_order({'architecture.conv.weight': torch.ones(1)})
 
 
 @pytest.mark.full
@@ -101,11 +94,11 @@ def test_torchvision_mobilenet_v2_gives_the_same_logits():
     cfg = Config.fromfile(ROOT / 'configs/mmcls/imagenet_sample/mobilenet-v2_imagenet-sample.py')
     init_default_scope('mmcls')
     ours = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-    ours.load_state_dict(tool('from_torchvision').convert(theirs.state_dict()), strict=True)
+    ours.load_state_dict(convert_torchvision.convert(theirs.state_dict()), strict=True)
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours.eval()(x, mode='tensor'), theirs.eval()(x))
 
 
 def test_unknown_torchvision_key_is_named():
     with pytest.raises(CheckpointError, match="'layer1.conv.weight' is no key of torchvision's mobilenet_v2"):
-        tool('from_torchvision').convert({'layer1.conv.weight': torch.ones(1)})
+        convert_torchvision.convert({'layer1.conv.weight': torch.ones(1)})

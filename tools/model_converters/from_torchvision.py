@@ -1,59 +1,6 @@
-"""Turn torchvision's MobileNetV2 weights into a checkpoint of mmcls / mmpretrain.
-
-python tools/model_converters/from_torchvision.py mobilenet_v2-b0353104.pth mobilenet_v2.pth
-"""
-import argparse
-from typing import Dict
-
-from torch import Tensor
-
+"""What ``mmprune convert-torchvision`` does; see :mod:`mmprune.commands.convert_torchvision`."""
 from mmprune.command_line import run
-from mmprune.models.checkpoint import CheckpointError, read_state_dict, save_whole
-
-#: Inverted residuals in each of the seven stages; torchvision numbers them in one sequence, mmcls by stage.
-STAGES = (1, 2, 3, 4, 3, 3, 1)
-
-
-def mobilenet_v2_names() -> Dict[str, str]:
-    """Return torchvision's prefix of every conv-norm pair or layer -> the prefix in mmcls."""
-    names = {'features.0.0': 'backbone.conv1.conv', 'features.0.1': 'backbone.conv1.bn',
-             'features.18.0': 'backbone.conv2.conv', 'features.18.1': 'backbone.conv2.bn',
-             'classifier.1': 'head.fc'}
-    block = 1
-    for stage, blocks in enumerate(STAGES, 1):
-        for number in range(blocks):
-            theirs, ours = f'features.{block}.conv', f'backbone.layer{stage}.{number}.conv'
-            pairs = 1 if block == 1 else 2  # the first block does not expand
-            for pair in range(pairs):
-                names[f'{theirs}.{pair}.0'] = f'{ours}.{pair}.conv'
-                names[f'{theirs}.{pair}.1'] = f'{ours}.{pair}.bn'
-            names[f'{theirs}.{pairs}'] = f'{ours}.{pairs}.conv'
-            names[f'{theirs}.{pairs + 1}'] = f'{ours}.{pairs}.bn'
-            block += 1
-    return names
-
-
-def convert(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """Rename every key; every weight of the file is used."""
-    names = mobilenet_v2_names()
-    converted = {}
-    for key, value in state.items():
-        prefix, _, leaf = key.rpartition('.')
-        if prefix not in names:
-            raise CheckpointError(f'{key!r} is no key of torchvision\'s mobilenet_v2')
-        converted[f'{names[prefix]}.{leaf}'] = value
-    return converted
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='torchvision checkpoint')
-    parser.add_argument('target', help='file to write')
-    args = parser.parse_args()
-    state = convert(read_state_dict(args.source, 'source'))
-    save_whole(dict(state_dict=state), args.target)
-    print(f'{len(state)} tensors written to {args.target}')
-
+from mmprune.commands.convert_torchvision import main
 
 if __name__ == '__main__':
     run(main)

@@ -1,42 +1,6 @@
-"""Print what a dense or pruned model costs: multiply-adds, parameters and activations.
-
-python tools/pruning/structure_cost.py CONFIG
-python tools/pruning/structure_cost.py CONFIG FIX_SUBNET.json --json -
-
-CONFIG is a pretrain, prune, finetune or deploy config. FLOPs are multiply-adds of conv and linear layers for the
-config's input shape; parameters count once; activations are output elements of conv and linear layers.
-"""
-import argparse
-
-from mmprune.command_line import add_config_options, emit_json, run
-from mmprune.models.from_config import mutator_from_config
-from mmprune.units.structure import read_structure
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
-    parser.add_argument('fix_subnet', nargs='?', help='json file of a structure; a deploy config names its own')
-    parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
-    parser.add_argument('--json', help='write macs, params and acts to a file, or - for stdout (nothing else then)')
-    add_config_options(parser)
-    args = parser.parse_args()
-    mutator, structure = mutator_from_config(args.config, args.input_shape, args.cfg_options)
-    dense = mutator.cost
-    if args.fix_subnet:
-        structure = read_structure(args.fix_subnet)
-    if structure is not None:
-        mutator.apply_structure(structure)
-    cost = mutator.cost
-    if args.json:
-        emit_json(cost, args.json)
-    if args.json != '-':
-        shape = ' x '.join(map(str, mutator.demo_input.input_shape))
-        print(f'{type(mutator.model).__name__}, input {shape}')
-        for key, name in (('macs', 'multiply-adds'), ('params', 'parameters'), ('acts', 'activations')):
-            share = '' if structure is None else f'  {cost[key] / dense[key]:7.2%} of {dense[key]:,}'
-            print(f'  {name:<14}{cost[key]:>18,}{share}')
-
+"""What ``mmprune cost`` does; see :mod:`mmprune.commands.cost`."""
+from mmprune.command_line import run
+from mmprune.commands.cost import main
 
 if __name__ == '__main__':
     run(main)

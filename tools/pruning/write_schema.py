@@ -1,30 +1,6 @@
-"""Write the Network Slimming schema of a config's model: which norm decides about which layer, to look at and to edit.
-
-python tools/pruning/write_schema.py CONFIG --out schema.json
-python tools/pruning/write_schema.py CONFIG --prefix backbone. --out schema.json
-
-Use it by criterion=dict(type='BNScale', schema='schema.json').
-"""
-import argparse
-
-from mmprune.command_line import add_config_options, run
-from mmprune.criteria.slimming_schema import make_schema, write_schema
-from mmprune.models.from_config import mutator_from_config
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a model, or of a prune run')
-    parser.add_argument('--out', default='schema.json', help='the json file')
-    parser.add_argument('--prefix', default='', help='only layers whose names begin with this, which is cut off')
-    parser.add_argument('--shape', type=int, nargs='+', help='input that is traced, batch first')
-    add_config_options(parser)
-    args = parser.parse_args()
-    mutator, _ = mutator_from_config(args.config, args.shape, args.cfg_options)
-    schema = make_schema(mutator, args.prefix)
-    write_schema(schema, args.out)
-    print(f'{args.out}: {len(schema["modules"])} modules, {len(schema["shortcuts"])} shortcuts')
-
+"""What ``mmprune slimming-schema`` does; see :mod:`mmprune.commands.slimming_schema`."""
+from mmprune.command_line import run
+from mmprune.commands.slimming_schema import main
 
 if __name__ == '__main__':
     run(main)

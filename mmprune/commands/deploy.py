@@ -1,0 +1,94 @@
+"""Deploy a model to onnxruntime through mmdeploy, check the file against PyTorch on an image, and time both.
+
+mmprune deploy configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+
+MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
+same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS or keypoints are compared; a
+detector must find something in IMAGE. Without mmdeploy use tools/export_onnx.py.
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config
+
+from ..command_line import command_parser
+from ..deploy import prediction
+from ..deploy.image import image_input
+from ..deploy.load import load_model
+from ..deploy.onnx_export import DeployOutput
+from ..deploy.onnx_runtime import compare, format_comparison
+from ..models.from_config import read_config
+from ..registry import load_plugins
+
+try:
+    from mmdeploy.apis import build_task_processor, torch2onnx
+    MISSING = None
+except ImportError as error:
+    MISSING = (f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): '
+               'bash tools/setup_env.sh full installs it; tools/export_onnx.py exports without it')
+
+TASKS = ('Classification', 'ObjectDetection', 'PoseDetection')
+
+
+def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Path:
+    """Let mmdeploy write the ONNX file; return its path."""
+    name = deploy_cfg.onnx_config.save_file
+    torch2onnx(args.image, args.work_dir, name, deploy_cfg, model_cfg, args.checkpoint, args.device)
+    return Path(args.work_dir) / name
+
+
+def deploy_classifier(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    """Export a classifier; return the path of the file, its largest difference and the latencies."""
+    # the strict loader goes first: mmdeploy's merely logs what does not fit
+    model = load_model(model_cfg, args.checkpoint)
+    x = image_input(model_cfg, model, args.image)
+    path = export(deploy_cfg, model_cfg, args)
+    return (path, *compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds))
+
+
+def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    """Export a detector or a pose estimator; return the path of the file, its largest difference and the latencies."""
+    task = build_task_processor(model_cfg, deploy_cfg, args.device)
+    model = load_model(task.whole_cfg, args.checkpoint)
+    path = export(deploy_cfg, model_cfg, args)
+    agreement, latency = prediction.compare(task, model, path, args.image, args.threads, args.rounds)
+    print(f'{agreement.matched} of {agreement.total} predictions are equal within {prediction.TOLERANCE:g}')
+    return path, agreement.difference, latency
+
+
+def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+    """Run the command.
+
+    Args:
+        argv (list[str], optional): Its arguments; default: those of the process.
+        prog (str, optional): What it is called in its help; default: the script that runs.
+    """
+    if MISSING:
+        sys.exit(MISSING)
+    parser = command_parser(__doc__, prog)
+    parser.add_argument('deploy_cfg', help='such as configs/deploy/classification_onnxruntime_static.py')
+    parser.add_argument('model_cfg', help='config of the model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('image', help='image for the export and the check')
+    parser.add_argument('--work-dir', required=True, help='where the ONNX file goes')
+    parser.add_argument('--device', default='cpu', help='device that the model is exported on (cpu)')
+    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    args = parser.parse_args(argv)
+    if min(args.threads, args.rounds) < 1:
+        parser.error('--threads and --rounds must be 1 or more')
+    torch.set_num_threads(args.threads)
+    deploy_cfg, model_cfg = read_config(args.deploy_cfg), read_config(args.model_cfg)
+    name, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
+    if name not in TASKS or backend != 'onnxruntime':
+        parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
+    load_plugins()
+    deploy = deploy_classifier if name == 'Classification' else deploy_detector
+    path, difference, latency = deploy(deploy_cfg, model_cfg, args)
+    print(format_comparison(path, difference, latency, args.threads))

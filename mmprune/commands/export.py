@@ -1,0 +1,50 @@
+"""Export a model to ONNX with torch alone, check the file against PyTorch on a real image, and time both.
+
+mmprune export CONFIG CKPT --out model.onnx
+python tools/export_onnx.py CONFIG CKPT --out model.onnx
+python tools/export_onnx.py CONFIG CKPT --out model.onnx --image cat.jpg --dynamic --threads 2
+
+CONFIG is a deploy config (or a finetune or plain one), CKPT its checkpoint, `none` for random weights. Works on every
+supported torch, without mmdeploy. A classifier's file has the output `output`: class scores, the softmax of the logits.
+"""
+from typing import Optional, Sequence
+
+import torch
+
+from ..command_line import add_config_options, command_parser
+from ..deploy.image import image_input
+from ..deploy.load import load_model
+from ..deploy.onnx_export import EXPORTERS, export_onnx
+from ..deploy.onnx_runtime import compare, format_comparison
+from ..models.from_config import read_config
+
+
+def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+    """Run the command.
+
+    Args:
+        argv (list[str], optional): Its arguments; default: those of the process.
+        prog (str, optional): What it is called in its help; default: the script that runs.
+    """
+    parser = command_parser(__doc__, prog)
+    parser.add_argument('config', help='deploy, finetune or plain config')
+    parser.add_argument('checkpoint', help='checkpoint file or URL; none for random weights')
+    parser.add_argument('--out', required=True, help='the ONNX file to write')
+    parser.add_argument('--image', help='image for the check (default: a photograph that scikit-learn ships)')
+    parser.add_argument('--dynamic', action='store_true', help='leave the batch size free')
+    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
+                        help="torch's exporter (default: %(default)s); dynamo needs a new torch and onnxscript")
+    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    add_config_options(parser)
+    args = parser.parse_args(argv)
+    if min(args.threads, args.rounds) < 1:
+        parser.error('--threads and --rounds must be 1 or more')
+    torch.set_num_threads(args.threads)
+    cfg = read_config(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    model = load_model(cfg, args.checkpoint)
+    x = image_input(cfg, model, args.image)
+    wrapped = export_onnx(model, x, args.out, args.dynamic, args.exporter)
+    difference, latency = compare(args.out, wrapped, x, args.threads, args.rounds)
+    print(format_comparison(args.out, difference, latency, args.threads))

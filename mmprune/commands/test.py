@@ -1,0 +1,42 @@
+"""Test a checkpoint: of the dense model, of a prune run or of a finetuned model, with the config that belongs to it.
+
+mmprune test CONFIG CKPT
+python tools/test.py CONFIG CKPT
+bash tools/dist_test.sh CONFIG CKPT 8
+"""
+from typing import Optional, Sequence
+
+from mmengine.runner import Runner
+
+from ..command_line import add_runner_options, command_parser, emit_json, runner_config
+from ..engine.distributed import start_without_cuda
+from ..engine.runner import unwrapped
+from ..models.checkpoint import load_weights
+from ..models.pruning_algorithm import PruningAlgorithm
+
+
+def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+    """Run the command.
+
+    Args:
+        argv (list[str], optional): Its arguments; default: those of the process.
+        prog (str, optional): What it is called in its help; default: the script that runs.
+    """
+    parser = command_parser(__doc__, prog)
+    parser.add_argument('config', help='config of the model')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--json', help='write the metrics to a file, or - for stdout')
+    add_runner_options(parser)
+    args = parser.parse_args(argv)
+    cfg = runner_config(args)
+    cfg.load_from, cfg.resume = None, False
+    start_without_cuda(args.launcher)
+    runner = Runner.from_cfg(cfg)
+    model = unwrapped(runner)
+    if isinstance(model, PruningAlgorithm):
+        model.load_pruned(args.checkpoint)
+    else:
+        load_weights(model, args.checkpoint, 'checkpoint')
+    metrics = runner.test()
+    if args.json and runner.rank == 0:
+        emit_json({key: float(value) for key, value in metrics.items()}, args.json)

@@ -1,0 +1,82 @@
+"""Show every channel unit of a model, and everything that stays with the reason.
+
+mmprune units CONFIG
+python tools/pruning/show_units.py CONFIG
+python tools/pruning/show_units.py CONFIG --json units.json
+python tools/pruning/show_units.py CONFIG --picture units.png
+"""
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..command_line import add_config_options, command_parser, emit_json
+from ..graph.channels import Member
+from ..models.from_config import mutator_from_config
+from ..report.figure import picture_format
+from ..report.unit_picture import draw_units
+from ..units.mutator import ChannelMutator
+
+
+def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:
+    """Return the units and the frozen channels as plain values."""
+    complexity, widths = mutator.complexity, mutator.widths
+    units = []
+    for unit in mutator.units:
+        channels = unit.channels
+        units.append(dict(
+            name=unit.name, channels=unit.width, tied=unit.multiplicity, producers=_layers(channels.producers),
+            consumers=_layers(channels.consumers), channel_acts=complexity.channel_acts(channels),
+            channel_macs=complexity.channel_macs(channels, widths)))
+    frozen = [dict(name=channels.name, channels=channels.width, reason=channels.reason,
+                   producers=_layers(channels.producers), consumers=_layers(channels.consumers))
+              for channels in mutator.frozen]
+    return dict(units=units, frozen=frozen)
+
+
+def _layers(members: List[Member]) -> List[str]:
+    return list(dict.fromkeys(member.axis.layer for member in members))
+
+
+def print_table(found: Dict[str, List[Dict[str, Any]]]) -> None:
+    """Print one line a unit, then the frozen channels."""
+    units, frozen = found['units'], found['frozen']
+    length = max(len(entry['name']) for entry in [*units, *frozen])
+    print(f'{len(units)} units may be pruned; channels go in sets of "tied", and acts and macs are what one set costs')
+    print(f'  {"unit":<{length}} {"tied":>5} {"acts":>10} {"macs":>13}  producers -> consumers')
+    for entry in units:
+        costs = f'{entry["tied"]:>5} {entry["channel_acts"]:>10,} {entry["channel_macs"]:>13,}'
+        print(f'  {entry["name"]:<{length}} {costs}  '
+              f'{_short(entry["producers"])} -> {_short(entry["consumers"])}')
+    print(f'{len(frozen)} groups of channels stay')
+    for entry in frozen:
+        print(f'  {entry["name"]:<{length}}  {entry["reason"]}')
+
+
+def _short(layers: List[str]) -> str:
+    more = f' +{len(layers) - 2}' if len(layers) > 2 else ''
+    return ', '.join(layers[:2]) + more
+
+
+def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+    """Run the command.
+
+    Args:
+        argv (list[str], optional): Its arguments; default: those of the process.
+        prog (str, optional): What it is called in its help; default: the script that runs.
+    """
+    parser = command_parser(__doc__, prog)
+    parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
+    parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
+    parser.add_argument('--json', help='write everything to a file, or - for stdout (nothing else then)')
+    parser.add_argument('--picture', help='draw which layers produce and read each unit, .svg or .png')
+    add_config_options(parser)
+    args = parser.parse_args(argv)
+    if args.picture:
+        picture_format(args.picture)  # a wrong suffix shows before the model is built
+    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options)
+    found = describe(mutator)
+    if args.json:
+        emit_json(found, args.json)
+    if args.picture:
+        draw_units(mutator, args.picture, title=Path(args.config.rpartition('::')[2]).stem)
+    if args.json != '-':
+        print_table(found)
