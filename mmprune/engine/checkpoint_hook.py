@@ -1,4 +1,4 @@
-"""Checkpoints of runs that may be killed: whole files, old ones kept until the new one is there, SIGTERM obeyed."""
+"""Checkpoints of runs that may be killed: files are whole, old files are removed last, SIGTERM saves before it ends."""
 import os
 import signal
 from pathlib import Path
@@ -30,12 +30,10 @@ register_backend(WHOLE_FILES, WholeFileBackend, force=True)
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook for runs that may be killed at any moment; takes the same arguments.
+    """mmengine's CheckpointHook, with the same arguments, for runs that may be killed (``docs/interrupted_runs.md``).
 
-    - A file appears whole or not at all, and old ones are removed only when the new one is there.
-    - Where a checkpoint cannot be written (disk full), the run says so and goes on with the last good one in place.
-    - SIGTERM, a scheduler's preemption, ends the run after the iteration with a checkpoint ``iter_{n}.pth`` for
-      ``--resume`` and the status of a process that SIGTERM has ended.
+    A checkpoint that cannot be written (disk full) is logged; the run continues, and the last good checkpoint is kept.
+    SIGTERM ends the run after its iteration with ``iter_{n}.pth`` and the status of a process that SIGTERM has ended.
     """
 
     last_ckpt: Optional[str]
@@ -44,7 +42,7 @@ class WholeCheckpointHook(CheckpointHook):
     _previous_handler: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Write local files whole; listen to SIGTERM."""
+        """Write local files whole; handle SIGTERM."""
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or ''):
             self.backend_args = dict(backend=WHOLE_FILES)
         super().before_train(runner)
@@ -54,16 +52,15 @@ class WholeCheckpointHook(CheckpointHook):
         self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish, as mmengine does; listen no more."""
+        """Publish, as mmengine does; restore the handler of SIGTERM."""
         super().after_train(runner)
         signal.signal(signal.SIGTERM, self._previous_handler or signal.SIG_DFL)
 
     def _on_sigterm(self, number: int, frame: Optional[FrameType]) -> None:
         self._terminated = True
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
-        """Save where it is due; after SIGTERM save and leave."""
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Save where it is due; after SIGTERM save and end the process."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         if self._terminated:
             runner.logger.warning(f'SIGTERM: saving a checkpoint at {runner.iter + 1} iterations and leaving')
@@ -72,10 +69,10 @@ class WholeCheckpointHook(CheckpointHook):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save, then remove what is too old."""
+        """Save, then remove the checkpoints that are too old."""
         outdated: List[int] = []
         if self.max_keep_ckpts > 0:
-            kept = [*[one for one in self.keep_ckpt_ids if one != step], step]
+            kept = [*[number for number in self.keep_ckpt_ids if number != step], step]
             outdated, kept = kept[:-self.max_keep_ckpts], kept[-self.max_keep_ckpts:]
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         if not self._save(runner, self.filename_tmpl.format(step), meta):
@@ -89,7 +86,7 @@ class WholeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def _save(self, runner: Runner, filename: str, meta: dict) -> bool:
-        """Write a checkpoint and name it as the last one; tell whether that worked."""
+        """Write a checkpoint and name it as the last checkpoint; tell whether that worked."""
         path = self.file_backend.join_path(self.out_dir, filename)
         last = self.last_ckpt
         runner.message_hub.update_info('last_ckpt', path)

@@ -1,4 +1,4 @@
-"""Model wrappers for distributed training: one that also runs without CUDA, one that can follow a shrinking model."""
+"""Model wrappers for distributed training, with or without CUDA, around models whose shapes are fixed or shrink."""
 import inspect
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
@@ -15,10 +15,7 @@ from ..registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class PortableDDP(MMDistributedDataParallel):
-    """mmengine's DDP, on CUDA devices and on CPUs.
-
-    Without CUDA, norms that synchronise over ranks become plain ones, as mmengine makes them in one process: they run
-    on CUDA devices only.
+    """mmengine's DDP, on CUDA devices and on CPUs, where norms that synchronise over ranks (CUDA only) become plain.
 
     Args:
         module (nn.Module): The model.
@@ -32,10 +29,11 @@ class PortableDDP(MMDistributedDataParallel):
                  find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
         if not torch.cuda.is_available():
             module = revert_sync_batchnorm(module)
-        super().__init__(
-            module=module, detect_anomalous_params=detect_anomalous_params,
+        options: Dict[str, Any] = dict(
             device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
             find_unused_parameters=find_unused_parameters)
+        super().__init__(module=module, detect_anomalous_params=detect_anomalous_params, **options)
+        self._options = options
 
 
 @MODEL_WRAPPERS.register_module()
@@ -47,20 +45,11 @@ class ShrinkingDDP(PortableDDP):
 
     Args:
         module (PruningAlgorithm): The algorithm.
-        device_ids (list[int], optional): Ignored without CUDA.
-        broadcast_buffers (bool): Broadcast buffers of rank 0 before each forward.
-        find_unused_parameters (bool): Allow branches that an iteration does not reach.
-        detect_anomalous_params (bool): Log parameters outside the graph; for debugging.
+        **options: Those of :class:`PortableDDP`.
     """
 
-    def __init__(self, module: nn.Module, device_ids: Optional[List[int]] = None, broadcast_buffers: bool = False,
-                 find_unused_parameters: bool = False, detect_anomalous_params: bool = False) -> None:
-        super().__init__(module, device_ids, broadcast_buffers, find_unused_parameters, detect_anomalous_params)
-        self.detect_anomalous_params: bool = detect_anomalous_params
-        self.training: bool
-        self._options: Dict[str, Any] = dict(
-            device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
-            find_unused_parameters=find_unused_parameters)
+    def __init__(self, module: nn.Module, *args: Any, **options: Any) -> None:
+        super().__init__(module, *args, **options)
         self._shapes = self._parameter_shapes()
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
@@ -69,23 +58,21 @@ class ShrinkingDDP(PortableDDP):
         return super().train_step(data, optim_wrapper)  # type: ignore[no-any-return]
 
     def follow_loaded_shapes(self) -> None:
-        """Wrap the module again if a checkpoint was loaded that has cut it."""
+        """Wrap the module again if loading a checkpoint has cut it."""
         if self._parameter_shapes() != self._shapes:
             with self.released():
                 pass
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Hold no parameter inside the context; wrap the module again when it ends."""
+        """Keep no reference to a parameter inside the context; wrap the module again when it ends."""
         self.reducer = None
         self.logger = None
         yield
-        module, options, training = self.module, self._options, self.training
-        detect_anomalous_params = self.detect_anomalous_params
+        kept = {name: getattr(self, name) for name in ('training', 'detect_anomalous_params', '_options')}
         with _without_broadcast() as more:  # the ranks have just made the same cut
-            DistributedDataParallel.__init__(self, module, **options, **more)
-        self.detect_anomalous_params, self._options = detect_anomalous_params, options
-        self._shapes, self.training = self._parameter_shapes(), training
+            DistributedDataParallel.__init__(self, self.module, **self._options, **more)
+        self.__dict__.update(kept, _shapes=self._parameter_shapes())
 
     def _parameter_shapes(self) -> List[torch.Size]:
         return [parameter.shape for parameter in self.module.parameters()]
@@ -93,10 +80,7 @@ class ShrinkingDDP(PortableDDP):
 
 @MODEL_WRAPPERS.register_module()
 class GroupFisherDDP(ShrinkingDDP):
-    """DDP around a :class:`~mmprune.group_fisher.algorithm.GroupFisherAlgorithm`, which prunes in its training steps.
-
-    Arguments are those of :class:`ShrinkingDDP`.
-    """
+    """Wraps a :class:`~mmprune.group_fisher.algorithm.GroupFisherAlgorithm`, which prunes in its training steps."""
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """Train one iteration through ``DDP.forward`` and prune when it is due."""
@@ -106,27 +90,20 @@ class GroupFisherDDP(ShrinkingDDP):
 
 @contextmanager
 def _without_broadcast() -> Iterator[Dict[str, bool]]:
-    """Let DDP's constructor skip the broadcast of the model; yields the arguments that do so.
-
-    torch 2.0 has no ``init_sync``; there the function that broadcasts is replaced for the time of the call.
-    """
+    """Let DDP's constructor skip the broadcast of the model; yields the arguments that do so."""
     if 'init_sync' in inspect.signature(DistributedDataParallel.__init__).parameters:
         yield dict(init_sync=False)
         return
-    broadcast = torch_ddp._sync_module_states
-    torch_ddp._sync_module_states = _no_broadcast
+    broadcast = torch_ddp._sync_module_states  # torch 2.0: the function itself is replaced for the time of the call
+    torch_ddp._sync_module_states = lambda *args, **kwargs: None
     try:
         yield {}
     finally:
         torch_ddp._sync_module_states = broadcast
 
 
-def _no_broadcast(*args: Any, **kwargs: Any) -> None:
-    """Stand in for ``_sync_module_states``."""
-
-
 def start_without_cuda(launcher: str) -> None:
-    """Start the process group over gloo where there is no CUDA device: mmengine would ask for one.
+    """Start the process group over gloo where no CUDA device is present, which mmengine would ask for.
 
     Args:
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.

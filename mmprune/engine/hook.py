@@ -1,4 +1,4 @@
-"""Runner hooks: show the structure, follow the costs, save at the target and end the run there."""
+"""Hooks of a Group Fisher run: log the structure and its cost, save at the target and end the run."""
 import os
 import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence
@@ -16,7 +16,7 @@ from ..registry import HOOKS
 from ..units.complexity import COSTS
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
-from .runner import FIX_SUBNET_JSON, follow_averages, save_pruned, unwrapped
+from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
 
 
 @HOOKS.register_module()
@@ -33,7 +33,7 @@ class PruningStructureHook(Hook):
         self.by_epoch, self.interval = by_epoch, interval
 
     def before_train(self, runner: Runner) -> None:
-        """Log the structure at the start; write it where the model is already pruned."""
+        """Log the structure at the start; write it if the model is already pruned."""
         model = unwrapped(runner)
         # a model that is pruned for the second time is not pruned yet
         structure = None if isinstance(model, PruningAlgorithm) else structure_of(model)
@@ -62,7 +62,7 @@ class PruningStructureHook(Hook):
 
 
 class _Stoppable:
-    """A data loader whose epoch ends when the hook says so; its attributes are the loader's, also to be set."""
+    """A data loader whose epoch ends when the hook is finished; attributes are read from and set on the loader."""
 
     loader: Any
     hook: 'ResourceInfoHook'
@@ -90,8 +90,8 @@ class _Stoppable:
 class ResourceInfoHook(Hook):
     """Follow the cost of the structure, save checkpoints at ratios of the dense cost, stop at the last of them.
 
-    The ratio is arithmetic over traced shapes; no forward pass runs. It goes to the log and to the visualizer, with the
-    latest pruned unit (its name to the log, its number to the visualizer) and score, and with the time to the target.
+    The ratio is computed from traced shapes, without a forward pass. The log and the visualizer get it with the latest
+    pruned unit (its name in the log, its number in the visualizer) and score; the log also the time to the target.
 
     Args:
         interval (int): Iterations between two log lines.
@@ -117,23 +117,15 @@ class ResourceInfoHook(Hook):
         self.finished = False
 
     def before_train(self, runner: Runner) -> None:
-        """Find the algorithm, remember the dense cost, let an EMA copy follow the cuts."""
-        model = unwrapped(runner)
-        if not isinstance(model, GroupFisherAlgorithm):
-            raise TypeError(f'ResourceInfoHook needs a GroupFisherAlgorithm, the model is {type(model).__name__}')
-        if model is not runner.model and not isinstance(runner.model, GroupFisherDDP):
-            raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: a '
-                            "prune run needs model_wrapper_cfg=dict(type='mmprune.GroupFisherDDP')")
-        self.algorithm = model
-        self.dense = model.mutator.complexity.cost({})[COSTS[self.resource_type]]
+        """Find the algorithm, remember the dense cost, let an EMA copy be cut too."""
+        self.algorithm = algorithm_of(runner, 'ResourceInfoHook', GroupFisherAlgorithm, GroupFisherDDP, 'a prune run')
+        self.dense = self.algorithm.mutator.complexity.cost({})[COSTS[self.resource_type]]
         ratio = self.ratio()
-        met = [target for target in self.targets if ratio <= target]
-        if met and len(met) == len(self.targets):
+        self.pending = [target for target in self.targets if ratio > target]
+        if not self.pending:
             raise ValueError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
                              f'the target is {self.targets[-1]}')
-        self.pending = [target for target in self.targets if ratio > target]
         self.finished = False
-        follow_averages(runner, model)
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
@@ -144,19 +136,18 @@ class ResourceInfoHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Report the ratio; at a target save, and at the last one stop."""
+        """Report the ratio; save at a target, and stop at the last target."""
         due = self.every_n_train_iters(runner, self.interval)
         if self.algorithm.iterations % self.algorithm.interval and not due:
             return  # nothing was pruned in this iteration
-        ratio = self.ratio()
+        ratio, last = self.ratio(), self.algorithm.last_pruned
         scalars: Dict[str, float] = {f'{self.resource_type}_ratio': ratio}
-        if self.algorithm.last_pruned is not None:
-            scalars['pruned_score'] = self.algorithm.last_pruned.score
-            scalars['pruned_unit'] = list(self.algorithm.mutator.structure).index(self.algorithm.last_pruned.unit)
+        if last is not None:
+            scalars['pruned_score'] = last.score
+            scalars['pruned_unit'] = list(self.algorithm.mutator.structure).index(last.unit)
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         if due:
-            last = self.algorithm.last_pruned
             pruned = f', last pruned {last.unit} (score {last.score:.4g})' if last else ''
             runner.logger.info(f'{self.resource_type}: {ratio:.4f} of dense, target {self.targets[-1]}'
                                f'{self._eta(ratio)}{pruned}')
@@ -177,6 +168,7 @@ class ResourceInfoHook(Hook):
                 f'(now {self.algorithm.interval})')
 
     def _eta(self, ratio: float) -> str:
+        """Return the time to the last target at the mean speed since the start, for the log."""
         done = self._first_ratio - ratio
         if done <= 0:
             return ''

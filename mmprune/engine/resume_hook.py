@@ -1,4 +1,4 @@
-"""Resuming bit for bit: what mmengine's checkpoints leave out."""
+"""Resuming bit for bit: save and restore what mmengine's checkpoints leave out."""
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -19,12 +19,9 @@ KEY = 'mmprune'
 class ExactResumeHook(Hook):
     """Let a resumed run continue as if it had never stopped, from a checkpoint at any iteration.
 
-    Saved with every checkpoint and put back when it is resumed: the random number generators, the data's seed, and what
-    each rank has accumulated since the last prune event. The augmentation of a sample depends on the seed and on its
-    place in the run (:mod:`.seeded_data`), so that an epoch continues behind the batches that were trained
-    already, without loading those again, for any number of workers. Validation leaves the generators where they were.
-
-    Transforms with a memory of their own (mmdet's ``CachedMosaic`` and ``CachedMixUp``) start it anew.
+    Every checkpoint also gets the random number generators, the data's seed, and what each rank has accumulated since
+    the last prune event. The augmentation of a sample depends on its place in the run (:mod:`.seeded_data`), and
+    validation does not move the generators. What is not exact is listed in ``docs/interrupted_runs.md``.
     """
 
     priority = 'VERY_HIGH'  # before others draw random numbers
@@ -38,11 +35,11 @@ class ExactResumeHook(Hook):
         self._pending: Optional[Dict[str, Any]] = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Keep what an earlier run has saved."""
+        """Remember the states that the checkpoint has."""
         self._loaded = checkpoint.get(KEY) or {}
 
     def before_train(self, runner: Runner) -> None:
-        """Seed the data; after a resume, find the place in it and put back what this rank had."""
+        """Seed the data; after a resume, skip the batches already trained on and restore the state of this rank."""
         resumed = self._loaded if runner.iter > 0 else {}
         self._loaded, self._pending = {}, None
         loader = runner.train_loop.dataloader
@@ -70,33 +67,33 @@ class ExactResumeHook(Hook):
                 model.mutator.load_rank_state(own)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Number the epoch."""
+        """Tell the seeded data the number of the epoch."""
         if self._batches is not None and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._batches.epoch = runner.epoch
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Put the generators back before the first step after a resume."""
+        """Restore the generators before the first step after a resume."""
         if self._pending is not None:
             set_random_state(self._pending)
         self._pending = None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Collect the ranks' states where a checkpoint follows."""
+        """Collect the ranks' states if a checkpoint is written after this iteration."""
         if any(isinstance(hook, CheckpointHook) and not hook.by_epoch and _due(hook, runner) for hook in runner.hooks):
             self._collect(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Collect the ranks' states where a checkpoint follows."""
+        """Collect the ranks' states if a checkpoint is written after this epoch."""
         if any(isinstance(hook, CheckpointHook) and hook.by_epoch for hook in runner.hooks):
             self._collect(runner, runner.iter)
 
     def before_val(self, runner: Runner) -> None:
-        """Remember the generators."""
+        """Remember the generators, which validation may move."""
         self._before_val = random_state()
 
     def after_val(self, runner: Runner) -> None:
-        """Validation has drawn nothing."""
+        """Restore the generators."""
         if self._before_val is not None:
             set_random_state(self._before_val)
         self._before_val = None

@@ -1,8 +1,8 @@
-"""A Runner's parts: its model without wrappers, its optimizers, its averaged copies, its training data."""
+"""What pruning needs of a Runner: its model without wrappers, its optimizers, averaged copies and training data."""
 import copy
 import os
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, Type, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import seeded
 from ..units.structure import write_structure
+from .distributed import ShrinkingDDP
 
 #: What a prune run writes besides a checkpoint: how many channels stay, and which, apart from the weights.
 FIX_SUBNET_JSON, KEPT_JSON = 'fix_subnet.json', 'kept_channels.json'
+Algorithm = TypeVar('Algorithm', bound=PruningAlgorithm)
 
 
 def unwrapped(runner: Runner) -> nn.Module:
@@ -28,13 +30,29 @@ def unwrapped(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
+def algorithm_of(runner: Runner, name: str, kind: Type[Algorithm], wrapper: Type[ShrinkingDDP], what: str) -> Algorithm:
+    """Return the runner's model for a hook that prunes it, and let averaged copies (EMA) be cut with it.
+
+    Raises:
+        TypeError: The model or its wrapper is of another kind; ``name`` is the hook's, ``what`` needs the wrapper.
+    """
+    model = unwrapped(runner)
+    if not isinstance(model, kind):
+        raise TypeError(f'{name} needs a {kind.__name__}, the model is {type(model).__name__}')
+    if model is not runner.model and not isinstance(runner.model, wrapper):
+        raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
+                        f"{what} needs model_wrapper_cfg=dict(type='mmprune.{wrapper.__name__}')")
+    model.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return model
+
+
 def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bool = False) -> None:
     """Write a checkpoint of the pruned model and its structure to the work dir, whole or not at all.
 
     Args:
-        runner (Runner): Whose model it is.
-        algorithm (PruningAlgorithm): The model, unwrapped.
-        name (str): Of the checkpoint.
+        runner (Runner): Its work dir is used.
+        algorithm (PruningAlgorithm): Its model without wrapper.
+        name (str): File name of the checkpoint.
         kept (bool): Write which channels stay, too.
     """
     folder, temporary = Path(runner.work_dir), f'.{name}.tmp'
@@ -48,7 +66,7 @@ def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bo
 
 
 class AveragedFollower:
-    """Cuts an averaged copy along, with the snapshot of tensors that it keeps to average into."""
+    """Cuts an averaged copy (EMA) as the model is cut, with the snapshot of tensors that it averages into."""
 
     def __init__(self, averaged: BaseAveragedModel) -> None:
         self.averaged = averaged
@@ -60,54 +78,41 @@ class AveragedFollower:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take the snapshot again: its tensors are those before the cut."""
-        if self.averaged.update_buffers:  # the snapshot is a state dict, whose tensors are those before the cut
+        """Take the snapshot again: it is a state dict, whose tensors are still those before the cut."""
+        if self.averaged.update_buffers:
             self.averaged.avg_parameters = self.averaged.module.state_dict()
-
-
-def follow_averages(runner: Runner, algorithm: PruningAlgorithm) -> None:
-    """Let the averaged copies of a run's model be cut along with it."""
-    algorithm.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def optimizers_of(runner: Runner) -> List[torch.optim.Optimizer]:
     """Return the optimizers of a run."""
     wrapper: Any = runner.optim_wrapper
     wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [one.optimizer for one in wrappers]
+    return [each.optimizer for each in wrappers]
 
 
 def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) -> Calibration:
-    """Return training batches that are drawn by the run's seed; the run's own data and random state do not move.
+    """Return a number of training batches of a run, drawn by its seed, and how the model computes their loss.
 
-    Args:
-        runner (Runner): Its training data set is used.
-        algorithm (PruningAlgorithm): Whose architecture is run.
-        batches (int): How many.
+    The run's own data loader and random state do not move.
     """
     loader = runner.train_dataloader
     size = loader.batch_size or 1
     with seeded((int(runner.seed or 0), 0)):
         order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
         chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
-        kept = list(chosen)
+        drawn = list(chosen)
     architecture: Any = algorithm.architecture
 
     def loss(batch: Any) -> Tensor:
         data = architecture.data_preprocessor(copy.deepcopy(batch), True)
-        losses = architecture._run_forward(data, mode='loss')
-        total: Tensor = architecture.parse_losses(losses)[0]
+        total: Tensor = architecture.parse_losses(architecture._run_forward(data, mode='loss'))[0]
         return total
 
-    return Calibration(kept, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
+    return Calibration(drawn, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
 
 
 def _labels(batch: Any) -> Tensor:
-    """Return the class of each image of a batch of classification samples: ``LongTensor[N]``.
-
-    Raises:
-        ValueError: The samples have no label.
-    """
+    """Return the class of each image of a batch, ``LongTensor[N]``; raise ValueError if samples have no label."""
     samples: Optional[Any] = batch.get('data_samples') if isinstance(batch, Mapping) else batch[1]
     if isinstance(samples, Tensor):
         return samples

@@ -1,7 +1,6 @@
-"""Training data that does not depend on which process loads it, nor on what was loaded before.
+"""Training data whose random augmentation is drawn from the run's seed and the sample's place in the run.
 
-The random augmentation of a sample is drawn from the run's seed and the sample's place in the run. Batches can then be
-skipped without loading them, and any number of workers gives the same data.
+So batches can be skipped without loading them, and any number of workers gives the same data.
 """
 from functools import lru_cache
 from itertools import chain, islice
@@ -20,7 +19,7 @@ class SampleIndex(int):
 
     @classmethod
     def at(cls, index: int, entropy: Tuple[int, ...]) -> 'SampleIndex':
-        """Return the index with its numbers."""
+        """Return an index with its numbers."""
         own = cls(index)
         own.entropy = entropy
         return own
@@ -28,7 +27,7 @@ class SampleIndex(int):
 
 @lru_cache(maxsize=None)
 def _seeded_dataset(plain: Any) -> Type[Any]:
-    """Return a subclass of a dataset in which a sample's randomness comes with its index."""
+    """Return a subclass of a dataset class that draws a sample's augmentation from the numbers of its index."""
 
     class Seeded(plain):
 
@@ -52,12 +51,9 @@ def _seeded_dataset(plain: Any) -> Type[Any]:
 
 @lru_cache(maxsize=None)
 def _seeded_batches(plain: Any) -> Type[Any]:
-    """Return a subclass of a batch sampler that numbers the samples and can skip batches."""
+    """Return a subclass of a batch sampler class that numbers the samples and can skip batches."""
 
     class Seeded(plain):
-        seed: Tuple[int, ...]
-        epoch: int
-        skip: int
 
         def __iter__(self) -> Iterator[List[SampleIndex]]:
             epoch, batches = self.epoch, super().__iter__()
@@ -76,21 +72,15 @@ def _seeded_batches(plain: Any) -> Type[Any]:
 
 
 class SeededBatches(Protocol):
-    """A batch sampler after :func:`seed_loader`.
+    """A batch sampler after :func:`seed_loader`."""
 
-    Attributes:
-        seed (tuple[int]): What all samples of the process share: the run's seed, and the rank.
-        epoch (int): Number of the next pass over the data; counted, and to be set after a resume.
-        skip (int): Batches that are still to be left out.
-    """
-
-    seed: Tuple[int, ...]
-    epoch: int
-    skip: int
+    seed: Tuple[int, ...]  # the same for all samples of the process: the run's seed and the rank
+    epoch: int  # number of the next pass over the data; counted, and to be set after a resume
+    skip: int  # batches that are still to be left out
 
 
 def seed_samples(dataset: Any) -> Any:
-    """Let a dataset take its randomness from the indices; returns it."""
+    """Let a dataset draw augmentations from the numbers of its indices; returns it."""
     if not hasattr(type(dataset), 'unseeded_class'):
         plain: Any = type(dataset)
         dataset.__class__ = _seeded_dataset(plain)
@@ -98,10 +88,10 @@ def seed_samples(dataset: Any) -> Any:
 
 
 def seed_loader(loader: DataLoader, seed: Tuple[int, ...]) -> SeededBatches:
-    """Let a data loader give the same data whatever the number of its workers; returns its batch sampler.
+    """Let a data loader give the same data for any number of workers; returns its batch sampler.
 
-    The process's own random generators do not move while data is loaded. The classes of the dataset and of the batch
-    sampler are replaced in place, so that hooks which hold them, or change the pipeline, still work.
+    Loading does not move the process's random generators. The classes of the dataset and of the batch sampler are
+    replaced in place, so that hooks which refer to them, or change the pipeline, still work.
     """
     seed_samples(loader.dataset)
     batches: Any = loader.batch_sampler
@@ -109,7 +99,7 @@ def seed_loader(loader: DataLoader, seed: Tuple[int, ...]) -> SeededBatches:
         plain: Any = type(batches)
         batches.__class__ = _seeded_batches(plain)
     batches.seed, batches.epoch, batches.skip = seed, 0, 0
-    loader._iterator = None  # workers that have started hold the classes of before
+    loader._iterator = None  # workers that have started have the classes of before
     loader.generator = torch.Generator()  # workers are seeded from it
     loader.generator.manual_seed(seed[0])
     return batches  # type: ignore[no-any-return]
@@ -118,7 +108,7 @@ def seed_loader(loader: DataLoader, seed: Tuple[int, ...]) -> SeededBatches:
 class EndlessBatches:
     """The batches of a loader, pass after pass, for a loop that counts iterations.
 
-    A resumed loop of mmengine first advances its iterator to where it was; here that loads nothing.
+    A resumed loop of mmengine first passes over the batches that were trained on; here that loads nothing.
 
     Args:
         loader (DataLoader): After :func:`seed_loader`.
@@ -140,7 +130,7 @@ class EndlessBatches:
         return self
 
     def __next__(self) -> Any:
-        """Return the next batch, or None for one that was trained before the resume."""
+        """Return the next batch, or None for a batch that was trained on before the resume."""
         if self._advances > 0:
             self._advances -= 1
             return None
@@ -154,5 +144,5 @@ class EndlessBatches:
         return next(self)
 
     def skip_iter(self, count: int) -> None:
-        """Advance by some batches; newer mmengines ask for all at once."""
+        """Pass over some batches; newer mmengines pass over all at once."""
         self._advances -= count

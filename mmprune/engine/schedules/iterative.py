@@ -1,4 +1,4 @@
-"""Prune in one go, or in rounds with training in between."""
+"""Prune once, or in rounds with training in between."""
 from typing import Any, Dict, Mapping, Union
 
 from mmengine.runner import Runner
@@ -10,18 +10,13 @@ from .schedule import PruningSchedule
 
 @HOOKS.register_module()
 class IterativePruningHook(PruningSchedule):
-    """Prune ``rounds`` times, ``epochs`` epochs of training apart, each time the same share of the way.
-
-    Round ``k`` of ``n`` goes to ``1 - (1 - target) k / n`` of what the target leaves of the dense model.
+    """Prune in rounds: after round ``k`` of ``n``, ``1 - (1 - target) k / n`` of the dense model is left.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`.
         rounds (int): How often channels are scored and cut.
         epochs (int): Epochs of training between two rounds.
         start (int): Epochs of training before the first round.
-        batches (int): Training batches that a criterion of activations or gradients looks at.
-        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
+        criterion, target, batches, remove_blocks: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], rounds: int = 3,
@@ -41,7 +36,7 @@ class IterativePruningHook(PruningSchedule):
                              f'but the run has {runner.max_epochs} (train_cfg.max_epochs)')
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Prune when it is due."""
+        """Prune if a round is due."""
         done = self.state['rounds']
         if done == self.rounds or runner.epoch < self.start + done * self.epochs:
             return
@@ -53,14 +48,11 @@ class IterativePruningHook(PruningSchedule):
 
 @HOOKS.register_module()
 class OneShotPruningHook(PruningSchedule):
-    """Prune once, before training; then train what is left, or end the run.
+    """Prune once, before training; then train the pruned model, or end the run.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`.
-        batches (int): Training batches that a criterion of activations or gradients looks at.
-        stop (bool): End the run when the model is cut; a finetune config goes on from ``pruned.pth``.
-        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
+        stop (bool): End the run when the model is cut; a finetune config starts from ``pruned.pth``.
+        criterion, target, batches, remove_blocks: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
@@ -70,7 +62,7 @@ class OneShotPruningHook(PruningSchedule):
         self.state = dict(pruned=False)
 
     def before_train(self, runner: Runner) -> None:
-        """Prune, unless the run was resumed behind it."""
+        """Prune, unless the run is resumed from a checkpoint that is pruned."""
         super().before_train(runner)
         if not self.state['pruned']:
             self.cut(runner, self.plan(runner))

@@ -1,4 +1,4 @@
-"""Layer by layer, with training in between: Luo et al., ThiNet, ICCV 2017 (section 3.1)."""
+"""Prune layer by layer, with training in between: Luo et al., ThiNet, ICCV 2017 (section 3.1)."""
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 import numpy as np
@@ -11,17 +11,16 @@ from .schedule import PruningSchedule
 
 @HOOKS.register_module()
 class LayerByLayerPruningHook(PruningSchedule):
-    """Prune one unit, train, prune the next, from input to output; then train on for what is left of the run.
+    """Prune the units one after another, from input to output, with training after each, until the run ends.
 
-    Channels are scored on the network as it is then. Units of which nothing goes take no turn.
+    Channels are scored on the network as it is at that moment. A unit that loses no channel is passed over.
 
     Args:
-        criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
         target (dict): See :class:`~mmprune.pruning.target.PruningTarget`: ``ratio`` or ``levels`` for shares of each
-            unit; a cost, such as ``flops``, is reached by one share for all of them.
+            unit; a cost, such as ``flops``, is reached by the same share for all units.
         by_epoch (bool): Count the interval in epochs, else in iterations.
         interval (int): Training between two units.
-        batches (int): Training batches that a criterion of activations or gradients looks at.
+        criterion, batches: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], by_epoch: bool = True,
@@ -37,24 +36,24 @@ class LayerByLayerPruningHook(PruningSchedule):
         return bool(self.state['units'] >= len(self.algorithm.mutator.units))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Prune the next unit when it is due."""
+        """Prune the next unit if it is due."""
         if self.by_epoch and runner.epoch % self.interval == 0 and self.state.get('epoch') != runner.epoch:
             self.state['epoch'] = runner.epoch
             self.next_unit(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Prune the next unit when it is due."""
+        """Prune the next unit if it is due."""
         if not self.by_epoch and runner.iter % self.interval == 0:
             self.next_unit(runner)
 
     def next_unit(self, runner: Runner) -> Optional[str]:
-        """Cut the next unit of which anything goes; return its name, or None where none is left."""
+        """Cut the next unit that loses channels; return its name, or None if no unit is left."""
         units = self.algorithm.mutator.units
         while not self.finished:
             unit = units[self.state['units']]
             self.state['units'] += 1
             if not self.target.prunes(self.algorithm.mutator, unit):
-                continue  # without looking at data
+                continue  # before scores are computed, which may need data
             plan = self.plan(runner)
             masks: Dict[str, np.ndarray] = {other.name: other.kept for other in units}
             masks[unit.name] = plan.masks[unit.name]

@@ -1,4 +1,5 @@
-"""What all schedules share: calibration on the run's own data, one decision for all ranks, the cut, and its results."""
+"""What all schedules share: scores from the run's own data, the same decision on all ranks, the cut, its results."""
+from contextlib import nullcontext
 from typing import Any, Collection, Dict, List, Mapping, Optional, Union
 
 from mmengine import dist
@@ -14,11 +15,10 @@ from ...units.complexity import COSTS
 from ...units.layer import check_optimizers
 from ...units.structure import format_structure
 from ..distributed import ShrinkingDDP
-from ..runner import FIX_SUBNET_JSON, KEPT_JSON, calibration_of, follow_averages, optimizers_of, save_pruned, unwrapped
+from ..runner import FIX_SUBNET_JSON, KEPT_JSON, algorithm_of, calibration_of, optimizers_of, save_pruned
 
-#: The checkpoint of the pruned model.
-PRUNED = 'pruned.pth'
-KEY = 'mmprune_schedule'
+#: The checkpoint of the pruned model, and the key in checkpoints under which schedules keep their state.
+PRUNED, KEY = 'pruned.pth', 'mmprune_schedule'
 
 
 class PruningSchedule(Hook):
@@ -29,10 +29,10 @@ class PruningSchedule(Hook):
 
     Args:
         criterion (str or dict): See :class:`~mmprune.pruning.pruner.Pruner`.
-        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`; its scope is that of the criterion's paper
-            where none is given.
-        batches (int): Training batches that a criterion of activations or gradients looks at.
-        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor.
+        target (dict): See :class:`~mmprune.pruning.target.PruningTarget`; without a scope, that of the criterion's
+            paper.
+        batches (int): Number of training batches from which criteria of activations or gradients compute scores.
+        remove_blocks (bool): Remove a residual block if all units inside it are pruned down to their floor.
     """
 
     priority = 45  # before an EMA is updated (50) and checkpoints are written (90)
@@ -48,20 +48,10 @@ class PruningSchedule(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the algorithm and bind the criterion."""
-        model = unwrapped(runner)
-        if not isinstance(model, PruningAlgorithm):
-            raise TypeError(f'{type(self).__name__} needs a PruningAlgorithm, the model is {type(model).__name__}')
-        if model is not runner.model and not isinstance(runner.model, ShrinkingDDP):
-            raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
-                            "it needs model_wrapper_cfg=dict(type='mmprune.ShrinkingDDP')")
-        follow_averages(runner, model)
-        self.bind(model)
+        self.bind(algorithm_of(runner, type(self).__name__, PruningAlgorithm, ShrinkingDDP, 'it'))
 
     def bind(self, algorithm: PruningAlgorithm) -> None:
-        """Say whose units are scored and cut.
-
-        Args:
-            algorithm (PruningAlgorithm): The model.
+        """Set the algorithm whose units are scored and cut.
 
         Raises:
             PatternError: A pattern of the schedule or its target matches no layer.
@@ -72,11 +62,11 @@ class PruningSchedule(Hook):
         self.target.check(algorithm.mutator)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Save how far the schedule is."""
+        """Save the state of the schedule."""
         checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Continue where the checkpoint was written; weights that are only loaded start a schedule anew."""
+        """Restore the state if the run is resumed; where only weights are loaded, the schedule starts anew."""
         if runner._resume:
             self.state = dict(checkpoint.get(KEY, {}).get(type(self).__name__, self.state))
 
@@ -97,12 +87,11 @@ class PruningSchedule(Hook):
         """Cut model, optimizers and averages, and log what happened."""
         check_optimizers(self.algorithm.architecture, optimizers_of(runner))
         self.criterion.adjust(plan.masks)
-        if isinstance(runner.model, ShrinkingDDP):
+        wrapper = runner.model if isinstance(runner.model, ShrinkingDDP) else None
+        if wrapper is not None:
             for tensor in [*self.algorithm.architecture.parameters(), *self.algorithm.architecture.buffers()]:
-                dist.broadcast(tensor.detach())  # criteria that adjust weights have seen each rank's own data
-            with runner.model.released():
-                self.algorithm.cut(plan.masks, optimizers_of(runner))
-        else:
+                dist.broadcast(tensor.detach())  # a criterion that adjusts weights does so by the data of its rank
+        with nullcontext() if wrapper is None else wrapper.released():
             self.algorithm.cut(plan.masks, optimizers_of(runner))
         mutator = self.algorithm.mutator
         dense, cost = mutator.complexity.cost({}), mutator.cost

@@ -12,31 +12,27 @@ from ...registry import HOOKS
 from ...units.choice import PatternError, Patterns, all_match, check_patterns
 from .schedule import PruningSchedule
 
-#: Shift of a norm whose filter is zero, at least.
+#: Least shift (or bias) behind a filter that is zero: behind a ReLU, a filter whose shift is not positive would get no
+#: gradient and stay zero for ever, all of them in a network from scratch. The authors' code does not lift it.
 LIFTED = 0.01
 
 
 @HOOKS.register_module()
 class SoftPruningHook(PruningSchedule):
-    """Set the least filters to zero every few epochs, and let them recover in training; at the end cut for real.
+    """Set the least important filters to zero every few epochs, let training recover them, and cut at the end.
 
-    What becomes zero are the filters that produce a channel. Their norm and the layers that read the channel stay, so
-    that gradients reach the filters. Unlike in the authors' code, a shift (or bias) that is not positive is lifted to a
-    small positive value: behind a ReLU such a filter would get no gradient and stay zero for ever, all of them in a
-    network from scratch. What is left of the channel then, a constant, is masked where layers read it while the run
-    validates, and before the cut: both compute the same, whatever the activation.
+    Only the filters of the producers become zero, so that gradients still reach them. The constant that is left of a
+    channel is masked at its consumers while the run validates: outputs are those of the cut model.
 
     Args:
-        rate_norm (float): Share of the filters of a layer that the norm lets pass (1: all).
-        rate_dist (float): Share of the filters that goes for being near the others.
+        rate_norm (float): Share of the filters of a layer that are kept by their norm (1: all).
+        rate_dist (float): Share of the filters that are pruned because they are near the others.
         distance (str): ``euclidean`` or ``cosine``.
         epoch_prune (int): Epochs between two zeroings.
-        layers (str, list[str] or dict, optional): Patterns of the layers to prune, or as the authors' scripts count:
-            ``dict(begin=0, end=57, step=3)``, numbers of the first and the last of the model's parameters and the step
-            between them. All by default.
-        criterion (str or dict, optional): Another criterion than FPGM with the rates above, with its ``target``.
-        target (dict, optional): See :class:`~mmprune.pruning.target.PruningTarget`.
-        batches (int): Training batches that a criterion of activations or gradients looks at.
+        layers (str, list[str] or dict, optional): Patterns of the layers to prune, or, as in the authors' scripts,
+            ``dict(begin=0, end=57, step=3)``: first and last number of the parameters, and step. All by default.
+        criterion, target (optional): Another criterion than FPGM with the rates above, and its target.
+        batches: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, rate_norm: float = 1.0, rate_dist: float = 0.4, distance: str = 'euclidean',
@@ -54,30 +50,30 @@ class SoftPruningHook(PruningSchedule):
         self.layers = None if isinstance(layers, Mapping) else [layers] if isinstance(layers, str) else layers
 
     def bind(self, algorithm: PruningAlgorithm) -> None:
-        """Say whose units are scored and cut, and find the layers to prune."""
+        """Set the algorithm whose units are scored and cut, and find the layers to prune."""
         super().bind(algorithm)
         self._only = self._chosen()
 
     def before_train(self, runner: Runner) -> None:
-        """Zero for the first time, also a model from scratch."""
+        """Set filters to zero for the first time, in a model from scratch too."""
         super().before_train(runner)
         if runner.iter == 0:
             self.zero(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Zero every ``epoch_prune`` epochs and at the end."""
+        """Set filters to zero every ``epoch_prune`` epochs and at the end."""
         if self.every_n_epochs(runner, self.epoch_prune) or self.is_last_train_epoch(runner):
             self.zero(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Cut what is zero, and write the results."""
+        """Cut the filters that are zero, and write the results."""
         self.cut(runner, Plan(self.masks(), {}, {}))
         self.save(runner)
 
     def zero(self, runner: Runner) -> None:
         """Choose filters and set them to zero."""
         masks = self.plan(runner).masks
-        # the cut at the end takes these: scored again, filters that are zero by now compare otherwise
+        # for the cut at the end: filters that are zero by now would get other scores
         self.state['masks'] = {name: mask.tolist() for name, mask in masks.items()}
         surgery = self.algorithm.mutator.surgery
         surgery.mask(masks, lambda member: member.axis.role in ('out', 'depthwise'))
@@ -86,17 +82,17 @@ class SoftPruningHook(PruningSchedule):
             shift[index] = shift[index].clamp_min(LIFTED)
 
     def masks(self) -> Dict[str, np.ndarray]:
-        """Return unit name -> which sets are not zero."""
+        """Return unit name -> which sets are not zero, ``ndarray[sets]`` of bool."""
         return {name: np.array(mask, dtype=bool) for name, mask in self.state['masks'].items()}
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Mask the channels where layers read them."""
+        """Mask the channels that are zero at their consumers."""
         dropped = self.algorithm.mutator.surgery.dropped(self.masks(), reads)
         self._read = [(tensor.detach(), tensor.detach().clone()) for tensor, _ in dropped.values()]
         self.algorithm.mutator.surgery.mask(self.masks(), reads)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Let training go on with the layers as they were."""
+        """Restore the consumers for training."""
         for tensor, before in self._read:
             tensor.copy_(before)
         self._read = []
@@ -106,6 +102,7 @@ class SoftPruningHook(PruningSchedule):
         return self._only
 
     def _chosen(self) -> Optional[Set[str]]:
+        """Return the names of the units that ``layers`` chooses; None for all."""
         mutator = self.algorithm.mutator
         if self.layers is not None:
             check_patterns('layers', self.layers, mutator.layers)
@@ -139,5 +136,5 @@ def is_shift(member: Member) -> bool:
 
 
 def reads(member: Member) -> bool:
-    """Tell whether a member of a unit is what reads it."""
+    """Tell whether a member of a unit is one of its consumers."""
     return member.axis.role == 'in'
