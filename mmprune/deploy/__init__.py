@@ -1,1 +1,6 @@
-"""From a pruned model to onnxruntime: export, parity, latency, the fastest divisor, and a plug-in for mmdeploy."""
+"""From a pruned model to a file for onnxruntime: export, parity, latency, the fastest divisor, a plug-in for mmdeploy.
+
+Open ``load.py`` first: it builds a model from a deploy config and a checkpoint. Then ``onnx_export.py`` writes a file,
+which ``onnx_runtime.py`` checks and times. The folder may import models, config, units, graph and what is below them;
+only ``mmdeploy_task.py`` and ``mmdeploy_rewriters.py`` import mmdeploy.
+"""

@@ -1,4 +1,4 @@
-"""Which divisor makes a pruned model fastest in onnxruntime: export all, check all, time all in turns."""
+"""Find the divisor that makes a pruned model fastest in onnxruntime: export, check and time all of them."""
 import functools
 import math
 import tempfile
@@ -22,25 +22,15 @@ DIVISORS = (1, 2, 4, 8, 16, 32)
 
 @dataclass
 class DivisorResult:
-    """One row of the search.
+    """A row of the search: the dense model, or the pruned model under a divisor."""
 
-    Attributes:
-        divisor (int or None): None for the dense model.
-        macs (int): Multiply-adds of conv and linear layers.
-        params (int): Parameters.
-        latency_ms (float): Median of the runs in onnxruntime.
-        speedup (float): How many times as fast as the dense model: median over the rounds, which time both in turns.
-        parity (float): Largest relative difference between onnxruntime and PyTorch.
-        rounds (int): Runs that count.
-    """
-
-    divisor: Optional[int]
-    macs: int
+    divisor: Optional[int]  # None for the dense model
+    macs: int  # multiply-adds of conv and linear layers
     params: int
-    latency_ms: float
-    speedup: float
-    parity: float
-    rounds: int
+    latency_ms: float  # median of the runs in onnxruntime
+    speedup: float  # how many times as fast as the dense model: median over the rounds, which time both in turns
+    parity: float  # largest relative difference between onnxruntime and PyTorch
+    rounds: int  # timed runs
 
     @property
     def name(self) -> str:
@@ -57,24 +47,24 @@ class _Candidate(NamedTuple):
 def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[int] = DIVISORS,
            shape: Optional[Sequence[int]] = None, threads: int = 1, rounds: int = 100,
            seconds: float = math.inf) -> List[DivisorResult]:
-    """Measure the dense model and the pruned one under every divisor.
+    """Measure the dense model, and the pruned model under every divisor.
 
     Args:
         cfg (Config): A deploy config.
         checkpoint (str): Of the pruned model; ``none`` for random weights, on which latency does not depend.
         divisors (list[int]): What to try.
-        shape (tuple[int], optional): Input ``(N, C, H, W)``; by default the one of the config.
+        shape (tuple[int], optional): Input ``(N, C, H, W)``; by default that of the config.
         threads (int): Threads of onnxruntime.
-        rounds (int): Runs of each model that count.
+        rounds (int): Timed runs of each model.
         seconds (float): Time budget of these runs; heavy models get fewer, at least three.
 
     Returns:
         list[DivisorResult]: The dense model, then each divisor.
 
     Raises:
-        ValueError: A divisor is no whole number of at least 1.
-        StructureError: The config is no deploy config.
-        ParityError: An exported file computes something else than PyTorch.
+        ValueError: A divisor is not a whole number of at least 1, or no divisor is given.
+        StructureError: The config is not a deploy config.
+        ParityError: An exported file and PyTorch give different outputs.
     """
     if not divisors:
         raise ValueError('there is no divisor to try')
@@ -102,14 +92,8 @@ def _export(cfg: Mapping[str, Any], checkpoint: str, x: Tensor, path: Path, thre
 
 
 def model_cost(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, int]:
-    """Return ``{'macs', 'params', 'acts'}`` of a model as it is, padding included.
-
-    Args:
-        model (nn.Module): Any model that takes one tensor.
-        shape (tuple[int]): Shape of one batch; costs are those of one sample.
-    """
-    graph = build_graph(model, DemoInput((1, *shape[1:])))
-    return Complexity.of(model, graph).cost({})
+    """Return ``{'macs', 'params', 'acts'}`` of a model for one sample of a batch ``(N, C, H, W)``, padding included."""
+    return Complexity.of(model, build_graph(model, DemoInput((1, *shape[1:])))).cost({})
 
 
 def fastest(results: Sequence[DivisorResult]) -> DivisorResult:
@@ -118,7 +102,7 @@ def fastest(results: Sequence[DivisorResult]) -> DivisorResult:
 
 
 def format_results(results: Sequence[DivisorResult], title: str = '') -> str:
-    """Return a markdown table, one row a model, and a line that names the fastest divisor."""
+    """Return a markdown table with a row for each result, and a line that names the fastest divisor."""
     lines = [title, ''] if title else []
     lines += ['| divisor | FLOPs (M) | params (M) | latency (ms) | speed-up over dense |',
               '| --- | ---: | ---: | ---: | ---: |']
@@ -130,5 +114,5 @@ def format_results(results: Sequence[DivisorResult], title: str = '') -> str:
 
 
 def as_json(results: Sequence[DivisorResult], threads: int) -> Dict[str, Any]:
-    """Return the results as what ``--json`` writes."""
+    """Return what ``--json`` writes."""
     return {'threads': threads, 'fastest': fastest(results).divisor, 'results': [asdict(result) for result in results]}

@@ -14,7 +14,7 @@ from .load import input_shape, type_name
 
 
 def sample_image() -> str:
-    """Return the path of a photograph that scikit-learn ships.
+    """Return the path of a photograph that comes with scikit-learn.
 
     Raises:
         FileNotFoundError: scikit-learn is not installed.
@@ -33,13 +33,13 @@ def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] =
     Args:
         cfg (Config): Has ``test_dataloader.dataset.pipeline`` or ``test_pipeline``.
         model (nn.Module): Built from the config.
-        image (str, optional): Image file; by default a photograph that scikit-learn ships.
+        image (str, optional): Image file; by default that of :func:`sample_image`.
 
     Returns:
-        Tensor[1, C, H, W]: What the model sees.
+        Tensor[1, C, H, W]: The input of the model.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         StructureError: The config has no test pipeline.
     """
     path = Path(image or sample_image())
@@ -53,10 +53,7 @@ def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] =
 
 
 def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
-    """Return the test pipeline without annotations; for a pose estimator the whole image is one person.
-
-    One whose dataset hands over arrays gets a loader and a resize to the input shape.
-    """
+    """Return the test pipeline from an image file, without annotations; poses are estimated in the whole image."""
     loader = cfg.get('test_dataloader') or {}
     pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
     if not pipeline:
@@ -65,10 +62,11 @@ def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
     names = [type_name(step) for step in pipeline]
     if names[0].startswith('LoadImage'):
         return [pipeline[0], _whole_image, *pipeline[1:]] if 'GetBBoxCenterScale' in names else pipeline
-    height, width = input_shape(cfg)[-2:]
+    height, width = input_shape(cfg)[-2:]  # for a dataset that returns arrays
     return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *pipeline]
 
 
 def _whole_image(results: Dict[str, Any]) -> Dict[str, Any]:
+    """Add the whole image as the box of a person."""
     height, width = results['img'].shape[:2]
     return dict(results, bbox=np.array([[0, 0, width, height]], dtype=np.float32), bbox_score=np.ones(1, np.float32))

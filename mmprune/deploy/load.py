@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a model that is ready to export."""
+"""A config and a checkpoint become a model that is ready to export."""
 import copy
 import math
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -16,10 +16,8 @@ from ..registry import MODELS
 from ..units.equivalence import randomise
 from ..units.structure import StructureError
 
-#: as the checkpoint argument of the tools: random weights
-RANDOM = 'none'
-#: pixels of a large image
-LARGE = 512 * 512
+RANDOM = 'none'  # as the checkpoint argument of the tools: random weights
+LARGE = 512 * 512  # pixels of a large image
 
 
 def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> nn.Module:
@@ -28,14 +26,14 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
     Args:
         cfg (Config): A deploy, finetune or plain config; ``divisor`` padding happens after loading.
         checkpoint (str): File or URL; ``none`` gives random weights that keep activations in a usual range.
-        device (str): Where the model goes.
+        device (str): Device of the model.
 
     Returns:
         nn.Module: The model in eval mode.
 
     Raises:
         CheckpointError: The checkpoint is missing, unreadable or of another model.
-        StructureError: The config is one of a prune run, whose model has no final structure.
+        StructureError: The config is that of a prune run, whose model has no final structure.
     """
     kind = type_name(cfg['model'])
     if kind in ('GroupFisherAlgorithm', 'PruningAlgorithm'):
@@ -61,15 +59,10 @@ def type_name(cfg: Mapping[str, Any]) -> str:
 
 
 def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
-    """Give every layer random weights, and batch norms the statistics of a random batch.
+    """Give every layer random weights, and batch norms the statistics of a random batch; the training mode is kept.
 
-    Activations then stay in a usual range, so that comparing outputs means something: unnormalised residual sums would
-    saturate every softmax.
-
-    Args:
-        model (nn.Module): Changed in place; its training mode is kept.
-        shape (tuple[int]): Input ``(N, C, H, W)``; the batch has four samples, two where they are large.
-        seed (int): Of the weights.
+    Activations then stay in a usual range, where outputs can be compared; residual sums that are not normalised would
+    saturate every softmax. The batch has four samples of the input shape ``(N, C, H, W)``, two if they are large.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -84,7 +77,7 @@ def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None
         for norm in norms:
             norm.train()  # a backbone with norm_eval keeps its norms in eval mode
             norm.reset_running_stats()
-            norm.momentum = None  # the mean over batches, of which there is one
+            norm.momentum = None  # the mean over batches, here a single batch
         DemoInput((2 if math.prod(shape[2:]) > LARGE else 4, *shape[1:]))(model)
         model.train(training)
         for norm, momentum in zip(norms, momenta):
@@ -103,7 +96,7 @@ def with_divisor(cfg: Mapping[str, Any], divisor: Optional[int]) -> Dict[str, An
     """Return a deploy config with another divisor, or, for None, the config of its dense model.
 
     Raises:
-        StructureError: It is no deploy config.
+        StructureError: The config is not a deploy config.
     """
     model = plain(cfg['model'])
     if type_name(model) != 'GroupFisherDeploySubModel':

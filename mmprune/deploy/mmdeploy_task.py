@@ -1,8 +1,8 @@
-"""mmdeploy's tasks, with an eye for our deploy configs and for mmcls.
+"""mmdeploy's tasks for our deploy configs and for mmcls.
 
-mmdeploy reads the head, the backbone and the test settings off the model config. In a deploy config of ours they sit
-inside ``architecture``; these tasks show mmdeploy the architecture, and build the pruned model where the PyTorch model
-is asked for. mmdeploy's modules of a task import neither mmpretrain, mmdet nor mmpose.
+mmdeploy reads the head, the backbone and the test settings from the model config; in our deploy configs they are inside
+``architecture``. These tasks show mmdeploy the architecture, and build the pruned model when it asks for the PyTorch
+model. mmdeploy's modules of a task import neither mmpretrain, mmdet nor mmpose.
 """
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -22,13 +22,7 @@ from .load import type_name
 
 
 class PrunedTask(BaseTask):
-    """Shows mmdeploy the architecture of a deploy config; for dense models it changes nothing.
-
-    Args:
-        model_cfg (Config): Model config.
-        deploy_cfg (Config): Deployment config.
-        device (str): Such as ``cpu``.
-    """
+    """Shows mmdeploy the architecture of a deploy config; configs of dense models are passed on unchanged."""
 
     model_cfg: Config
 
@@ -50,7 +44,7 @@ class PrunedTask(BaseTask):
 
     def build_pytorch_model(self, model_checkpoint: Optional[str] = None, cfg_options: Optional[dict] = None,
                             **kwargs: Any) -> nn.Module:
-        """Build the model, pruned and padded where the config says so; arguments are those of mmdeploy."""
+        """Build the model, pruned and padded if the config is a deploy config; arguments are those of mmdeploy."""
         shown, self.model_cfg = self.model_cfg, self.whole_cfg
         try:
             return super().build_pytorch_model(model_checkpoint, cfg_options, **kwargs)
@@ -73,7 +67,7 @@ class PrunedClassification(PrunedTask, Classification):
     """Classification task for dense models, for our deploy sub-models, and for both on mmcls."""
 
     def get_preprocess(self, *args: Any, **kwargs: Any) -> dict:
-        """Return the pipeline for mmdeploy's SDK, which knows mmcls's packing step under its later name."""
+        """Return the pipeline for mmdeploy's SDK, with mmpretrain's name of mmcls's packing step."""
         shown, self.model_cfg = self.model_cfg, self.model_cfg.deepcopy()
         for step in self.model_cfg.test_pipeline:
             if step['type'] == 'PackClsInputs':
@@ -85,7 +79,7 @@ class PrunedClassification(PrunedTask, Classification):
 
     def visualize(self, image: Union[str, np.ndarray], result: Any, output_file: str, window_name: str = '',
                   show_result: bool = False, **kwargs: Any) -> None:
-        """Draw a prediction; mmcls's visualizer is asked in its own words."""
+        """Draw a prediction; mmcls's visualizer has another method for it than mmpretrain's."""
         output = Path(output_file)
         visualizer = self.get_visualizer(window_name, str(output.parent))
         if hasattr(visualizer, 'visualize_cls'):
@@ -96,6 +90,7 @@ class PrunedClassification(PrunedTask, Classification):
 
 
 def _is_pruned(model_cfg: Config) -> bool:
+    """Tell whether a config is one of our deploy configs."""
     return type_name(model_cfg['model']) == 'GroupFisherDeploySubModel'
 
 

@@ -1,4 +1,4 @@
-"""Plain torch export to ONNX, on every supported torch, without mmdeploy."""
+"""Export to ONNX by torch alone, without mmdeploy, with the same result on every supported torch."""
 import contextlib
 import inspect
 import io
@@ -15,18 +15,15 @@ from ..graph.demo_input import raw_outputs
 from ..graph.nested import output_tensors
 
 EXPORTERS = ('torchscript', 'dynamo')
-#: ``torch.onnx.export`` has both exporters; older versions know the first one only
+#: Whether ``torch.onnx.export`` has both exporters; older versions have the first only.
 HAS_DYNAMO = 'dynamo' in inspect.signature(torch.onnx.export).parameters
 
 
 class DeployOutput(nn.Module):
-    """A model whose forward takes an image batch and returns what users deploy.
+    """A model, of OpenMMLab or any other, whose forward takes an image batch and returns what users deploy.
 
-    A classifier gives class scores, as mmdeploy's classification export does: the softmax of its logits, or their
-    sigmoid for a multi-label head. Any other model gives the tensors of ``mode='tensor'``.
-
-    Args:
-        model (nn.Module): An OpenMMLab model, or any module.
+    A classifier returns class scores, as in mmdeploy's classification export: the softmax of its logits, or their
+    sigmoid for a multi-label head. Any other model returns the tensors of ``mode='tensor'``.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +32,7 @@ class DeployOutput(nn.Module):
         self.scores = score_function(model)
 
     def forward(self, input: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """Return scores ``Tensor[N, classes]``, or all output tensors where there are several."""
+        """Return scores ``Tensor[N, classes]``, or the output tensor, or all of several, for ``Tensor[N, C, H, W]``."""
         raw = raw_outputs(self.model, input)
         if self.scores != 'none':
             return to_scores(raw, self.scores)
@@ -52,11 +49,9 @@ def score_function(model: nn.Module) -> str:
 
 
 def to_scores(logits: Union[Tensor, Sequence[Tensor]], function: str) -> Tensor:
-    """Return class scores ``Tensor[N, classes]``.
+    """Return class scores ``Tensor[N, classes]`` of logits of that shape, by the function ``softmax`` or ``sigmoid``.
 
-    Args:
-        logits (Tensor[N, classes] or list of them): Output of the head; a Conformer has two, which are added.
-        function (str): ``softmax`` or ``sigmoid``.
+    A Conformer has a list of two logits, which are added.
     """
     total = logits if isinstance(logits, Tensor) else torch.stack(list(logits)).sum(dim=0)
     return total.softmax(dim=1) if function == 'softmax' else total.sigmoid()
@@ -64,18 +59,18 @@ def to_scores(logits: Union[Tensor, Sequence[Tensor]], function: str) -> Tensor:
 
 def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'], dynamic: bool = False,
                 exporter: str = 'torchscript') -> DeployOutput:
-    """Write a model as one ONNX file with the input ``input`` and the output ``output``.
+    """Write a model as a single ONNX file with the input ``input`` and the output ``output``.
 
     Args:
         model (nn.Module): In eval mode and already switched to deployment.
         x (Tensor[N, C, H, W]): An input; it fixes the shape.
         path (str): The file; it appears whole or not at all.
         dynamic (bool): The batch size stays free.
-        exporter (str): ``torchscript`` is there on every supported torch, gives the same graph on all of them and
-            takes a tenth of the time; ``dynamo`` needs torch 2.5 or newer and onnxscript. Both run equally fast.
+        exporter (str): ``torchscript``, on every supported torch and ten times as fast, or ``dynamo``, which needs
+            torch 2.5 or newer and onnxscript. Both files run equally fast.
 
     Returns:
-        DeployOutput: The PyTorch module with the outputs of the file, for comparing.
+        DeployOutput: The PyTorch module with the outputs of the file, to compare with.
 
     Raises:
         ValueError: The exporter is unknown or not part of this torch.
@@ -84,7 +79,7 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         raise ValueError(f"exporter 'dynamo' needs torch 2.5 or newer, this is {torch.__version__}; "
                          "use 'torchscript'")
     wrapped = DeployOutput(model).eval()
-    # the exporters talk about tracing and deprecation; the parity check judges the result
+    # the exporters print about tracing and deprecation; whether the result is right is for the parity check
     with whole_file(path) as temporary, torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(
             io.StringIO()):
         warnings.simplefilter('ignore')
@@ -94,14 +89,11 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
 
 
 def _version_arguments(wrapped: nn.Module, x: Tensor, dynamic: bool, exporter: str) -> Dict[str, Any]:
-    """Return the arguments of ``torch.onnx.export`` that differ between exporters and versions: here and only here."""
+    """Return the arguments of ``torch.onnx.export`` that differ between exporters and versions of torch."""
     count = len(output_tensors(wrapped(x)))
     names = ['output'] if count == 1 else [f'output{i}' for i in range(count)]
     if exporter == 'dynamo':
         shapes = {'input': {0: torch.export.Dim('batch')}} if dynamic else None
         return dict(output_names=names, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
     axes = {name: {0: 'batch'} for name in ['input', *names]} if dynamic else None
-    arguments: Dict[str, Any] = dict(output_names=names, dynamic_axes=axes)
-    if HAS_DYNAMO:
-        arguments['dynamo'] = False
-    return arguments
+    return dict(output_names=names, dynamic_axes=axes, **(dict(dynamo=False) if HAS_DYNAMO else {}))

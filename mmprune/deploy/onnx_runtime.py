@@ -1,4 +1,4 @@
-"""ONNX files in onnxruntime: run, compare with PyTorch, and time fairly beside others."""
+"""ONNX files in onnxruntime: run them, compare them with PyTorch, and time them in turns with other models."""
 import math
 import os
 import statistics
@@ -11,21 +11,16 @@ from torch import Tensor, nn
 from ..graph.nested import output_tensors
 from ..units.equivalence import Deterministic, double_copy, relative_difference
 
-#: largest relative difference between PyTorch and onnxruntime that counts as equal
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # largest relative difference between PyTorch and onnxruntime that counts as equal
+LEAST_ROUNDS = 3  # turns that are run whatever the time budget
 
 
 class ParityError(ValueError):
-    """An exported file computes something else than the PyTorch model."""
+    """An exported file and the PyTorch model give different outputs."""
 
 
 class OnnxModel:
-    """An ONNX file on the CPU.
-
-    Args:
-        path (str): The file.
-        threads (int): Threads that one run uses.
-    """
+    """An ONNX file on the CPU, whose runs use ``threads`` threads."""
 
     def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
@@ -53,8 +48,7 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
         model (nn.Module): Gives the same outputs, in eval mode; see :class:`DeployOutput`.
         x (Tensor[N, C, H, W]): A real input.
         tolerance (float): Largest difference allowed, relative to the largest value of each output. A deep network that
-            amplifies rounding may add what PyTorch itself loses in float32 against float64, but no more than ten times
-            the tolerance.
+            amplifies rounding may exceed it by PyTorch's own difference of float32 from float64, up to ten tolerances.
 
     Returns:
         float: The largest relative difference.
@@ -84,26 +78,17 @@ def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor]) -> float:
 
 
 class Latency(NamedTuple):
-    """Times of one model in milliseconds.
-
-    Attributes:
-        median (float): What a run took on this machine, with all that went on beside it.
-        rounds (tuple[float]): Every timed run, in order.
-    """
+    """Times of a model in milliseconds, under the load that the machine had."""
 
     median: float
-    rounds: Tuple[float, ...]
+    rounds: Tuple[float, ...]  # every timed run, in order
 
     def speedup_over(self, other: 'Latency') -> float:
-        """Return how many times as fast as the other model: the median over rounds of the other's time by this one's.
+        """Return the median over rounds of the other model's time over this model's.
 
         Both ran in turns, so each round compares them under the same load; the ratio of two medians does not.
         """
         return statistics.median(theirs / own for own, theirs in zip(self.rounds, other.rounds))
-
-
-#: turns that are run whatever the time budget
-LEAST_ROUNDS = 3
 
 
 def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
@@ -111,9 +96,9 @@ def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
     """Time several models in turns, A B C A B C, so that a slow spell of the machine hits all of them.
 
     Args:
-        runs (dict[str, Callable]): Name -> one run of a model. Every turn runs it twice and times the second one.
+        runs (dict[str, Callable]): Name -> a run of a model. Every turn runs it twice and times the second run.
         rounds (int): Turns.
-        seconds (float): No further turn begins when this time is spent, but for the first three.
+        seconds (float): No further turn begins when this time is spent, except for the first three.
 
     Returns:
         dict[str, Latency]: Name -> milliseconds.
@@ -135,31 +120,33 @@ def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
             for name, values in times.items()}
 
 
+def latency_of_both(run: Callable[[], Any], onnx_model: OnnxModel, x: Tensor, threads: int,
+                    rounds: int) -> Dict[str, Latency]:
+    """Time a run of ``PyTorch`` and of ``onnxruntime`` on an input with the same number of threads, in turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            return measure_latency({'PyTorch': run, 'onnxruntime': lambda: onnx_model(x)}, rounds)
+    finally:
+        torch.set_num_threads(before)
+
+
 def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
             rounds: int = 30) -> Tuple[float, Dict[str, Latency]]:
-    """Check an exported file against PyTorch and time both with the same number of threads.
-
-    Returns:
-        tuple[float, dict]: The largest relative difference, and the latencies of ``PyTorch`` and ``onnxruntime``.
+    """Return the largest relative difference of an exported file from PyTorch, and the latencies of both.
 
     Raises:
         ParityError: The outputs differ.
     """
     onnx_model = OnnxModel(path, threads)
     difference = check_parity(onnx_model, model, x)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            latency = measure_latency({'PyTorch': lambda: model(x), 'onnxruntime': lambda: onnx_model(x)}, rounds)
-    finally:
-        torch.set_num_threads(before)
-    return difference, latency
+    return difference, latency_of_both(lambda: model(x), onnx_model, x, threads, rounds)
 
 
 def format_comparison(path: Union[str, 'os.PathLike[str]'], difference: float, latency: Mapping[str, Latency],
                       threads: int) -> str:
-    """Return the lines that the export tools end with."""
+    """Return the lines that the export tools print at their end."""
     return '\n'.join([f'{path}: parity with PyTorch, largest relative difference {difference:.1e}',
                       *(f'  {name:<12} {value.median:8.2f} ms ({threads} thread{"s" * (threads > 1)})'
                         for name, value in latency.items())])

@@ -1,4 +1,4 @@
-"""Predictions of a file that mmdeploy exported beside PyTorch's, on an image: boxes after the NMS, or keypoints."""
+"""Compare predictions of a file that mmdeploy exported with PyTorch's: boxes after the NMS, or keypoints."""
 import copy
 import os
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
@@ -8,43 +8,30 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from ..units.equivalence import relative_difference
-from .onnx_runtime import Latency, OnnxModel, ParityError, measure_latency
+from .onnx_runtime import Latency, OnnxModel, ParityError, latency_of_both
 
-#: largest relative difference of two boxes, scores or keypoints that count as equal
-TOLERANCE = 1e-3
-#: share of the boxes that must be equal; at the edge of an overlap or a rank two correct NMS may decide differently
-SHARE = 0.95
+TOLERANCE = 1e-3  # largest relative difference of two boxes, scores or keypoints that count as equal
+SHARE = 0.95  # of the boxes must be equal: where an overlap is at its threshold, two correct NMS may differ
 
 
 class Agreement(NamedTuple):
-    """How far two predictions agree.
+    """How far two predictions agree."""
 
-    Attributes:
-        difference (float): Largest relative difference of what is equal.
-        matched (int): Boxes or keypoints that are equal.
-        total (int): Boxes or keypoints of the longer prediction.
-    """
-
-    difference: float
-    matched: int
-    total: int
+    difference: float  # largest relative difference of boxes or keypoints that count as equal
+    matched: int  # boxes or keypoints that count as equal
+    total: int  # boxes or keypoints of the longer prediction
 
     @property
     def share(self) -> float:
-        """Share that is equal; 0 where there is nothing."""
+        """Share that is equal; 0 if nothing is predicted."""
         return self.matched / self.total if self.total else 0.0
 
 
 class Inputs(NamedTuple):
-    """One image as a model takes it.
+    """An image as the input of a model."""
 
-    Attributes:
-        x (Tensor[N, C, H, W]): Normalised and padded.
-        samples (list[BaseDataElement]): What the pipeline says about it.
-    """
-
-    x: Tensor
-    samples: List[BaseDataElement]
+    x: Tensor  # [N, C, H, W], normalised and padded
+    samples: List[BaseDataElement]  # its metadata from the pipeline
 
 
 def image_inputs(task: Any, model: nn.Module, image: str) -> Inputs:
@@ -78,12 +65,12 @@ def compare_predictions(wanted: Sequence[InstanceData], found: Sequence[Instance
 
 
 def compare_boxes(wanted: InstanceData, found: InstanceData, tolerance: float = TOLERANCE) -> Agreement:
-    """Match boxes of the same label one to one, the surest first.
+    """Match boxes of the same label one to one, those of high scores first.
 
     Args:
         wanted (InstanceData): ``bboxes`` ``Tensor[N, 4]``, ``scores`` ``Tensor[N]``, ``labels`` ``Tensor[N]``.
         found (InstanceData): The same of another model; boxes without an area do not count.
-        tolerance (float): Largest difference of coordinates relative to the largest one, and of scores relative to the
+        tolerance (float): Largest difference of coordinates relative to the largest, and of scores relative to the
             highest, at which two boxes are equal.
     """
     found = found[(found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)]
@@ -110,18 +97,11 @@ def _compare_keypoints(wanted: InstanceData, found: InstanceData, tolerance: flo
     return Agreement(gap, count if gap <= tolerance else 0, count)
 
 
-def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'],
-                      inputs: Inputs) -> Agreement:
-    """Compare what mmdeploy predicts with an exported file with what the PyTorch model predicts.
-
-    Args:
-        task (BaseTask): mmdeploy's task of the model, such as object detection.
-        model (nn.Module): In eval mode and already switched to deployment.
-        path (str): The file.
-        inputs (Inputs): Of an image on which the model finds something.
+def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs) -> Agreement:
+    """Compare mmdeploy's predictions by an exported file with those of the PyTorch model, in eval mode and deployed.
 
     Raises:
-        ParityError: Less than ``SHARE`` of the boxes agree, or any keypoint differs, or there is nothing to compare.
+        ParityError: Less than ``SHARE`` of the boxes agree, or any keypoint differs, or the model predicts nothing.
     """
     backend = task.build_backend_model([str(path)], data_preprocessor_updater=task.update_data_preprocessor)
     agreement = compare_predictions(predict(model, inputs), predict(backend, inputs))
@@ -136,14 +116,7 @@ def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike
 def compare_latency(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs, threads: int = 1,
                     rounds: int = 30) -> Dict[str, Latency]:
     """Time a prediction of the PyTorch model, post-processing included, and a run of the file, in turns."""
-    onnx_model = OnnxModel(path, threads)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return measure_latency({'PyTorch': lambda: predict(model, inputs), 'onnxruntime': lambda: onnx_model(inputs.x)},
-                               rounds)
-    finally:
-        torch.set_num_threads(before)
+    return latency_of_both(lambda: predict(model, inputs), OnnxModel(path, threads), inputs.x, threads, rounds)
 
 
 def compare(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'], image: str, threads: int = 1,
