@@ -1,4 +1,4 @@
-"""The dense model: from a config, or ready-made."""
+"""The dense model: built from a config, or given as a module."""
 from typing import Any, Optional, Tuple, Union
 
 from mmengine.config import ConfigDict
@@ -9,11 +9,11 @@ from ..registry import MODELS
 
 def build_architecture(architecture: Union[dict, nn.Module],
                        data_preprocessor: Optional[Union[dict, nn.Module]]) -> Tuple[nn.Module, bool]:
-    """Return the module, and whether its weights are still to be initialised."""
+    """Return the module, and whether its weights must be initialised: they must if it is built from a config."""
     if isinstance(architecture, nn.Module):
         if data_preprocessor is not None:
-            architecture.data_preprocessor = (MODELS.build(data_preprocessor)
-                                              if isinstance(data_preprocessor, dict) else data_preprocessor)
+            built = MODELS.build(data_preprocessor) if isinstance(data_preprocessor, dict) else data_preprocessor
+            architecture.data_preprocessor = built
         return architecture, False
     if not isinstance(architecture, dict):
         raise TypeError(f'architecture must be a config dict or an nn.Module, not {type(architecture).__name__}')

@@ -1,8 +1,8 @@
-"""Reading checkpoints with errors that say what is wrong, and writing them whole or not at all."""
+"""Read checkpoints, with errors that name what is wrong with them, and write them whole or not at all."""
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 from mmengine.logging import print_log
@@ -13,12 +13,12 @@ from ..arguments import UserError, nearest
 from ..files import whole_file
 from ..units import mutator
 
-#: What the checkpoint of a prune run holds: the weights of its model, and the structure.
+#: Prefixes of the keys of a prune run's checkpoint: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', f'mutator.{mutator.KEPT}'
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, unreadable or belongs to another model."""
+    """A checkpoint is missing, unreadable or of another model."""
 
 
 def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
@@ -29,7 +29,7 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
         role (str): What the checkpoint is for, for the error message (``pretrained_path``...).
 
     Raises:
-        CheckpointError: There is no such file, or it is no PyTorch checkpoint.
+        CheckpointError: The file does not exist or is not a PyTorch checkpoint.
     """
     if '://' in str(path):
         try:
@@ -54,7 +54,7 @@ def _load_file(path: Path, role: str) -> Any:
         if not isinstance(error, pickle.UnpicklingError) or 'weights' not in str(error).lower():
             raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
                                   f'({_first_line(error)}); is the file complete?') from None
-    try:  # training checkpoints hold the message hub and other objects besides tensors
+    try:  # training checkpoints contain the message hub and other objects besides tensors
         checkpoint = torch.load(path, map_location='cpu', weights_only=False)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, AttributeError, ImportError) as error:
         raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
@@ -69,12 +69,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None:
-    """Load a checkpoint file or URL into a module; everything must fit.
-
-    A checkpoint of a prune run, such as ``flops_0.50.pth``, also fits the plain model of its structure.
+    """Load a checkpoint file or URL into a module, by :func:`read_state_dict` and :func:`load_state`.
 
     Raises:
-        CheckpointError: Keys are missing or shapes differ; the message lists them.
+        CheckpointError: The file cannot be read or does not fit; the message says why.
     """
     load_state(module, read_state_dict(path, role), f'{role}: {str(path)!r}')
 
@@ -83,7 +81,7 @@ def read_weights(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
     """Return the weights of a plain model from its checkpoint, or from that of the prune run that made it.
 
     Raises:
-        CheckpointError: There is no such file, or it is no PyTorch checkpoint.
+        CheckpointError: The file does not exist or is not a PyTorch checkpoint.
     """
     return _plain(read_state_dict(path, role))
 
@@ -96,15 +94,12 @@ def _plain(state: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Load a state dict into a module; everything must fit.
+    """Load a state dict into a module, also that of a prune run into the plain model of its structure.
 
-    Args:
-        module (nn.Module): The model.
-        state (dict): Its weights; keys that the model does not have are reported in the log.
-        source (str): Where they come from, for the error message.
+    Keys that the module does not have are logged; ``source`` says where the weights come from, for messages.
 
     Raises:
-        CheckpointError: Keys are missing or shapes differ; the message lists them.
+        CheckpointError: Keys are missing or shapes differ; the message names the first of them.
     """
     own = module.state_dict()
     if not any(key.startswith(ARCHITECTURE) for key in own):
@@ -122,31 +117,21 @@ def check_fit(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
              for key in own if key in state and state[key].shape != own[key].shape]
-    if missing or wrong:
-        raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}'
-                              + _problems(missing, wrong, list(state)))
-
-
-def _problems(missing: List[str], wrong: List[str], there: List[str]) -> str:
-    text = ''
+    problems = ''
     if missing:
-        text += f'; {len(missing)} keys are missing, first {missing[0]!r}{nearest(missing[0], there)}'
+        problems += f'; {len(missing)} keys are missing, first {missing[0]!r}{nearest(missing[0], list(state))}'
     if wrong:
-        text += f'; {len(wrong)} shapes differ, first {wrong[0]}'
-    return text
+        problems += f'; {len(wrong)} shapes differ, first {wrong[0]}'
+    if problems:
+        raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}{problems}')
 
 
 def latest_checkpoint(work_dir: str) -> Optional[str]:
-    """Return the newest checkpoint of a run that is whole, or None.
-
-    Args:
-        work_dir (str): Where the run writes; ``last_checkpoint`` there names the newest one.
-    """
-    folder = Path(work_dir)
-    pointer = folder / 'last_checkpoint'
+    """Return the newest whole checkpoint in a work dir, that which ``last_checkpoint`` names before others; or None."""
+    folder, pointer = Path(work_dir), Path(work_dir) / 'last_checkpoint'
     last = [Path(pointer.read_text().strip())] if pointer.is_file() else []
     others = sorted([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')], key=lambda path: -path.stat().st_mtime)
-    for path in [*last, *[path for path in others if path not in last]]:
+    for path in [*last, *(other for other in others if other not in last)]:
         if path.is_file() and _is_whole(path):
             return str(path)
         print_log(f'{path} is {"incomplete" if path.is_file() else "gone"}; the checkpoint before it is used',

@@ -21,7 +21,7 @@ class CifarResNet(BaseModule):
     Args:
         depth (int): 20, 32, 44, 56, 110 or another ``6n + 2``.
         in_channels (int): Channels of the images.
-        init_cfg (dict or list[dict], optional): Kaiming's by default.
+        init_cfg (dict or list[dict], optional): Kaiming's initialisation by default.
 
     Raises:
         ValueError: The depth is not ``6n + 2``.
@@ -34,34 +34,19 @@ class CifarResNet(BaseModule):
             raise ValueError(f'depth is {depth!r}; a CifarResNet has 6n + 2 layers: 20, 32, 44, 56, 110')
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        channels = WIDTHS[0]
-        for number, width in enumerate(WIDTHS):
+        for number, (channels, width) in enumerate(zip((WIDTHS[0], *WIDTHS), WIDTHS)):
             blocks = [BasicBlock(channels, width, 1 if number == 0 else 2)]
             blocks += [BasicBlock(width, width) for _ in range((depth - 2) // 6 - 1)]
             self.add_module(f'layer{number + 1}', nn.Sequential(*blocks))
-            channels = width
 
     def forward(self, x: Tensor) -> Tuple[Tensor]:
-        """Return the last feature map.
-
-        Args:
-            x (Tensor[N, 3, H, W]): Images.
-
-        Returns:
-            tuple[Tensor[N, 64, H / 4, W / 4]]: As backbones of mmcls do.
-        """
+        """Return the last feature map ``(Tensor[N, 64, H / 4, W / 4],)`` of images ``Tensor[N, in_channels, H, W]``."""
         x = torch.relu(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x))),
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
-
-    Args:
-        in_channels (int): Channels that it reads.
-        out_channels (int): Channels that it gives.
-        stride (int): Of the first convolution and the shortcut.
-    """
+    """Two 3x3 convolutions and a shortcut; the first convolution and the shortcut have the stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -75,6 +60,6 @@ class BasicBlock(nn.Module):
                                             nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``Tensor[N, out_channels, H / stride, W / stride]``."""
+        """Return ``Tensor[N, out_channels, H / stride, W / stride]`` for ``Tensor[N, in_channels, H, W]``."""
         out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         return torch.relu(out + (x if self.downsample is None else self.downsample(x)))

@@ -1,4 +1,4 @@
-"""Finetuning a pruned student with its dense teacher: on its predictions (DIST) or its feature maps (channel-wise)."""
+"""Finetune a pruned student with its dense teacher, by predictions (DIST) or feature maps (channel-wise)."""
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
@@ -22,11 +22,10 @@ def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ChannelWiseDivergence(nn.Module):
-    """Imitate where each channel of a feature map is active.
+    """Compare where channels of feature maps are active: Shu et al., Channel-wise Knowledge Distillation, ICCV 2021.
 
-    A softmax over the positions of each channel, and the Kullback-Leibler divergence of the student's distribution from
-    the teacher's, averaged over channels and samples: Shu et al., Channel-wise Knowledge Distillation for Dense
-    Prediction, ICCV 2021.
+    The Kullback-Leibler divergence of the student's softmax over the positions of a channel from the teacher's, as mean
+    over channels and samples.
 
     Args:
         loss_weight (float): Weight of the loss.
@@ -47,9 +46,7 @@ class ChannelWiseDivergence(nn.Module):
 
 @MODELS.register_module()
 class DISTLoss(nn.Module):
-    """Match relations of predictions, not the predictions themselves.
-
-    Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
+    """Match relations of predictions: Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
 
     Args:
         inter_weight (float): Weight of the relation between classes, per sample.
@@ -72,7 +69,7 @@ class DISTLoss(nn.Module):
 
 @contextmanager
 def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Dict[str, List[Tensor]]]:
-    """Collect what some modules of a model put out in the block, in the order of the calls."""
+    """Collect the outputs of modules inside the context, call by call; yields module name -> outputs."""
     outputs: Dict[str, List[Tensor]] = {name: [] for name in names}
     modules = dict(model.named_modules())
     for name in names:
@@ -90,42 +87,34 @@ def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Dict[str, List
 
 
 class _Teacher:
-    """A frozen model that is no part of the student: not in its state dict, its parameters or its copies.
-
-    Args:
-        model (nn.Module): The dense model.
-        student (nn.Module): The pruned one.
-        names (list[str]): Modules whose outputs are compared.
-    """
+    """The frozen dense model; it is not in the student's state dict, parameters or copies."""
 
     def __init__(self, model: nn.Module, student: nn.Module, names: Sequence[str]) -> None:
         with _recorded(model, names):
-            pass  # fail now on a wrong name
+            pass  # raises on a wrong name
         self.model, self.names = model.eval().requires_grad_(False), list(names)
         kept = {name: kept_outputs(student, name) for name in names}
         self.kept = {name: torch.from_numpy(index) for name, index in kept.items() if index is not None}
-        # nothing behind backbone and neck needs to run where only they are compared
+        # if only backbone and neck are compared, the head need not run
         self.features_only = hasattr(model, 'extract_feat') and all(
             name.split('.')[0] in ('backbone', 'neck') for name in names)
 
     def outputs(self, inputs: Tensor, data_samples: Any) -> Dict[str, List[Tensor]]:
-        """Run the teacher and return the student's channels of what it puts out."""
+        """Run the teacher; return module name -> its outputs, call by call, with the channels that the student has."""
         with _recorded(self.model, self.names) as recorded, torch.no_grad():
             if self.features_only:
                 self.model.extract_feat(inputs)
             else:
                 self.model(inputs, data_samples, mode='tensor')
-        return {name: [self._select(name, output) for output in outputs] for name, outputs in recorded.items()}
-
-    def _select(self, name: str, output: Tensor) -> Tensor:
-        return output.index_select(1, self.kept[name].to(output.device)) if name in self.kept else output
+        return {name: [output.index_select(1, self.kept[name].to(output.device)) if name in self.kept else output
+                       for output in outputs] for name, outputs in recorded.items()}
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> '_Teacher':
         return self
 
 
 def _pairs(name: str, student: List[Tensor], teacher: List[Tensor]) -> List[Tuple[Tensor, Tensor]]:
-    """Return what a module puts out in both models, call by call."""
+    """Return the outputs of a module in both models, call by call."""
     if [output.shape for output in student] != [output.shape for output in teacher]:
         raise ValueError(f'outputs: {name!r} puts out {[tuple(output.shape) for output in student]} in the student, '
                          f'{[tuple(output.shape) for output in teacher]} in the teacher; name layers with weights, '
@@ -134,10 +123,10 @@ def _pairs(name: str, student: List[Tensor], teacher: List[Tensor]) -> List[Tupl
 
 
 class DistilledMixin:
-    """Adds the distillation loss to a model's own losses; everything else is the model's."""
+    """Adds the distillation loss to the losses of a model, and changes nothing else."""
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Run the model; in mode ``loss`` the teacher sees the same inputs."""
+        """Run the model; in mode ``loss``, run the teacher on the same inputs too."""
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode)  # type: ignore[misc]
         teacher: _Teacher = self._teacher  # type: ignore[attr-defined]
@@ -161,20 +150,17 @@ _DISTILLED: Dict[Type[nn.Module], Type[nn.Module]] = {}
 def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict] = None,  # noqa: N802
                       outputs: Union[str, Sequence[str]] = 'head.fc',
                       data_preprocessor: Optional[dict] = None) -> nn.Module:
-    """Build a pruned student that learns from a dense teacher.
-
-    Where a compared layer has been pruned, the student's channels are compared with the same channels of the teacher.
+    """Build a pruned student that learns from a dense teacher, from the channels that both have.
 
     Args:
         student (dict): A :func:`~mmprune.models.prune_sub_model.GroupFisherSubModel`.
         teacher (dict): The dense model, its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` required.
         distill_loss (dict): Defaults to ``dict(type='DISTLoss')``; summed over all outputs.
-        outputs (str or list[str]): Modules whose outputs are compared, in both models: a classifier's last layer, or
-            the convolutions of a pyramid. A pruned one must be a layer with weights.
+        outputs (str or list[str]): Modules whose outputs are compared; pruned modules must be layers with weights.
         data_preprocessor (dict, optional): Given to both models.
 
     Returns:
-        nn.Module: The student; its checkpoints are those of a student without a teacher.
+        nn.Module: The student; its checkpoints do not contain the teacher.
 
     Raises:
         ValueError: The teacher has no weights, or a module does not exist.
@@ -187,8 +173,7 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
     init_cfg = teacher.pop('init_cfg', None)
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
         raise ValueError("the teacher needs weights: init_cfg=dict(type='Pretrained', checkpoint=...)")
-    model = MODELS.build(student)
-    dense = MODELS.build(teacher)
+    model, dense = MODELS.build(student), MODELS.build(teacher)
     load_weights(dense, init_cfg['checkpoint'], 'teacher')
     if not isinstance(model, BaseModel):
         raise TypeError(f'the student must be an OpenMMLab model, not {type(model).__name__}')

@@ -1,4 +1,4 @@
-"""Units of a multiple of a divisor: padded with zeros for deployment, widened with fresh channels for training."""
+"""Make widths multiples of a divisor: zero channels for deployment, newly initialised channels for training."""
 from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
@@ -18,7 +18,7 @@ def check_divisor(divisor: Any) -> None:
 
 
 def divisible_sets(unit: ChannelUnit, divisor: int) -> int:
-    """Return the least number of sets, not under the present one, whose channels are a multiple of the divisor."""
+    """Return the least number of sets, at least the present number, whose channels are a multiple of the divisor."""
     sets = unit.num_sets
     while sets * unit.multiplicity % divisor:
         sets += 1
@@ -26,9 +26,9 @@ def divisible_sets(unit: ChannelUnit, divisor: int) -> int:
 
 
 def pad(mutator: ChannelMutator, divisor: int) -> None:
-    """Pad every unit with zero channels to a multiple of the divisor; the function of the model is unchanged.
+    """Pad every unit with zero channels to a multiple of the divisor; outputs do not change.
 
-    Dropped channels come back as zeros first; beyond the original width only what the multiple needs is added.
+    Pruned channels return as zeros first; channels beyond the original width are added only if the multiple needs them.
     """
     masks, padding = {}, {}
     for unit in mutator.units:
@@ -43,7 +43,7 @@ def pad(mutator: ChannelMutator, divisor: int) -> None:
 
 
 def _revive(unit: ChannelUnit, sets: int) -> np.ndarray:
-    """Return the mask with dropped sets added, the first ones first, until there are so many."""
+    """Return the mask of a unit with its first dropped sets added, up to a number of sets."""
     mask = unit.kept.copy()
     mask[np.flatnonzero(~mask)[:sets - int(mask.sum())]] = True
     return mask
@@ -52,11 +52,10 @@ def _revive(unit: ChannelUnit, sets: int) -> np.ndarray:
 def widen(mutator: ChannelMutator, divisor: int) -> None:
     """Widen units towards a multiple of the divisor, never past the original width, for further training.
 
-    Fresh channels get newly initialised producers and unit batch norms; their consumers' columns are zero, so that the
-    outputs are unchanged at first and the channels can be learnt.
+    Fresh channels get newly initialised producers and batch norms of scale 1. Their consumers' columns are zero, so
+    that outputs do not change at first and the channels can be learnt.
     """
-    masks = {unit.name: _revive(unit, min(divisible_sets(unit, divisor), len(unit.kept)))
-             for unit in mutator.units}
+    masks = {unit.name: _revive(unit, min(divisible_sets(unit, divisor), len(unit.kept))) for unit in mutator.units}
     fresh = {unit.name: masks[unit.name] & ~unit.kept for unit in mutator.units}
     mutator.cut(masks)
     rows, columns = _fresh_indices(mutator, fresh)
@@ -72,7 +71,7 @@ Fresh = Dict[Tuple[str, str, int], Tensor]
 
 
 def _fresh_indices(mutator: ChannelMutator, fresh: Mapping[str, np.ndarray]) -> Tuple[Fresh, Fresh]:
-    """Return (tensor, role, axis) -> present indices of fresh channels, for all axes but columns and for columns."""
+    """Return (tensor, role, axis) -> present indices of fresh channels, of producers and norms, and of consumers."""
     found: List[Fresh] = [{}, {}]
     originals: Dict[Tuple[str, str, int], List[np.ndarray]] = {}
     for unit in mutator.units:
@@ -82,16 +81,15 @@ def _fresh_indices(mutator: ChannelMutator, fresh: Mapping[str, np.ndarray]) -> 
     for key, parts in originals.items():
         index = np.concatenate(parts)
         if len(index):
-            layout = mutator.layout(key[0])[key[2]]
-            found[key[1] == 'in'][key] = torch.from_numpy(np.searchsorted(layout, index))
+            found[key[1] == 'in'][key] = torch.from_numpy(np.searchsorted(mutator.layout(key[0])[key[2]], index))
     return found[0], found[1]
 
 
 def _initialise(tensor: Tensor, name: str, role: str, dim: int, index: Tensor) -> None:
+    """Initialise the channels of an index: scales and variances 1, shifts and means 0, weights by Kaiming's method."""
     index = index.to(tensor.device)
     if role == 'affine':
-        one = name.endswith(('running_var', '.weight'))
-        tensor.index_fill_(dim, index, 1.0 if one else 0.0)
+        tensor.index_fill_(dim, index, 1.0 if name.endswith(('running_var', '.weight')) else 0.0)
         return
     scratch = torch.empty_like(tensor)
     nn.init.kaiming_normal_(scratch, mode='fan_out', nonlinearity='relu')

@@ -1,4 +1,4 @@
-"""A pruned model rebuilt from its structure, to load a finetuned checkpoint, be padded and be exported."""
+"""A pruned model built from its structure, to load a finetuned checkpoint, be padded and be exported."""
 import types
 from typing import Any, Mapping, Optional, Union
 
@@ -20,22 +20,18 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
                               data_preprocessor: Optional[dict] = None, mutate_linear: bool = False,
                               include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
                               init_cfg: Optional[dict] = None) -> nn.Module:
-    """Build a pruned model from its structure, ready to load a finetuned checkpoint and to be exported.
-
-    It can also be the dense model of another prune run, which prunes it further.
+    """Build a pruned model from its structure, to load a finetuned checkpoint, or to be pruned further by another run.
 
     Args:
         architecture (dict or nn.Module): The dense model.
-        fix_subnet (dict or str): The structure, or the path of its json file.
-        divisor (int): ``model.switch_to_deploy()``, to be called after loading, pads every unit with zero channels to
-            a multiple; outputs do not change.
+        fix_subnet (dict or str): The structure, or its json file.
+        divisor (int): After loading, ``model.switch_to_deploy()`` pads units with zero channels to a multiple of it.
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
-        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
-        mutate_linear (bool): As in the prune run: whether linear layers have units too.
+        data_preprocessor (dict, optional): Given to the architecture.
+        mutate_linear (bool): As in the prune run: linear layers have units too.
         include (str or list[str], optional): As in the prune run: patterns of the layers that it pruned.
-        exclude (str or list[str], optional): As in the prune run: patterns of the layers that it left.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)``: the finetuned checkpoint that another
-            prune run starts from.
+        exclude (str or list[str], optional): As in the prune run: patterns of the layers that it did not prune.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)``, from which another prune run starts.
 
     Returns:
         nn.Module: The architecture with the widths of ``fix_subnet``.
@@ -53,18 +49,16 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     model = make_static(module, mutator)
     if init_cfg is not None:
         model.init_cfg = init_cfg  # type: ignore[assignment]
-    object.__setattr__(model, '_mutator', mutator)  # no child: the state dict stays that of the architecture
-    object.__setattr__(model, '_divisor', divisor)
-    if not hasattr(model, '_own_switch_to_deploy'):  # else it was pruned before
-        object.__setattr__(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))
+    own = getattr(model, '_own_switch_to_deploy', getattr(model, 'switch_to_deploy', None))  # the first if pruned twice
+    for name, value in (('_mutator', mutator), ('_divisor', divisor), ('_own_switch_to_deploy', own)):
+        object.__setattr__(model, name, value)  # not as a child: the state dict stays that of the architecture
     model.switch_to_deploy = types.MethodType(_switch_to_deploy, model)
-    # whoever loads it: mmengine's loader only logs what does not fit
     model._register_load_state_dict_pre_hook(_refuse_what_does_not_fit, with_module=True)
     return model
 
 
 def _refuse_what_does_not_fit(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-    """Raise CheckpointError before anything is loaded."""
+    """Raise CheckpointError before anything is loaded: mmengine's loader would only log what does not fit."""
     own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
     check_fit(module, own, 'the checkpoint (is fix_subnet its structure?)')
 

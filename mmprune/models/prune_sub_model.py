@@ -1,4 +1,4 @@
-"""A pruned model without the algorithm, for finetuning and testing."""
+"""A pruned model as a plain model, without the algorithm, for finetuning and testing."""
 import types
 from typing import Dict, Optional, Union
 
@@ -22,14 +22,13 @@ def structure_of(model: nn.Module) -> Optional[Structure]:
 @MODELS.register_module()
 def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int = 1,  # noqa: N802
                         data_preprocessor: Optional[dict] = None) -> nn.Module:
-    """Turn an algorithm with a pruned checkpoint into a plain, static, smaller model.
+    """Turn an algorithm with a pruned checkpoint into a plain, smaller model.
 
     Args:
-        algorithm (dict or PruningAlgorithm): The pruning algorithm, of any kind; as a config, its
+        algorithm (dict or PruningAlgorithm): Of any kind; as a config, its
             ``init_cfg=dict(type='Pretrained', checkpoint=...)`` names the pruned checkpoint.
-        divisor (int): Widen every unit to a multiple, as far as its original width allows, with fresh channels that
-            change nothing at the start: producers newly initialised, consumer columns zero.
-        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
+        divisor (int): Widen every unit to a multiple of it; see :func:`~mmprune.models.divisor.widen`.
+        data_preprocessor (dict, optional): Given to the architecture.
 
     Returns:
         nn.Module: The architecture, its state dict keys those of the dense model, ``model.fix_subnet`` its structure.
@@ -50,7 +49,7 @@ def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int =
 
 
 def make_static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
-    """Name the structure, and keep the weights that are there: a Runner initialises models before it trains them."""
+    """Give a model its structure as ``fix_subnet``, and keep a Runner from initialising its weights before training."""
     setattr(model, FIX_SUBNET, dict(mutator.structure))
     object.__setattr__(model, '_kept_outputs', _kept_outputs(mutator))
     for module in model.modules():
@@ -62,7 +61,7 @@ def make_static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
 
 
 def _kept_outputs(mutator: ChannelMutator) -> Dict[str, np.ndarray]:
-    """Return pruned layer -> original numbers of the channels that it still puts out, in their order."""
+    """Return pruned layer -> original numbers of its output channels, in their order, ``ndarray[channels]``."""
     outputs: Dict[str, np.ndarray] = {}
     for tensor, members in mutator.surgery.members.items():
         layer, _, kind = tensor.rpartition('.')
@@ -73,10 +72,10 @@ def _kept_outputs(mutator: ChannelMutator) -> Dict[str, np.ndarray]:
 
 
 def kept_outputs(model: nn.Module, layer: str) -> Optional[np.ndarray]:
-    """Return the original numbers of the channels that a layer of a pruned model puts out; None if it has them all."""
+    """Return the original numbers of a layer's output channels, ``ndarray[channels]``; None if it is not pruned."""
     kept: Dict[str, np.ndarray] = getattr(model, '_kept_outputs', {})
     return kept.get(layer)
 
 
 def _keep_weights(model: nn.Module) -> None:
-    """Weights come from the checkpoint."""
+    """Do nothing in the place of ``init_weights``: the weights are those of the checkpoint."""

@@ -1,4 +1,4 @@
-"""A model that a run makes smaller: the architecture, its units, and checkpoints that hold both."""
+"""A model that a run prunes: the architecture, its units, and checkpoints that contain both."""
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Union
 
 import numpy as np
@@ -13,27 +13,27 @@ from .checkpoint import CheckpointError, check_fit, load_state, load_weights, re
 
 
 class Follower(Protocol):
-    """Something with a copy of the model, such as its average over the iterations."""
+    """An object with a copy of the model, such as its average over the iterations."""
 
     def cut(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Cut the copy along."""
+        """Cut the copy by the same masks, unit name -> ``ndarray[sets]`` of bool."""
 
 
 @MODELS.register_module()
 class PruningAlgorithm(BaseModel):
-    """A model that gets smaller while it trains; hooks (:mod:`mmprune.engine.schedules`) say when, and what goes.
+    """A model that is pruned while it trains; hooks (:mod:`mmprune.engine.schedules`) say when, and which channels.
 
-    Its checkpoints hold the cut tensors and which channels they are: loading one cuts first.
+    Its checkpoints contain the cut tensors and which channels are kept: loading a checkpoint first cuts the model.
 
     Args:
-        architecture (dict or nn.Module): The dense model. A ready module keeps its weights; a config is initialised,
-            from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` where it has one.
+        architecture (dict or nn.Module): The dense model. A module keeps its weights; a model from a config is
+            initialised, from its ``init_cfg=dict(type='Pretrained', checkpoint=...)`` if it has that.
         mutator (dict): Defaults to ``dict(type='ChannelMutator')``.
-        data_preprocessor (dict, optional): Belongs to the architecture, and is given to it.
+        data_preprocessor (dict, optional): Given to the architecture.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads a pruned checkpoint.
 
     Attributes:
-        followers (list[Follower]): Copies that are cut along, for example an EMA of this model.
+        followers (list[Follower]): Copies that are cut with the model, for example its EMA.
     """
 
     default_mutator = 'ChannelMutator'
@@ -73,7 +73,7 @@ class PruningAlgorithm(BaseModel):
         """Cut to the structure of a pruned checkpoint and load its weights.
 
         Raises:
-            CheckpointError: It is missing, unreadable, dense, or belongs to another model.
+            CheckpointError: It is missing, unreadable, dense, or of another model.
             StructureError: Its units are not those of this model.
         """
         state = read_state_dict(path, 'pruned_path')
@@ -88,7 +88,7 @@ class PruningAlgorithm(BaseModel):
         load_state(self, state, f'pruned_path: {path!r}')
 
     def __getattr__(self, name: str) -> Any:
-        """Look up in the architecture what is not here: hooks of a code base reach for its parts and methods."""
+        """Look up other attributes in the architecture: hooks of a code base use its parts and methods."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -101,7 +101,7 @@ class PruningAlgorithm(BaseModel):
         return self.architecture(*args, **kwargs)
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-        """Cut the model, the state of its optimizers, and the copies that follow it.
+        """Cut the model, the state of its optimizers, and the copies in ``followers``.
 
         Args:
             masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
@@ -112,8 +112,9 @@ class PruningAlgorithm(BaseModel):
             follower.cut(masks)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        """Cut to the structure of the state dict, so that its tensors fit, and load them."""
         masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
-        if masks is not None:  # cut first, so that the tensors fit
+        if masks is not None:
             self.mutator.cut(masks)
         own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
         check_fit(self, own, 'the checkpoint')  # mmengine's loader only logs what does not fit
