@@ -33,7 +33,11 @@ class PortableDDP(MMDistributedDataParallel):
             device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
             find_unused_parameters=find_unused_parameters)
         super().__init__(module=module, detect_anomalous_params=detect_anomalous_params, **options)
-        self._options = options
+        self._options, self._shapes = options, _parameter_shapes(self.module)
+
+
+def _parameter_shapes(module: nn.Module) -> List[torch.Size]:
+    return [parameter.shape for parameter in module.parameters()]
 
 
 @MODEL_WRAPPERS.register_module()
@@ -42,15 +46,8 @@ class ShrinkingDDP(PortableDDP):
 
     The reducer keeps gradient accumulators of the shapes it was built for. It is dropped before a cut and built anew
     after it; and before the first step if a checkpoint was loaded since, which cuts too.
-
-    Args:
-        module (PruningAlgorithm): The algorithm.
-        **options: Those of :class:`PortableDDP`.
+    The arguments are those of :class:`PortableDDP`.
     """
-
-    def __init__(self, module: nn.Module, *args: Any, **options: Any) -> None:
-        super().__init__(module, *args, **options)
-        self._shapes = self._parameter_shapes()
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """Train one iteration through ``DDP.forward``."""
@@ -59,7 +56,7 @@ class ShrinkingDDP(PortableDDP):
 
     def follow_loaded_shapes(self) -> None:
         """Wrap the module again if loading a checkpoint has cut it."""
-        if self._parameter_shapes() != self._shapes:
+        if _parameter_shapes(self.module) != self._shapes:
             with self.released():
                 pass
 
@@ -72,10 +69,7 @@ class ShrinkingDDP(PortableDDP):
         kept = {name: getattr(self, name) for name in ('training', 'detect_anomalous_params', '_options')}
         with _without_broadcast() as more:  # the ranks have just made the same cut
             DistributedDataParallel.__init__(self, self.module, **self._options, **more)
-        self.__dict__.update(kept, _shapes=self._parameter_shapes())
-
-    def _parameter_shapes(self) -> List[torch.Size]:
-        return [parameter.shape for parameter in self.module.parameters()]
+        self.__dict__.update(kept, _shapes=_parameter_shapes(self.module))
 
 
 @MODEL_WRAPPERS.register_module()
