@@ -9,12 +9,11 @@ from .inputs import InputStatistic
 class APoZ(InputStatistic):
     """``s_c = 1 - APoZ_c``: the share of samples and positions at which a channel is not zero.
 
-    It is counted where the next layers read the channel; behind an activation that gives no exact zeros it says nothing
-    (the score is 1), and behind a max pooling zeros are rarer than before it.
+    It is counted where the next layers read the channel: after a max pooling zeros are rarer than before it, and after
+    an activation without exact zeros every score is 1.
 
     Args:
-        combine (str): See :class:`Criterion`; here of the layers that read a unit.
-        normalize (str): See :class:`Criterion`.
+        combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
     """
 
     def statistic(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ SCALED_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._Instan
 
 
 def norm_scales(model: nn.Module) -> Iterable[Tensor]:
-    """Return the scales of all norms of a model that have one and are trained."""
+    """Return the trainable scales of all norms of a model."""
     return [module.weight for module in model.modules()
             if isinstance(module, SCALED_NORMS) and isinstance(module.weight, Tensor) and module.weight.requires_grad]
 
@@ -17,15 +17,14 @@ def norm_scales(model: nn.Module) -> Iterable[Tensor]:
 def bn_sparsity_(model: Union[nn.Module, Iterable[Tensor]], s: float) -> None:
     """Add the subgradient of ``s * sum |gamma|`` to the gradients of norm scales (equation 1), in place.
 
-    To be called between ``loss.backward()`` and ``optimizer.step()``. Scales without a gradient have no part in the
-    step and are left alone.
+    Call it between ``loss.backward()`` and ``optimizer.step()``. A scale without a gradient is left alone.
 
     Args:
         model (nn.Module or iterable[Tensor]): The model, or the scales.
         s (float): Strength; the paper takes 1e-4 or 1e-5.
 
     Raises:
-        ValueError: ``s`` is negative, or there is no scale.
+        ValueError: ``s`` is negative, or no scale is given.
     """
     if s < 0:
         raise ValueError(f's is {s}; it is the strength of a penalty, 0 or more')

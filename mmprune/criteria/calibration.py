@@ -1,4 +1,4 @@
-"""The data that criteria look at, and running a model on it without a trace: modes and gradients come back."""
+"""The data that criteria look at, and running a model on it such that its modes and gradients are restored."""
 from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
@@ -13,7 +13,7 @@ class Calibration(NamedTuple):
     """Data that a criterion looks at.
 
     Attributes:
-        batches (sequence): Batches; they may be gone through more than once.
+        batches (sequence): Batches; a criterion may iterate over them more than once.
         loss (Callable): ``loss(batch) -> Tensor[]``: runs the model on a batch and returns its loss.
         labels (Callable, optional): ``labels(batch) -> LongTensor[N]``: the classes of a batch's images.
     """
@@ -25,11 +25,11 @@ class Calibration(NamedTuple):
 
 @contextmanager
 def calibrating(model: nn.Module) -> Iterator[None]:
-    """Run the block with the model in eval mode and without gradients; its modes and gradients come back after it."""
+    """Run the block with the model in eval mode and without gradients; restore its modes and gradients after it."""
     modes = {name: module.training for name, module in model.named_modules()}
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
-        parameter.grad = None  # what a backward pass adds, it would add to what was there
+        parameter.grad = None  # a backward pass adds to the gradient
     model.eval()
     try:
         with torch.no_grad():
@@ -43,7 +43,7 @@ def calibrating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Run the block with gradients switched on, those of parameters that do not train too."""
+    """Run the block with gradients switched on, for frozen parameters too."""
     frozen = [parameter for parameter in parameters if parameter.is_floating_point() and not parameter.requires_grad]
     try:
         with torch.enable_grad():
@@ -56,34 +56,34 @@ def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 def backward(loss: Tensor, model: nn.Module) -> None:
-    """Run the backward pass of a loss, if it has one. Parameters that the loss has of its own keep their gradients.
+    """Run the backward pass of a loss, if it has a graph; parameters outside the model keep their gradients.
 
-    The whole pass, not that to some tensors only: what a checkpoint computes again has no graph before.
+    ``torch.autograd.grad`` of some tensors would not do: a checkpoint builds its graph in the backward pass.
 
     Args:
         loss (Tensor[]): The loss.
-        model (nn.Module): What is scored.
+        model (nn.Module): The model that is scored.
     """
     if loss.grad_fn is None:
         return
     inside = {id(parameter) for parameter in model.parameters()}
-    seen, waiting, own = {loss.grad_fn}, [loss.grad_fn], []
+    seen, waiting, outside = {loss.grad_fn}, [loss.grad_fn], []
     while waiting:
         node = waiting.pop()
         leaf = getattr(node, 'variable', None)
         if isinstance(leaf, nn.Parameter) and id(leaf) not in inside:
-            own.append((leaf, leaf.grad))
+            outside.append((leaf, leaf.grad))
             leaf.grad = None
         following = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= following
         waiting += following
     loss.backward()
-    for leaf, gradient in own:
+    for leaf, gradient in outside:
         leaf.grad = gradient
 
 
 class LossOf:
-    """The loss of a batch ``(inputs, targets)``; a sum of zeros where no loss function is given."""
+    """The loss of a batch ``(inputs, targets)``; zero where no loss function is given."""
 
     def __init__(self, mutator: ChannelMutator, loss_fn: Optional[Callable[[Any, Any], Tensor]]) -> None:
         self.mutator, self.loss_fn = mutator, loss_fn

@@ -1,4 +1,4 @@
-"""What each channel that a layer reads contributes to sampled outputs of the layer."""
+"""How much each input channel of a layer contributes to sampled outputs of the layer; ThiNet compares these."""
 import math
 from typing import Any, Callable, Iterator, Sequence, Tuple, Type
 
@@ -11,21 +11,21 @@ from ..graph.watching import watched
 from ..group_fisher.ops import GroupFisherMixin
 from .inputs import channels_first
 
-#: Layers whose outputs are sampled from windows of their input; others, subclasses with a forward of their own among
-#: them, by the gradient of the sampled outputs.
+#: Layers whose contributions are computed from windows of their input. Others, among them subclasses with a forward of
+#: their own, take the gradient of the sampled outputs.
 WINDOWED: Tuple[Type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class LayerGram:
-    """The products of what the sets of channels that a layer reads contribute to its outputs, summed over samples.
+    """``X^T X`` of the contributions ``X[samples, G]`` of the sets that a layer reads to its outputs.
 
     Args:
-        owners (ndarray[input channels]): Number of the set of each; see :meth:`Consumers.owners`.
-        device (torch.device): To add up on.
+        owners (ndarray[input channels]): Number of the set of each channel; see :meth:`Consumers.owners`.
+        device (torch.device): Where the matrix lies.
 
     Attributes:
-        numbers (ndarray[G]): Numbers of the sets that the layer reads, ascending; channels of no unit are the last.
-        matrix (Tensor[G, G], float64): ``X^T X`` of the contributions ``X[samples, G]``.
+        numbers (ndarray[G]): Numbers of the sets that the layer reads, ascending; channels of no unit come last.
+        matrix (Tensor[G, G], float64): The sum over all samples so far.
     """
 
     def __init__(self, owners: np.ndarray, device: torch.device) -> None:
@@ -41,22 +41,22 @@ class LayerGram:
         self.matrix += by_set.t() @ by_set
 
     def places(self, numbers: np.ndarray) -> Tensor:
-        """Return where sets lie in the matrix: ``LongTensor[C]``."""
+        """Return the rows of some sets in the matrix: ``LongTensor[C]``."""
         return torch.from_numpy(np.searchsorted(self.numbers, numbers))
 
     def relative(self, numbers: np.ndarray) -> Tensor:
-        """Return the products ``Tensor[C, C]`` of some sets, by the energy of all that the layer reads."""
+        """Return the products ``Tensor[C, C]`` of some sets, divided by the trace of the matrix."""
         places = self.places(numbers)
         return self.matrix[places][:, places] / self.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
 
 
 class Samples:
-    """Draws outputs of layers, none twice in one call of a layer.
+    """Draws outputs of layers at random, without repetition within a call of a layer.
 
     Args:
-        positions (int): Locations an image; all of them where there are fewer.
-        outputs (int): Output channels a location; all of them where there are fewer.
-        seed (int): Of the draws.
+        positions (int): Locations in each image, at most all of them.
+        outputs (int): Output channels at each location, at most all of them.
+        seed (int): Seed of the draws.
     """
 
     def __init__(self, positions: int, outputs: int, seed: int) -> None:
@@ -82,13 +82,13 @@ def running_class(module: nn.Module) -> Any:
 
 
 def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tensor], None]) -> None:
-    """Add up weights times inputs in the window of each sampled output.
+    """Pass on the weights times the inputs in the window of each sampled output.
 
     Args:
         module (nn.Module): A convolution or linear layer.
         x (Tensor[N, C, *]): Its input.
-        samples (Samples): Which outputs.
-        add (Callable): Called with ``Tensor[samples, C / groups]``.
+        samples (Samples): Draws the outputs.
+        add (Callable): Called with the contributions ``Tensor[samples, C / groups]``.
     """
     weight, groups = module.weight.detach(), getattr(module, 'groups', 1)
     windows = sliding_windows(module, x)
@@ -104,14 +104,10 @@ def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tens
 
 
 def sliding_windows(module: Any, x: Tensor) -> Tensor:
-    """Return what each output of a layer reads, as a view of its padded input.
-
-    Args:
-        module (nn.Module): A convolution or linear layer.
-        x (Tensor[N, C, *]): Its input.
+    """Return what each output of a layer reads of its input ``Tensor[N, C, *]``, as a view of the padded input.
 
     Returns:
-        Tensor[N, C, *places, *kernel]: ``Tensor[N, C, places]`` of a linear layer.
+        Tensor[N, C, *places, *kernel]: ``Tensor[N, C, places]`` for a linear layer.
     """
     if isinstance(module, nn.Linear):
         return x.reshape(*x.shape[:2], -1)
@@ -130,14 +126,14 @@ def sliding_windows(module: Any, x: Tensor) -> Tensor:
 
 def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor], samples: Samples,
                      add: Callable[[Tensor], None]) -> None:
-    """Add up inputs times their gradient of each sampled output: what they contribute, as the layer is linear in them.
+    """Pass on the inputs times the gradient of each sampled output: their contributions if the layer is linear in them.
 
     Args:
-        module (nn.Module): The layer; what layers inside it compute is taken as given.
+        module (nn.Module): The layer; the outputs of layers inside it count as constants.
         x (Tensor[N, C, *] or Tensor[N, *, C]): Its input.
         forward (Callable): Runs the layer on an input.
-        samples (Samples): Which outputs.
-        add (Callable): Called with ``Tensor[N, C]``.
+        samples (Samples): Draws the outputs.
+        add (Callable): Called with the contributions ``Tensor[N, C]``.
     """
     with watched(module.named_children(), after=lambda *call: call[-1].detach()), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""What all criteria share: how the layers of a unit are combined, and what they are calibrated on."""
+"""The base class of all criteria: scores of single layers, normalized and combined into those of a unit."""
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
 import numpy as np
@@ -14,19 +14,17 @@ from ..units.structure import Structure
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, calibrating
 
-#: How the scores of a unit's layers become one; Network Slimming's ``or`` keeps what one layer wants to keep, ``and``
-#: only what all of them want to.
+#: How the scores of a unit's layers are combined; Network Slimming's ``or`` keeps what any layer keeps, ``and`` only
+#: what all of them keep.
 COMBINATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     'sum': lambda scores: scores.sum(0), 'mean': lambda scores: scores.mean(0),
     'max': lambda scores: scores.amax(0), 'min': lambda scores: scores.amin(0)}
 ALIASES = {'or': 'max', 'and': 'min'}
-#: What the scores of a layer are divided by before they are combined and compared with those of other layers.
+#: What the scores of a layer are divided by before they are combined.
 NORMALIZATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     'none': lambda scores: scores.new_ones(()), 'sum': lambda scores: scores.abs().sum(),
     'mean': lambda scores: scores.abs().mean(), 'max': lambda scores: scores.abs().amax(),
     'l2': lambda scores: scores.square().sum().sqrt()}
-
-
 #: What to do about a unit without a score.
 ADVICE = 'leave the unit out (exclude) or take a criterion of weights'
 
@@ -36,27 +34,29 @@ class CriterionError(UserError):
 
 
 class UnscorableError(CriterionError):
-    """A criterion has nothing to look at in one unit."""
+    """A criterion cannot score this unit; others it may."""
 
 
 class Criterion:
-    """Importance of channels; those with the least scores go first.
+    """Importance of channels; those with the lowest scores are removed first.
 
     Args:
-        combine (str): How the scores of a unit's layers become one: ``sum``, ``mean``, ``max`` (``or``), ``min``
+        combine (str): How the scores of a unit's layers are combined: ``sum``, ``mean``, ``max`` (``or``), ``min``
             (``and``).
         normalize (str): What the scores of a layer are divided by first: ``none``, or the ``sum``, ``mean``, ``max`` or
             ``l2`` norm of their absolute values, which makes layers comparable.
 
     Attributes:
-        needs_data (bool): :meth:`calibrate` comes before :meth:`score`.
-        needs_loss (bool): The data comes with a loss function.
-        scope (str): Where the paper takes channels from: ``global`` compares those of all units, ``layer`` of one.
+        needs_data (bool): :meth:`calibrate` must be called before :meth:`score`.
+        needs_loss (bool): The data must come with a loss function.
+        scope (str): Where the paper compares scores: ``global``, over all units, or ``layer``, within each unit.
+        lacking (str): What a unit without a score lacks, and what to do about it.
     """
 
     needs_data = False
     needs_loss = False
     scope = 'layer'
+    lacking = 'none of its layers has what it looks at; leave the unit out (exclude) or take another criterion'
     mutator: ChannelMutator
 
     def __init__(self, combine: str = 'mean', normalize: str = 'none') -> None:
@@ -65,25 +65,17 @@ class Criterion:
         self._structure: Optional[Structure] = None
 
     def bind(self, mutator: ChannelMutator) -> None:
-        """Say whose units are scored.
-
-        Args:
-            mutator (ChannelMutator): Prepared.
-        """
+        """Say whose units are scored: those of a prepared mutator."""
         self.mutator = mutator
-        self._structure = None  # what was seen is of another model
+        self._structure = None  # data seen so far is that of another model
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the units can be scored as they are at present."""
+        """Whether no calibration is needed, or it was made on the model as it is at present."""
         return not self.needs_data or self._structure == self.mutator.structure
 
     def calibrate(self, calibration: Calibration) -> None:
-        """Look at data; the model does not learn from it. What was seen holds until the model is cut.
-
-        Args:
-            calibration (Calibration): The data.
-        """
+        """Look at data, which does not change the model. A cut makes the calibration invalid."""
         self._structure = None  # should it fail halfway
         if self.needs_data:
             with calibrating(self.mutator.model):
@@ -91,16 +83,10 @@ class Criterion:
         self._structure = dict(self.mutator.structure)
 
     def observe(self, calibration: Calibration) -> None:
-        """Look at data, the model in eval mode and its gradients switched off."""
+        """Look at data; the model is in eval mode and gradients are switched off."""
 
     def score(self, unit: ChannelUnit) -> Tensor:
-        """Return the importance of a unit's channels.
-
-        Args:
-            unit (ChannelUnit): A unit of the mutator.
-
-        Returns:
-            Tensor[C]: One score for each set of tied channels that is there at present, in their order.
+        """Return ``Tensor[C]``: a score for each present set of tied channels of a unit, in their order.
 
         Raises:
             CriterionError: The criterion has seen no data since the last cut.
@@ -117,39 +103,38 @@ class Criterion:
         return COMBINATIONS[self.combine](torch.stack([part / divide(part).clamp_min(tiny) for part in scores]))
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return ``Tensor[C]`` for each layer of the unit that has a say."""
+        """Return ``Tensor[C]`` for each layer of the unit that counts."""
         raise NotImplementedError
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
-        """Return why it cannot be seen what layers read of the unit, None where it can."""
+        """Return why what layers read of the unit cannot be recorded, None where it can."""
         weight = untapped_weight(self.mutator.model, unit.channels, self.mutator.complexity.graph.calls)
         return weight and (f'{weight!r} reads it outside the conv or linear module that owns it, where nothing can '
                            'be recorded')
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say what a unit lacks that has no score, and what to do about it."""
-        return 'none of its layers has what it looks at; leave the unit out (exclude) or take another criterion'
+        """Return what a unit without a score lacks, and what to do about it."""
+        return self.lacking
 
     def adjust(self, masks: Dict[str, np.ndarray]) -> None:
-        """Change the weights that stay so that they make up for those that go, before the model is masked or cut.
+        """Let the weights that stay make up for those that will be removed, before the model is masked or cut.
 
         Args:
-            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will be there.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will stay.
         """
 
     def tensor(self, member: Member) -> Tensor:
         """Return the parameter or buffer that a member of a unit lies on."""
         layer, _, name = member.axis.tensor.rpartition('.')
-        tensor: Tensor = getattr(self.mutator.model.get_submodule(layer), name)
-        return tensor.detach()
+        return getattr(self.mutator.model.get_submodule(layer), name).detach()  # type: ignore[no-any-return]
 
     def slices(self, unit: ChannelUnit, member: Member, tensor: Optional[Tensor] = None) -> Tensor:
-        """Return what a tensor holds for each set of a unit: ``Tensor[C, elements]``.
+        """Return the elements of a tensor that belong to each present set of a unit: ``Tensor[C, elements]``.
 
         Args:
             unit (ChannelUnit): The unit.
             member (Member): Its part on an axis of a tensor.
-            tensor (Tensor, optional): Of the shape of the member's, which it is by default.
+            tensor (Tensor, optional): By default the member's own; else of the same shape, such as its gradient.
         """
         tensor = self.tensor(member) if tensor is None else tensor
         index = self.mutator.positions(unit, member).to(tensor.device)
@@ -158,15 +143,16 @@ class Criterion:
 
 
 def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator: ChannelMutator) -> Criterion:
-    """Return a criterion that scores the units of a mutator.
+    """Return a criterion that scores the units of a prepared mutator.
 
     Args:
         criterion (str, dict or Criterion): Its name, such as ``'FPGM'``, or a dict with the name as ``type`` and its
             arguments.
-        mutator (ChannelMutator): Prepared.
+        mutator (ChannelMutator): Whose units are scored.
 
     Raises:
-        CriterionError: There is no criterion of that name, or it scores another model.
+        CriterionError: No criterion has that name, or it scores another model.
+        ValueError: ``criterion`` is none of these types.
     """
     if isinstance(criterion, Criterion):
         built = criterion

@@ -1,5 +1,5 @@
 """Discrimination-aware channel pruning: Zhuang et al., NeurIPS 2018."""
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError
-from .inputs import channels_first, inputs_seen
+from .inputs import channels_first, inputs_seen, reading
 
-#: Strength of the ridge on the auxiliary classifier, without which it has no minimum where classes are separable.
+#: Strength of the L2 penalty on the auxiliary classifier; without it separable classes have no minimum.
 RIDGE = 1e-3
 EPSILON = 1e-5
 
@@ -22,35 +22,27 @@ EPSILON = 1e-5
 class DCP(Criterion):
     """The order in which a greedy selection takes the channels that each layer reads (algorithm 2 of the paper).
 
-    A layer with weights ``W`` starts with no channel. Again and again the channels with the largest Frobenius norm of
-    ``dL/dW_k`` join, with the weights that they have in the model, and the weights of those that are there are trained
-    for a few steps. ``L(W) = L_M + discrimination * L_S``: the reconstruction error ``L_M = 1/(2Q) ||O - X * W||^2``
-    against the layer's own outputs, ``Q`` elements, and the cross entropy ``L_S`` of an auxiliary linear classifier on
-    the global average pooling of ``relu(batch_norm(X * W))``. The score of the channel taken after ``p`` of ``K``
-    others is ``1 - p/K``. All units that a layer reads are selected together; channels that belong to none are there
-    from the start. Depthwise convolutions and layers whose inputs are not one row an image have no say.
-
-    Where this differs from the paper: each layer has an auxiliary classifier of its own outputs, where the paper has a
-    few in the whole network; its norm keeps the statistics of the layer's outputs; it is trained once; the network is
-    not fine-tuned. The model stays as it is, and nothing is drawn at random.
-
-    It takes ``K / group * (steps + 1)`` times a forward and backward pass of each layer on the images.
+    The selection starts empty. In each round the sets of channels with the largest Frobenius norm of ``dL/dW_k`` are
+    added, then the weights of the selected ones are trained for a few steps. ``L(W) = L_M + discrimination * L_S``: the
+    reconstruction error ``L_M = 1/(2Q) ||O - X * W||^2`` of the layer's ``Q`` outputs ``O``, and the cross entropy
+    ``L_S`` of an auxiliary linear classifier. The score of the set taken after ``p`` of ``K`` others is ``1 - p/K``.
+    docs/criteria.md has the details, and where this differs from the paper.
 
     Args:
-        discrimination (float): Weight of the cross entropy against the reconstruction error, ``lambda`` in the paper;
-            0 leaves the classes out.
-        samples (int): Images that are looked at: the first ones of the batches.
-        group (int, optional): Channels that join at a time; by default a 16th of them. The paper takes 1.
-        steps (int): Training steps after each selection.
+        discrimination (float): Weight of the cross entropy, ``lambda`` in the paper; 0 leaves the classes out.
+        samples (int): Images that are looked at: the first of the batches.
+        group (int, optional): Sets added in each round; by default a 16th of them. The paper takes 1.
+        steps (int): Training steps in each round.
         lr (float): Learning rate of Adam, in root mean squares of the layer's weights.
-        combine (str): See :class:`Criterion`; here of the layers that read a unit.
-        normalize (str): See :class:`Criterion`.
+        combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
 
     Raises:
         ValueError: An option is out of its range.
     """
 
     needs_data = True
+    lacking = ('no conv or linear layer reads it once for each labelled image; leave the unit out (exclude) or take '
+               'another criterion')
 
     def __init__(self, discrimination: float = 1.0, samples: int = 64, group: Optional[int] = None, steps: int = 5,
                  lr: float = 0.01, combine: str = 'mean', normalize: str = 'none') -> None:
@@ -63,7 +55,7 @@ class DCP(Criterion):
         self.steps, self.lr = steps, lr
 
     def observe(self, calibration: Calibration) -> None:
-        """Select the channels of each layer in turn; the data is gone through once a layer, as far as needed.
+        """Select the channels of each layer in turn; each layer iterates over the data once, as far as needed.
 
         Raises:
             CriterionError: The calibration has no labels.
@@ -72,18 +64,15 @@ class DCP(Criterion):
             raise CriterionError('DCP keeps the channels that tell classes apart, and the calibration data has no '
                                  'labels: give Calibration(labels=...), or take another criterion')
         self.scores: Dict[str, List[Tensor]] = {unit.name: [] for unit in self.mutator.units}
-        layers = dict.fromkeys(member.axis.tensor for unit in self.mutator.units for member in unit.channels.members
-                               if member.axis.role == 'in')
-        for weight in layers:
-            layer, _, attribute = weight.rpartition('.')
+        weights = dict.fromkeys(member.axis.tensor for unit in self.mutator.units for member in reading(unit))
+        for weight in weights:
+            layer = weight.rpartition('.')[0]
             module = self.mutator.model.get_submodule(layer)
-            if attribute == 'weight' and isinstance(module, CONV_OR_LINEAR):
-                pieces = self._pieces(layer, module, calibration)
-                if pieces:
-                    self._score_layer(weight, module, pieces)
+            if isinstance(module, CONV_OR_LINEAR) and (pieces := self._pieces(layer, module, calibration)):
+                self._score_layer(weight, module, pieces)
 
     def _pieces(self, layer: str, module: nn.Module, calibration: Calibration) -> List[Tuple[Tensor, Tensor]]:
-        """Return inputs ``Tensor[N, *]`` of a layer with their labels ``LongTensor[N]``, call by call."""
+        """Return the inputs ``Tensor[N, *]`` of each call of a layer with their labels ``LongTensor[N]``."""
         assert calibration.labels is not None
         pieces: List[Tuple[Tensor, Tensor]] = []
         seen: List[Tuple[int, Tensor]] = []
@@ -110,7 +99,7 @@ class DCP(Criterion):
         return pieces
 
     def _score_layer(self, weight: str, module: nn.Module, pieces: List[Tuple[Tensor, Tensor]]) -> None:
-        """Give the units that a layer reads its scores."""
+        """Append a layer's scores to those of each unit that it reads."""
         members = [(unit, member) for unit, member in self.mutator.surgery.members[weight] if member.axis.role == 'in']
         dim = members[0][1].axis.dim
         task = LayerTask(module, dim, pieces, self.discrimination)
@@ -132,17 +121,12 @@ class DCP(Criterion):
         """Return the scores of each layer that reads the unit."""
         return self.scores[unit.name]
 
-    def missing(self, unit: ChannelUnit) -> str:
-        """Say that no layer reads the unit image by image."""
-        return ('no conv or linear layer reads it once for each labelled image; leave the unit out (exclude) or take '
-                'another criterion')
-
 
 def set_numbers(labels: Any) -> Tensor:
-    """Return labels as they are.
+    """Return labels unchanged.
 
     Raises:
-        CriterionError: They are not one whole number an image.
+        CriterionError: They are not a ``LongTensor[N]``, a whole number for each image.
     """
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         what = f'{labels.dtype} of shape {tuple(labels.shape)}' if isinstance(labels, Tensor) else type(labels).__name__
@@ -151,22 +135,8 @@ def set_numbers(labels: Any) -> Tensor:
     return labels
 
 
-class Outputs(NamedTuple):
-    """What a layer makes of some inputs.
-
-    Attributes:
-        x (Tensor[N, *]): The inputs.
-        labels (LongTensor[N]): Their classes.
-        target (Tensor[N, C, *]): The outputs, without the bias.
-    """
-
-    x: Tensor
-    labels: Tensor
-    target: Tensor
-
-
 class LayerTask:
-    """The joint loss of a layer: its reconstruction error, and the classes that can be read from its outputs.
+    """The joint loss ``L_M + discrimination * L_S`` of a layer as a function of its weight.
 
     Args:
         module (nn.Module): A conv or linear layer; it is not changed.
@@ -175,16 +145,17 @@ class LayerTask:
         discrimination (float): Weight of the cross entropy.
 
     Attributes:
-        weight (Tensor): A copy of the layer's, in the dtype of the inputs.
+        weight (Tensor): A copy of the layer's weight, in the dtype of the inputs.
+        targets (list[Tensor[N, C, *]]): The layer's outputs for each of the inputs, without the bias.
     """
 
     def __init__(self, module: nn.Module, dim: int, pieces: List[Tuple[Tensor, Tensor]], discrimination: float) -> None:
-        self.module, self.dim, self.discrimination = module, dim, discrimination
+        self.module, self.dim, self.pieces, self.discrimination = module, dim, pieces, discrimination
         weight: Tensor = module.weight  # type: ignore[assignment]
         self.weight = weight.detach().to(pieces[0][0].dtype, copy=True)
         with torch.no_grad():
-            self.calls = [Outputs(x, labels, self._forward(x, self.weight)) for x, labels in pieces]
-        outputs = torch.cat([call.target.transpose(0, 1).flatten(1) for call in self.calls], 1)
+            self.targets = [self._forward(x, self.weight) for x, _ in pieces]
+        outputs = torch.cat([target.transpose(0, 1).flatten(1) for target in self.targets], 1)
         self.mean, self.deviation = outputs.mean(1), (outputs.var(1, unbiased=False) + EPSILON).sqrt()
         self.elements = outputs.numel()
         self.labels = torch.cat([labels for _, labels in pieces])
@@ -192,10 +163,8 @@ class LayerTask:
 
     def _forward(self, x: Tensor, weight: Tensor) -> Tensor:
         bias: Optional[Tensor] = getattr(self.module, 'bias', None)
-        replaced = {'weight': weight} if bias is None else {'weight': weight, 'bias': bias.new_zeros(
-            bias.shape, dtype=x.dtype)}
-        out: Tensor = functional_call(self.module, replaced, x)
-        return channels_first(self.module, out)
+        zeros = {} if bias is None else {'bias': bias.new_zeros(bias.shape, dtype=x.dtype)}
+        return channels_first(self.module, functional_call(self.module, {'weight': weight, **zeros}, x))
 
     def _pooled(self, out: Tensor) -> Tensor:
         """Return ``Tensor[N, C]``, the features of the auxiliary classifier."""
@@ -205,7 +174,7 @@ class LayerTask:
 
     def _train_classifier(self) -> Tuple[Tensor, Tensor]:
         """Return the weight ``Tensor[classes, C]`` and bias of the best linear classifier of the layer's outputs."""
-        features = torch.cat([self._pooled(call.target) for call in self.calls])
+        features = torch.cat([self._pooled(target) for target in self.targets])
         classes = int(self.labels.max()) + 1
         weight = features.new_zeros(classes, features.size(1), requires_grad=True)
         bias = features.new_zeros(classes, requires_grad=True)
@@ -225,7 +194,7 @@ class LayerTask:
     def loss(self, weight: Tensor) -> Tensor:
         """Return the joint loss ``Tensor[]`` of a weight."""
         value = weight.new_zeros(())
-        for x, labels, target in self.calls:
+        for (x, labels), target in zip(self.pieces, self.targets):
             out = self._forward(x, weight)
             value = value + (out - target).square().sum() / (2 * self.elements)
             if self.classifier is not None:
@@ -239,10 +208,10 @@ def select(task: LayerTask, owner: Tensor, count: int, group: int, steps: int, l
 
     Args:
         task (LayerTask): The loss of a layer.
-        owner (LongTensor[columns]): The set of each index on the input axis of the weight; -1 is always there.
+        owner (LongTensor[columns]): The set of each index on the input axis of the weight; -1 is always selected.
         count (int): Sets.
-        group (int): Sets that join at a time.
-        steps (int): Training steps after each selection.
+        group (int): Sets added in each round.
+        steps (int): Training steps in each round.
         lr (float): Learning rate, in root mean squares of the weight.
 
     Returns:
@@ -253,23 +222,23 @@ def select(task: LayerTask, owner: Tensor, count: int, group: int, steps: int, l
     shape = [1] * weight.dim()
     shape[task.dim] = -1
     order: List[int] = []
-    there = owner < 0
+    selected = owner < 0
     while len(order) < count:
-        mask = there.to(weight.dtype).view(shape)
+        mask = selected.to(weight.dtype).view(shape)
         restricted = (weight.detach() * mask).requires_grad_()
         gradient, = torch.autograd.grad(task.loss(restricted), restricted)
         squares = gradient.square().movedim(task.dim, 0).flatten(1).sum(1)
         norm = squares.new_zeros(count).index_add_(0, owner[owner >= 0], squares[owner >= 0])
         norm[order] = -1.0
         order += norm.sort(descending=True, stable=True).indices[:min(group, count - len(order))].tolist()
-        there = there | torch.isin(owner, torch.tensor(order, device=owner.device))
+        selected = selected | torch.isin(owner, torch.tensor(order, device=owner.device))
         if len(order) < count:
-            _train(task, weight, there.to(weight.dtype).view(shape), steps, lr)
+            _train(task, weight, selected.to(weight.dtype).view(shape), steps, lr)
     return torch.tensor(order, device=owner.device)
 
 
 def _train(task: LayerTask, weight: Tensor, mask: Tensor, steps: int, lr: float) -> None:
-    """Train the part of a weight that is there, in place."""
+    """Train the selected part of a weight, in place."""
     optimizer = torch.optim.Adam([weight], lr)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -10,13 +10,12 @@ from .criterion import Criterion
 
 
 class FilterNorm(Criterion):
-    """``s_c = sum |F_c|^p ^ (1/p)``: the norm of the filters that produce a channel, biases left out.
+    """``s_c = (sum |F_c|^p)^(1/p)``: the norm of the filters that produce a channel, without biases.
 
-    Filters that are tied by a grouped convolution are one vector.
+    Filters that a grouped convolution ties are taken as a single vector.
 
     Args:
-        combine (str): See :class:`Criterion`.
-        normalize (str): See :class:`Criterion`.
+        combine, normalize (str): See :class:`Criterion`.
     """
 
     p = 2.0

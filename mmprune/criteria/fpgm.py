@@ -12,14 +12,13 @@ from .criterion import Criterion
 
 @CRITERIA.register_module()
 class FPGM(Criterion):
-    """``s_c = sum_j d(F_c, F_j)``: a filter that the others are near to can be replaced by them.
+    """``s_c = sum_j d(F_c, F_j)``: a filter that is close to the others can be replaced by them.
 
     Args:
         distance (str): ``euclidean``, or ``cosine`` for ``1 - cos``.
-        rate_norm (float): Share of the filters that are compared at all; those with the least Euclidean norms go before
-            them. 1 in most of the paper's experiments.
-        combine (str): See :class:`Criterion`.
-        normalize (str): See :class:`Criterion`.
+        rate_norm (float): Share of the filters whose distances are compared; the rest, those with the least Euclidean
+            norms, are removed before them. 1 in most of the paper's experiments.
+        combine, normalize (str): See :class:`Criterion`.
     """
 
     def __init__(self, distance: str = 'euclidean', rate_norm: float = 1.0, combine: str = 'mean',
@@ -39,14 +38,14 @@ class FPGM(Criterion):
         small, large = order.tensor_split([int(len(filters) * (1 - self.rate_norm) + 1e-9)])
         scores = torch.empty_like(norms)
         scores[large] = self._distances(filters[large])
-        scores[small] = norms[small] - norms[large].amin() - 1  # before all others, the smallest first
+        scores[small] = norms[small] - norms[large].amin() - 1  # below all others, the smallest norm lowest
         return scores
 
     def _distances(self, filters: Tensor) -> Tensor:
-        if self.distance == 'cosine':
-            filters = torch.nn.functional.normalize(filters, dim=1)
-            return (1 - filters @ filters.t()).sum(1)
-        return summed_distances(filters)
+        if self.distance == 'euclidean':
+            return summed_distances(filters)
+        filters = torch.nn.functional.normalize(filters, dim=1)
+        return (1 - filters @ filters.t()).sum(1)
 
 
 def summed_distances(rows: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from .tapped import TappedCriterion
 
 @CRITERIA.register_module()
 class GroupFisher(TappedCriterion):
-    """``s_c = sum_b (sum over layers, calls, positions of x * dL/dx)^2``, by what a channel costs.
+    """``s_c = sum_b (sum over layers, calls, positions of x * dL/dx)^2``, divided by what a channel costs.
 
-    The same quantity as :class:`~mmprune.group_fisher.unit.GroupFisherChannelUnit` accumulates during a prune run,
-    here from the batches of a calibration.
+    :class:`~mmprune.group_fisher.unit.GroupFisherChannelUnit` accumulates the same quantity during a prune run; here it
+    comes from the batches of a calibration.
 
     Args:
         normalization_type (str): What a score is divided by: ``act`` (activations of one channel), ``flops``
@@ -26,15 +26,14 @@ class GroupFisher(TappedCriterion):
 
     def __init__(self, normalization_type: str = 'act') -> None:
         super().__init__()
-        self.normalization_type = one_of('normalization_type', normalization_type,
-                                               dict.fromkeys(NORMALIZATION_TYPES))
+        self.normalization_type = one_of('normalization_type', normalization_type, dict.fromkeys(NORMALIZATION_TYPES))
 
     def accumulated(self, recorded: Tensor) -> Tensor:
-        """Return ``Tensor[sets]``, the sum over samples of what ``Tensor[N, sets]`` holds, squared."""
+        """Return ``Tensor[sets]``, the sum over samples of the squares of ``Tensor[N, sets]``."""
         return recorded.square().sum(0)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return the information by the cost of a set."""
+        """Return the information, divided by the cost of a set."""
         if self.unseen(unit):
             return []
         cost = channel_cost(unit.channels, self.normalization_type, self.mutator.complexity, self.mutator.widths)

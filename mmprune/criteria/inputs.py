@@ -1,8 +1,9 @@
-"""What layers get as their inputs, and criteria that are a mean over it."""
+"""The inputs of the layers that read a unit, and criteria that are a mean over them."""
 from typing import Any, Callable, ContextManager, Dict, List
 
 from torch import Tensor, nn
 
+from ..graph.channels import Member
 from ..graph.watching import watched
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
@@ -11,10 +12,9 @@ from .criterion import ADVICE, Criterion
 
 
 class InputStatistic(Criterion):
-    """A criterion that is a mean over what the layers that read a unit get as their inputs.
+    """A mean over the inputs of the layers that read a unit.
 
-    The inputs of the reading layers are the channels as the network uses them: behind their norms, activations and
-    poolings.
+    These are the channels as the network uses them: after their norms, activations and poolings.
     """
 
     needs_data = True
@@ -24,7 +24,7 @@ class InputStatistic(Criterion):
         raise NotImplementedError
 
     def observe(self, calibration: Calibration) -> None:
-        """Take the means over all batches, each sample alike."""
+        """Take the means over all samples of all batches."""
         self.consumers = Consumers(self.mutator)
         sums: Dict[str, Tensor] = {}
         counts: Dict[str, int] = {}
@@ -47,19 +47,21 @@ class InputStatistic(Criterion):
         return [self.consumers.mean_by_set(layer, self.means[layer], unit) for layer in layers if layer in self.means]
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say that no layer that reads the unit ran, or can be seen."""
+        """Return why no layer that reads the unit was recorded."""
         return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {ADVICE}'
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a layer as ``Tensor[N, C, *]``: those of a linear layer have their channels last.
-
-    An input without an axis of samples is that of one.
-    """
+    """Return the input of a conv or linear layer as ``Tensor[N, C, *]``; without a sample axis, ``N`` is 1."""
     weight: Any = module.weight
-    if x.dim() < weight.dim():
-        x = x[None]
+    x = x[None] if x.dim() < weight.dim() else x
     return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
+
+
+def reading(unit: ChannelUnit) -> List[Member]:
+    """Return the members of a unit that are columns of the weight of a layer which adds its channels up."""
+    return [member for member in unit.channels.consumers
+            if member.axis.role == 'in' and member.axis.tensor.rpartition('.')[2] == 'weight']
 
 
 def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> ContextManager[None]:

@@ -10,8 +10,7 @@ class MeanActivation(InputStatistic):
     """``s_c = mean over samples and positions of a_c``: a channel that is rarely large is a poor detector.
 
     Args:
-        combine (str): See :class:`Criterion`; here of the layers that read a unit.
-        normalize (str): See :class:`Criterion`.
+        combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
     """
 
     def statistic(self, x: Tensor) -> Tensor:

@@ -17,34 +17,26 @@ from .score_flow import NoGraphError, Read, ScoreFlow
 
 @CRITERIA.register_module()
 class NISP(Criterion):
-    """``s_k = |W_{k+1}|^T s_{k+1}``: what the final responses owe to a channel, layer by layer from the end.
+    """``s_k = |W_{k+1}|^T s_{k+1}``: the contribution of a channel to the final responses, layer by layer from the end.
 
-    The final responses are the inputs of the last conv and linear layers before the outputs. Their scores are those of
-    :func:`inf_fs` over the calibration data; they then go backwards through the network, neuron by neuron, and the
-    score of a channel is that of all its positions (and of all calls of its layer):
-
-    * conv and linear layers send ``|W|^T s``, norms ``|gamma| / sigma * s`` (with the running variance, where it is
-      used), activations ``s`` (they are Lipschitz with constant 1);
-    * a residual add gives ``s`` to both branches, and so does a product of two branches, such as a gate; a product with
-      a parameter sends its absolute value times ``s``;
-    * poolings, concats and everything else send what their derivative does, which for a pooling keeps the total.
-
-    A layer's score is that of its own outputs, before the norm that follows. Where a function has no rule above, what
-    arrives at the next layer counts by its absolute value. Scores go through a copy of the model in float64 on the CPU.
+    The final responses are the inputs of the last conv and linear layers before the outputs; :func:`inf_fs` ranks them
+    over the calibration data. Their scores flow backwards through the network, neuron by neuron, by the rules of
+    :class:`~mmprune.criteria.score_flow.ScoreFlow`, through a copy of the model in float64 on the CPU. The score of a
+    channel is the sum over its positions and the calls of its layer, before the norm that follows.
 
     Args:
         final (str): Scores of the final responses: ``inf_fs``, or ``ones``, for which no batch is looked at.
         alpha (float): Weight, from 0 to 1, of the spread of a response against its independence in :func:`inf_fs`.
         samples (int): Samples that :func:`inf_fs` ranks at most, evenly from all that were seen; each position of a
             feature map is a sample.
-        combine (str): See :class:`Criterion`; here of the layers that produce a unit.
-        normalize (str): See :class:`Criterion`.
+        combine, normalize (str): See :class:`Criterion`; over the layers that produce a unit.
 
     Raises:
         ValueError: An option is out of its range.
     """
 
     needs_data = True
+    lacking = 'nothing that the last layers read depends on it; leave the unit out (exclude)'
 
     def __init__(self, final: str = 'inf_fs', alpha: float = 0.5, samples: int = 1000, combine: str = 'mean',
                  normalize: str = 'none') -> None:
@@ -60,10 +52,10 @@ class NISP(Criterion):
         """Rank the final responses on all batches, and propagate their scores through a run on the demo input.
 
         Raises:
-            CriterionError: No layer reads what another one produces, the last ones see no data or cannot be seen, or a
-                part of the model runs without a graph.
+            CriterionError: No layer reads what another layer produces, the inputs of the last layers cannot be recorded
+                or are fewer than 2 samples, or a part of the model runs without a graph.
         """
-        model = double_copy(self.mutator.model).requires_grad_(False)  # sums of absolute values outgrow float32
+        model = double_copy(self.mutator.model).requires_grad_(False)  # sums of absolute values overflow float32
         flow = ScoreFlow(model)
         try:
             with torch.enable_grad(), Deterministic(), flow:
@@ -84,12 +76,10 @@ class NISP(Criterion):
 
     def _rank(self, reads: Sequence[Read], calibration: Calibration) -> Dict[str, Tensor]:
         """Return the scores ``Tensor[F]`` of the inputs of layers."""
-        layers = {read.layer for read in reads}
-        seen: Dict[str, List[Tensor]] = {layer: [] for layer in layers}
-        modules = {layer: self.mutator.model.get_submodule(layer) for layer in sorted(layers)}
-        calls = self.mutator.complexity.graph.calls
-        hidden = [read.layer for read in reads
-                  if not is_run_by_its_module(self.mutator.model, read.weight, calls)]
+        model, calls = self.mutator.model, self.mutator.complexity.graph.calls
+        modules = {layer: model.get_submodule(layer) for layer in sorted({read.layer for read in reads})}
+        seen: Dict[str, List[Tensor]] = {layer: [] for layer in modules}
+        hidden = [read.layer for read in reads if not is_run_by_its_module(model, read.weight, calls)]
         if hidden:
             raise CriterionError(f'NISP ranks the inputs of the last layers, and the weights of {hidden[0]!r} are used '
                                  "outside the conv or linear module that owns them, unseen; take final='ones'")
@@ -100,7 +90,7 @@ class NISP(Criterion):
         with inputs_seen(modules, see):
             for batch in calibration.batches:
                 calibration.loss(batch)
-        unseen = sorted(layer for layer in layers if sum(map(len, seen[layer])) < 2)
+        unseen = [layer for layer in modules if sum(map(len, seen[layer])) < 2]
         if unseen:
             raise CriterionError(f'NISP ranks the inputs of the last layers, and {unseen[0]!r} saw fewer than 2 samples'
                                  " in the calibration data; give it more, or take final='ones'")
@@ -113,37 +103,32 @@ class NISP(Criterion):
             if member.axis.tensor in self.scores:
                 score = self.scores[member.axis.tensor]
                 size = self.tensor(member).size(member.axis.dim)
-                if member.axis.role == 'depthwise':  # a transposed one has one row for all outputs of a channel
-                    score = score.reshape(size, -1).sum(1)
-                else:  # a transposed one has one column for all groups
-                    score = score.reshape(-1, size).sum(0)
+                # in a transposed conv several outputs share an index: consecutive ones if depthwise, else one per group
+                score = (score.reshape(size, -1).sum(1) if member.axis.role == 'depthwise' else
+                         score.reshape(-1, size).sum(0))
                 scores.append(score[self.mutator.positions(unit, member).to(score.device)].sum(1))
         return scores
 
-    def missing(self, unit: ChannelUnit) -> str:
-        """Say that nothing arrives at the unit."""
-        return 'nothing that the last layers read depends on it; leave the unit out (exclude)'
-
 
 def inf_fs(features: Tensor, alpha: float = 0.5) -> Tensor:
-    """Rank features by the energy of all paths through them: Inf-FS, Roffo et al., ICCV 2015.
+    """Rank features by the energy of all paths through them: Inf-FS, Roffo et al., ICCV 2015; takes time in ``F^3``.
 
     ``A_ij = alpha * max(std_i, std_j) + (1 - alpha) * (1 - |spearman_ij|)``, ``S = (I - r A)^-1 - I`` with ``r = 0.9 /
-    spectral radius of A``; the score of a feature is the sum of its row. A feature that is always the same adds nothing
-    to others and counts as correlated with all of them. It takes time in ``F^3``.
+    spectral radius of A``; the score of a feature is the sum of its row of ``S``. A constant feature counts as
+    correlated with all others.
 
     Args:
         features (Tensor[T, F]): Samples.
         alpha (float): From 0 to 1.
 
     Returns:
-        Tensor[F]: In float64.
+        Tensor[F]: The scores, in float64.
     """
     x = features.double()
     deviation = x.std(0)
     columns = x.t().contiguous()
     ordered = columns.sort(1).values
-    # the mean of the first and the last place of each value among the sorted ones: tied samples share a rank
+    # the mean of the first and the last place of each value after sorting: equal samples share a rank
     rank = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True)).double()
     rank -= rank.mean(1, keepdim=True)
     length = rank.norm(dim=1)
@@ -160,7 +145,7 @@ def inf_fs(features: Tensor, alpha: float = 0.5) -> Tensor:
 
 
 def _evenly(rows: Tensor, count: int) -> Tensor:
-    """Return at most so many rows, from the first to the last."""
+    """Return at most ``count`` rows, evenly from the first to the last."""
     if len(rows) <= count:
         return rows
     return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).long()]

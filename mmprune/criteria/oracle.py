@@ -20,7 +20,7 @@ class Oracle(Criterion):
 
     Args:
         change (str): ``absolute`` (the paper's oracle-abs), or ``signed`` (oracle-loss): a channel without which the
-            loss falls goes first.
+            loss falls is removed first.
     """
 
     scope = 'global'
@@ -31,7 +31,7 @@ class Oracle(Criterion):
         self.change = one_of('change', change, ('absolute', 'signed'))
 
     def observe(self, calibration: Calibration) -> None:
-        """Measure the loss, then without each set of each unit in turn."""
+        """Measure the loss, then the loss without each set of each unit in turn."""
         before = _mean_loss(calibration)
         self.losses: Dict[str, Tensor] = {}
         for unit in self.mutator.units:
@@ -39,17 +39,17 @@ class Oracle(Criterion):
             self.losses[unit.name] = torch.tensor(changes, dtype=torch.float64)
 
     def _without(self, unit: ChannelUnit, number: int, calibration: Calibration) -> float:
-        held: List[Any] = []
+        saved: List[Any] = []
         try:
             for member in unit.channels.members:
                 if member.axis.role == 'in':
-                    tensor = self.tensor(member)
+                    tensor, dim = self.tensor(member), member.axis.dim
                     index = self.mutator.positions(unit, member)[number].to(tensor.device)
-                    held.append((tensor, member.axis.dim, index, tensor.index_select(member.axis.dim, index)))
-                    tensor.index_fill_(member.axis.dim, index, 0.0)
+                    saved.append((tensor, dim, index, tensor.index_select(dim, index)))
+                    tensor.index_fill_(dim, index, 0.0)
             return _mean_loss(calibration)
         finally:
-            for tensor, dim, index, values in held:
+            for tensor, dim, index, values in saved:
                 tensor.index_copy_(dim, index, values)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:

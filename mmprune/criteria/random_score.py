@@ -14,7 +14,7 @@ class Random(Criterion):
     """Scores drawn evenly from 0 to 1, the same for the same seed, unit and width.
 
     Args:
-        seed (int): Of the draw.
+        seed (int): Seed of the draw.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -23,6 +23,6 @@ class Random(Criterion):
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return one draw."""
-        place = [one.name for one in self.mutator.units].index(unit.name)
+        place = [other.name for other in self.mutator.units].index(unit.name)
         generator = torch.Generator().manual_seed(self.seed * 100003 + place)
         return [torch.rand(int(unit.kept.sum()), generator=generator)]

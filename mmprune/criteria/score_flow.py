@@ -1,4 +1,4 @@
-"""Importance scores that flow backwards through a network: the absolute weights of its layers, and nothing else."""
+"""Importance scores that flow backwards through a network, by the absolute weights of its layers; NISP uses it."""
 import inspect
 from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 LAYERS = ('linear', 'conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
 NORM_FUNCTIONS = (F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm)
-#: Functions that pass a score on as it is, besides those of the same name with an underscore.
+#: Functions that pass a score on unchanged, and so do those of the same name with an underscore.
 ACTIVATIONS = (
     'relu', 'relu6', 'leaky_relu', 'prelu', 'rrelu', 'elu', 'celu', 'selu', 'gelu', 'silu', 'mish', 'sigmoid', 'tanh',
     'hardtanh', 'hardsigmoid', 'hardswish', 'softplus', 'logsigmoid', 'softsign', 'tanhshrink', 'softshrink',
@@ -29,7 +29,7 @@ class Read(NamedTuple):
     Attributes:
         weight (str): Qualified name of the layer's weight.
         x (Tensor): Its input, as part of the graph.
-        axis (int): Of the channels.
+        axis (int): The axis of the channels.
         call (int): Number of the call.
     """
 
@@ -45,9 +45,15 @@ class Read(NamedTuple):
 
 
 class ScoreFlow(TorchFunctionMode):
-    """Run a model as it is, with a graph whose backward pass takes scores where it would take gradients.
+    """Run a model as it is, with a graph whose backward pass propagates scores ``s`` instead of gradients.
 
-    Each function that has a rule for scores gives its own value, and the derivative of another one that is linear.
+    A function with a rule returns its own value, with the derivative of a linear function that stands for it:
+
+    * conv and linear layers send ``|W|^T s``, norms ``|gamma| / sigma * s`` (with the running variance, where it is
+      used), activations ``s`` (they are Lipschitz with constant 1);
+    * a product of two branches, such as a gate, sends ``s`` to both, as a residual add does; a product with a parameter
+      sends its absolute value times ``s``;
+    * all else sends what its derivative does (a pooling keeps the total); layers take the absolute value of the result.
 
     Args:
         model (nn.Module): Its parameters require no gradients.
@@ -71,10 +77,8 @@ class ScoreFlow(TorchFunctionMode):
             return _replaced(func, args, kwargs, lambda: _normalised(func, args, kwargs))
         if name.rstrip('_') in ACTIVATIONS:
             return _replaced(func, args, kwargs, lambda: (args or tuple(kwargs.values()))[0])
-        if len(args) == 2 and name in PRODUCTS:
-            return _replaced(func, args, kwargs, lambda: _either(args[0], args[1], scale=True))
-        if len(args) == 2 and name in DIFFERENCES:
-            return _replaced(func, args, kwargs, lambda: _either(args[0], args[1], scale=False))
+        if len(args) == 2 and name in PRODUCTS + DIFFERENCES:
+            return _replaced(func, args, kwargs, lambda: _either(args[0], args[1], name in PRODUCTS))
         return func(*args, **kwargs)
 
     def _layer(self, func: Callable[..., Tensor], name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> Tensor:
@@ -86,7 +90,7 @@ class ScoreFlow(TorchFunctionMode):
         out = func(*args, **kwargs).detach()
         axis = out.dim() - (1 if name == 'linear' else weight.dim() - 1)
         if x.requires_grad:
-            own = x.clone()  # stays what it is when the tensor is changed in place
+            own = x.clone()  # the model may change x in place later
             absolute = func(own, weight.detach().abs(), None, *args[3:], **given)
             out = out + (absolute - absolute.detach())
         else:
@@ -109,7 +113,7 @@ class ScoreFlow(TorchFunctionMode):
         return score
 
     def last_reads(self) -> List[Read]:
-        """Return what those calls read whose outputs no further layer reads."""
+        """Return what the last layers read: those whose outputs no other layer reads."""
         self.marking = True
         if self.reads:
             torch.autograd.backward([read.x for read in self.reads], [torch.ones_like(read.x) for read in self.reads],
@@ -122,7 +126,7 @@ class ScoreFlow(TorchFunctionMode):
 
         Args:
             reads (list[Read]): The final responses.
-            importance (list[Tensor[F]]): Their scores; one is shared by all rows and positions of its feature.
+            importance (list[Tensor[F]]): Their scores; all rows and positions of a feature share its score evenly.
         """
         seeds = []
         for read, score in zip(reads, importance):
@@ -135,12 +139,12 @@ class ScoreFlow(TorchFunctionMode):
 
 def _replaced(func: Callable[..., Any], args: Sequence[Any], kwargs: Dict[str, Any],
               linear: Callable[[], Tensor]) -> Any:
-    """Return the value of a function with the derivative of a linear one of the same shape."""
+    """Return the value of a function with the derivative of a linear function of the same shape."""
     x = (tuple(args) or tuple(kwargs.values()))[0]
     if not any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *kwargs.values())):
         return func(*args, **kwargs)
     stands_for = linear()
-    # the data, as a function that works in place shall leave no trace in the graph
+    # .data, so that a function that works in place is not recorded in the graph
     value = func(*[arg.data if isinstance(arg, Tensor) else arg for arg in args],
                  **{key: arg.data if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()})
     if stands_for is x and value.data_ptr() == x.data_ptr():
@@ -149,7 +153,7 @@ def _replaced(func: Callable[..., Any], args: Sequence[Any], kwargs: Dict[str, A
 
 
 def _either(left: Any, right: Any, scale: bool) -> Tensor:
-    """Return what stands for a product (``scale``) or a difference of two operands."""
+    """Return the linear function that stands for a product (``scale``) or a difference of two operands."""
     carried = [isinstance(side, Tensor) and side.requires_grad for side in (left, right)]
     if all(carried):
         return left + right
@@ -160,7 +164,7 @@ def _either(left: Any, right: Any, scale: bool) -> Tensor:
 
 
 def _normalised(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Dict[str, Any]) -> Tensor:
-    """Return what stands for a norm: ``|weight| / sigma * x``, its statistics taken as constants."""
+    """Return the linear function that stands for a norm: ``|weight| / sigma * x``, ``sigma`` a constant."""
     call = inspect.signature(func).bind(*args, **kwargs)
     call.apply_defaults()
     given = call.arguments

@@ -1,20 +1,19 @@
 """The pruning schema of Network Slimming: which norm decides about the channels of each layer, as a file to edit.
 
 The format is that of pytorch-network-slimming: ``prefix`` (of all names), ``modules`` (conv and linear layers with the
-norm before and the norm behind them, empty where there is none), ``shortcuts`` (norms whose channels stay or go
-together, with ``or`` to keep a channel that one of them keeps, ``and`` to keep what all of them keep).
+norm before and after them, or an empty name), ``shortcuts`` (norms whose channels are kept or removed together, with
+``or`` to keep a channel that any of them keeps, ``and`` to keep what all of them keep).
 """
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Union
 
 from torch import nn
 
 from ..arguments import UserError, nearest
 from ..files import write_text
-from ..graph.channels import CoupledChannels
-from ..graph.trace import Axis
+from ..graph.channels import CoupledChannels, Member
 from ..units.mutator import ChannelMutator
 from .bn_sparsity import SCALED_NORMS
 
@@ -23,7 +22,7 @@ METHODS = ('or', 'and')
 
 
 class SchemaError(UserError):
-    """A schema is not one, or does not fit the model; the message says where."""
+    """A schema is invalid or does not fit the model; the message says where."""
 
 
 class NormVote(NamedTuple):
@@ -38,48 +37,43 @@ class NormVote(NamedTuple):
     method: str
 
 
-def norms_of(model: nn.Module, channels: CoupledChannels) -> List[Axis]:
-    """Return the axes of the scales of the norms that channels pass, in the order of the forward pass."""
-    return [member.axis for member in channels.members if member.axis.tensor.endswith('.weight')
+def norms_of(model: nn.Module, channels: CoupledChannels) -> List[Member]:
+    """Return the members of a unit that are the scale of a norm, in the order of the forward pass."""
+    return [member for member in channels.members if member.axis.tensor.endswith('.weight')
             and isinstance(model.get_submodule(member.axis.layer), SCALED_NORMS)]
 
 
 def make_schema(mutator: ChannelMutator, prefix: str = '') -> Schema:
-    """Return the schema of a model: what Network Slimming does when nobody edits it.
+    """Return the schema of a model that does what Network Slimming does by default.
 
     Args:
         mutator (ChannelMutator): Prepared on the model.
         prefix (str): What all names begin with, such as ``backbone.``; layers elsewhere are left out.
 
-    Returns:
-        dict: ``prefix``, ``modules``, ``shortcuts``.
-
     Raises:
         SchemaError: No layer has the prefix.
     """
-    model = mutator.model
-    layers: Dict[str, Dict[str, str]] = {}
+    layers = {member.axis.layer: dict(prev_bn='', next_bn='') for unit in mutator.units
+              for member in (*unit.channels.producers, *unit.channels.consumers)}
     shortcuts = []
     for unit in mutator.units:
-        norms = norms_of(model, unit.channels)
+        norms = [member.axis.layer for member in norms_of(mutator.model, unit.channels)]
         producer, norm = '', ''
         for member in unit.channels.members:  # in the order of the forward pass
             layer, role = member.axis.layer, member.axis.role
-            if any(member.axis is axis for axis in norms):
+            if layer in norms and member.axis.tensor.endswith('.weight'):
                 norm = layer
-                if producer and not layers[producer]['next_bn']:
-                    layers[producer]['next_bn'] = norm
+                if producer:
+                    layers[producer]['next_bn'] = layers[producer]['next_bn'] or norm
             if role in ('in', 'depthwise'):
-                layers.setdefault(layer, dict(prev_bn='', next_bn=''))['prev_bn'] = norm
+                layers[layer]['prev_bn'] = norm
             if role in ('out', 'depthwise'):
                 producer = layer
-                layers.setdefault(layer, dict(prev_bn='', next_bn=''))
         if len(norms) > 1:
-            shortcuts.append([axis.layer for axis in norms])
+            shortcuts.append(norms)
     calls = [call.layer for call in mutator.complexity.graph.calls]
-    place = {name: calls.index(name) for name in layers}
-    inside = [{'name': name[len(prefix):], **{key: norm[len(prefix):] for key, norm in entry.items()}}
-              for name, entry in sorted(layers.items(), key=lambda item: place[item[0]]) if name.startswith(prefix)]
+    inside = [{'name': name[len(prefix):], **{key: norm[len(prefix):] for key, norm in layers[name].items()}}
+              for name in sorted(layers, key=calls.index) if name.startswith(prefix)]
     if not inside:
         raise SchemaError(f'prefix is {prefix!r}, and no layer of a unit begins with it')
     return dict(prefix=prefix, modules=inside, shortcuts=[
@@ -123,10 +117,10 @@ def read_schema(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Sc
 
 
 def votes_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, NormVote]:
-    """Return which norms decide about each unit by a schema; units that it leaves out have no entry.
+    """Return unit name -> the norms that decide about it by a schema.
 
-    A unit is left out where a layer that produces it is not among the modules or has no ``next_bn``, and where several
-    norms scale it but no shortcut says how they decide together.
+    A unit has no entry where a layer that produces it is not among the modules or has no ``next_bn``, and where several
+    norms scale it but no shortcut joins them.
 
     Raises:
         SchemaError: A name is not that of a layer or norm of the model, or a shortcut joins norms that are not coupled.
@@ -143,8 +137,8 @@ def votes_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, NormVote]:
     votes: Dict[str, NormVote] = {}
     joined: List[NormVote] = []
     for unit in mutator.units:
-        own = [axis.layer for axis in norms_of(mutator.model, unit.channels)]
-        shortcut = _shortcut(own, shortcuts)
+        own = [member.axis.layer for member in norms_of(mutator.model, unit.channels)]
+        shortcut = next((vote for vote in shortcuts if vote.norms and set(vote.norms) <= set(own)), None)
         joined += [] if shortcut is None else [shortcut]
         if not own or any(not next_norm.get(member.axis.layer) for member in unit.channels.producers):
             continue
@@ -157,8 +151,3 @@ def votes_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, NormVote]:
         raise SchemaError(f'schema: the shortcut of {", ".join(wrong[0].norms)} joins norms whose channels do not go '
                           'together in this model')
     return votes
-
-
-def _shortcut(norms: List[str], shortcuts: List[NormVote]) -> Optional[NormVote]:
-    """Return the first shortcut all of whose norms are among those of a unit."""
-    return next((one for one in shortcuts if one.norms and set(one.norms) <= set(norms)), None)

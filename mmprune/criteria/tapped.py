@@ -1,4 +1,4 @@
-"""Criteria that look at activation times gradient, where the layers that read a unit get it."""
+"""Criteria that look at activation times gradient, at the inputs of the layers that read a unit."""
 from typing import Optional, Set
 
 import torch
@@ -13,12 +13,12 @@ from .criterion import ADVICE, Criterion
 
 
 class TappedCriterion(Criterion):
-    """A sum over batches of a function of ``x * dL/dx``, sample by sample."""
+    """A sum over batches of a function of ``x * dL/dx``, which taps record sample by sample."""
 
     needs_data = needs_loss = True
 
     def accumulated(self, recorded: Tensor) -> Tensor:
-        """Return ``Tensor[sets]``, what a batch adds.
+        """Return ``Tensor[sets]``, what a batch adds to the total.
 
         Args:
             recorded (Tensor[N, sets]): ``sum over layers, calls, positions of x * dL/dx`` of the batch's loss.
@@ -29,7 +29,7 @@ class TappedCriterion(Criterion):
         """Run all batches forward and backward with taps on."""
         consumers = Consumers(self.mutator)
         consumers.layers = consumers.tappable
-        there_already = {name for name, module in consumers.layers.items() if isinstance(module, GroupFisherMixin)}
+        tapped_before = {name for name, module in consumers.layers.items() if isinstance(module, GroupFisherMixin)}
         taps = TapRecorder(consumers)
         self.start, self.samples = consumers.start, 0
         self.reached: Set[str] = set()
@@ -46,13 +46,13 @@ class TappedCriterion(Criterion):
                         self.samples += len(recorded)
         finally:
             taps.record(False)
-            for name in there_already:
+            for name in tapped_before:
                 taps.layers.pop(name, None)
             taps.remove()
         self.total = total
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
-        """Return why what layers read of the unit has no gradient, None where it has."""
+        """Return why no gradient could be recorded where layers read the unit, None where it could."""
         reason = super().unseen(unit)
         if reason is None and not any(member.axis.layer in self.reached for member in unit.channels.consumers):
             return ('no gradient of the loss arrives where layers read it (torch.no_grad, detach, or they did not run '
@@ -60,10 +60,10 @@ class TappedCriterion(Criterion):
         return reason
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say why the unit cannot be seen."""
+        """Return why no gradient could be recorded for the unit."""
         return f'{self.unseen(unit)}; {ADVICE}'
 
     def of_unit(self, unit: ChannelUnit) -> Tensor:
-        """Return ``Tensor[C]``, what the present sets of a unit have accumulated."""
+        """Return ``Tensor[C]``, the totals of the present sets of a unit."""
         start = self.start[unit.name]
         return self.total[start:start + len(unit.kept)][torch.from_numpy(unit.kept)]

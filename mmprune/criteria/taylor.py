@@ -13,19 +13,18 @@ from .tapped import TappedCriterion
 
 @CRITERIA.register_module()
 class Taylor(TappedCriterion):
-    """How much the loss would change without a channel, to first order; the "approximate oracle".
+    """The first-order estimate of how much the loss changes without a channel.
 
-    ``activations`` (ICLR 2017): ``s_c = mean over samples |1/M sum over M positions of a * dL/da|``, of a sample's own
-    loss and over all layers that read the channel; ``M`` is that of the example inputs. The paper divides the scores of
-    a layer by their Euclidean norm.
+    ``activations`` (ICLR 2017): ``s_c = mean over samples |1/M sum over M positions of a * dL/da|``, of the sample's
+    own loss, summed over all layers that read the channel; ``M`` is taken from the example inputs.
 
     ``weights`` (CVPR 2019): ``s_c = mean over batches (sum over the weights of a filter of w * dL/dw)^2``, summed over
     the layers that produce the channel.
 
     Args:
         source (str): ``activations`` or ``weights``.
-        normalize (str, optional): See :class:`Criterion`; by default ``l2`` for activations, ``none`` for weights, as
-            in the papers.
+        normalize (str): See :class:`Criterion`; ``default`` is ``l2`` for activations, ``none`` for weights, as in the
+            papers.
         of (str, optional): The former name of ``source``.
     """
 
@@ -67,7 +66,7 @@ class Taylor(TappedCriterion):
         return (recorded * len(recorded)).abs().sum(0)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return the mean over samples, or over batches one for each layer that produces the unit."""
+        """Return the mean over samples, or for each layer that produces the unit the mean over batches."""
         if self.source == 'activations':
             if self.unseen(unit):
                 return []
@@ -77,7 +76,7 @@ class Taylor(TappedCriterion):
         return [self.squares[key] / self.batches for key in keys if key in self.squares]
 
     def missing(self, unit: ChannelUnit) -> str:
-        """Say why the unit has no score."""
+        """Return why the unit has no score."""
         if self.source == 'activations':
             return super().missing(unit)
         return 'the loss depends on no layer that produces it; leave the unit out (exclude)'

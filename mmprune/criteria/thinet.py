@@ -14,9 +14,9 @@ from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Criterion, CriterionError
-from .inputs import channels_first
+from .inputs import channels_first, reading
 
-#: Directions in which kept channels vary less than this share of the most are left alone by the least squares.
+#: Least squares ignores eigenvalues of the correlation matrix below this share of the largest.
 RANK_TOLERANCE = 1e-10
 
 
@@ -25,31 +25,24 @@ class ThiNet(Criterion):
     """A channel's place in the order in which greedy search removes the channels of a unit.
 
     An output of a layer that reads the unit is ``y = sum_c x_c``, without its bias, where ``x_c`` is what the inputs of
-    set ``c`` contribute. Over sampled outputs ``i``, algorithm 1 starts with the empty set ``T`` and adds, one by
-    one, the set that leaves ``sum_i (sum_{j in T} x_ij)^2`` (equation 6) least. The score is the place in this order
-    over the number of sets, from ``1/C`` (goes first) to 1: a place says nothing about how much is lost, so that
-    layers are comparable and a choice over all layers takes about the same share of each.
-
-    The layers that read a unit are searched together, their errors relative to their own energies: the sum of the
-    squared contributions of everything that the layer reads. Depthwise convolutions have no say, as they add nothing up
-    across channels. A layer that another one computes offsets for is taken as linear, the offsets as given.
-
-    :meth:`adjust` multiplies, in each reading layer, the weights of the sets that stay by the least squares solution
-    of equation 7. Where a layer reads several units that are pruned (a concat), it is solved for all of them at once.
-    It changes weights that the samples were taken with, so that :meth:`calibrate` comes again before the next score.
+    set ``c`` contribute. Over sampled outputs ``i``, algorithm 1 starts with no removed set, ``T = {}``, and in each
+    step removes the set that leaves ``sum_i (sum_{j in T} x_ij)^2`` (equation 6) least. The score is the place in this
+    order over the number of sets: from ``1/C``, removed first, to 1. :meth:`adjust` then rescales the weights that stay
+    by equation 7. docs/criteria.md has the details.
 
     Args:
-        positions (int): Output locations sampled in every image and call of a layer; the paper's 10.
-        outputs (int): Random output channels sampled at each location. The paper takes 1 and 10,000 images; with the
-            default of 10 a thousand of them give as many samples, and a few images more samples than a layer has
-            channels, without which least squares means nothing.
-        seed (int): Of the sampling, which has a generator of its own.
+        positions (int): Output locations sampled in each image and call of a layer; the paper's 10.
+        outputs (int): Random output channels sampled at each location. The paper takes 1, of 10,000 images; the least
+            squares of equation 7 need more samples than a layer has channels.
+        seed (int): Seed of the sampling, which has a generator of its own.
 
     Attributes:
         grams (dict[str, LayerGram]): Layer -> products of what its inputs contribute.
     """
 
     needs_data = True
+    lacking = ('no layer that reads it and adds up its channels ran on the data; leave the unit out (exclude) or take '
+               'a criterion of weights')
 
     def __init__(self, positions: int = 10, outputs: int = 10, seed: int = 0) -> None:
         super().__init__()
@@ -77,7 +70,7 @@ class ThiNet(Criterion):
                 raise CriterionError(f'ThiNet cannot use layer {layer!r}: its inputs or weights are not finite')
 
     def _see(self, layer: str, module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
-        if self._replaying:  # a layer inside one whose outputs are sampled by gradients
+        if self._replaying:  # this layer is inside a layer whose outputs are sampled by gradients
             return
         name = None if args else next(iter(kwargs))
         x = (args[0] if name is None else kwargs[name]).detach()
@@ -101,7 +94,7 @@ class ThiNet(Criterion):
             self._replaying = False
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return one score for all layers that read the unit: the place in the removal order, over the sets."""
+        """Return a single tensor for all layers that read the unit: places in the removal order over the sets."""
         start = self._consumers.start[unit.name]
         numbers: np.ndarray = start + np.flatnonzero(unit.kept)
         layers = dict.fromkeys(member.axis.layer for member in reading(unit))
@@ -112,19 +105,13 @@ class ThiNet(Criterion):
         scores[removal_order(torch.stack(parts).sum(0))] = torch.arange(1.0, len(numbers) + 1).double() / len(numbers)
         return [scores]
 
-    def missing(self, unit: ChannelUnit) -> str:
-        """Say that no layer that reads the unit ran."""
-        return ('no layer that reads it and adds up its channels ran on the data; leave the unit out (exclude) or take '
-                'a criterion of weights')
-
     def adjust(self, masks: Dict[str, np.ndarray]) -> None:
-        """Multiply the weights of sets that stay by the solution of equation 7, in all layers that read others.
+        """Multiply the weights of sets that stay by :func:`rescaling`, in all layers that read sets to be removed.
 
-        Of several solutions it is the one that changes what the sets contribute least, so that a set that was
-        never active keeps its weights.
+        This invalidates the calibration.
 
         Args:
-            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will be there.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets will stay.
 
         Raises:
             CriterionError: The criterion has seen no data since the weights were last adjusted or cut.
@@ -161,20 +148,11 @@ class ThiNet(Criterion):
             columns[..., index.reshape(-1)] *= factors.to(tensor).repeat_interleave(index.size(1))
 
 
-def reading(unit: ChannelUnit) -> List[Member]:
-    """Return the members of a unit that are the columns of a layer which adds its channels up."""
-    return [member for member in unit.channels.consumers
-            if member.axis.role == 'in' and member.axis.tensor.rpartition('.')[2] == 'weight']
-
-
 def removal_order(gram: Tensor) -> Tensor:
-    """Return the channels in the order of algorithm 1, each leaving the least error of all that are left to remove.
+    """Return ``LongTensor[C]``, the channels in the order in which algorithm 1 removes them; of equals the first.
 
     Args:
         gram (Tensor[C, C]): ``X^T X`` of the contributions ``X[samples, C]``.
-
-    Returns:
-        LongTensor[C]: Which goes first, second...; the first of those that are equal.
     """
     products = gram.double().cpu().numpy()
     increase = products.diagonal().copy()
@@ -187,18 +165,15 @@ def removal_order(gram: Tensor) -> Tensor:
 
 
 def rescaling(gram: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
-    """Return the factors of kept channels that come nearest to what they and dropped ones give (equation 7).
+    """Return ``Tensor[K]``, factors by which kept channels best reproduce the sum with dropped channels (equation 7).
 
     ``w = argmin sum_i (sum_{c kept or dropped} x_ic - sum_{c kept} w_c x_ic)^2``; of several solutions the one with the
-    least ``sum_i (w_c - 1)^2 x_ic^2``, whatever the scales of the channels.
+    least ``sum_i (w_c - 1)^2 x_ic^2``, so that a channel that was never active keeps its weights.
 
     Args:
         gram (Tensor[G, G]): ``X^T X`` of the contributions ``X[samples, G]``.
         kept (LongTensor[K]): Channels that stay.
-        dropped (LongTensor[D]): Channels that go.
-
-    Returns:
-        Tensor[K]: The factors.
+        dropped (LongTensor[D]): Channels that will be removed.
     """
     rows = gram[kept]
     size = rows[:, kept].diagonal().sqrt()
