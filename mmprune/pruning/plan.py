@@ -1,4 +1,4 @@
-"""From a criterion and a target to the channels that stay."""
+"""From a criterion and a target to a plan: which sets of each unit stay."""
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
@@ -11,48 +11,45 @@ from .target import PruningTarget
 
 
 class Plan(NamedTuple):
-    """What is to stay.
+    """Which channels stay.
 
     Attributes:
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
-        held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score go.
+        kept_by_floor (dict[str, int]): See :class:`~mmprune.pruning.search.Chosen`.
         skipped (dict[str, str]): Unit name -> why the criterion could not score it.
     """
 
     masks: Dict[str, np.ndarray]
-    held: Dict[str, int]
+    kept_by_floor: Dict[str, int]
     skipped: Dict[str, str]
 
     def notes(self) -> List[str]:
         """Return a line for each unit that stays wider than its scores alone would have it."""
         return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
-                  for name, count in self.held.items()),
+                  for name, count in self.kept_by_floor.items()),
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 
     def turns(self, mutator: ChannelMutator) -> List[Dict[str, np.ndarray]]:
         """Return the plan in steps, from input to output: the masks of one unit, or of a block that is removed."""
         changed = [unit.name for unit in mutator.units if (self.masks[unit.name] != unit.kept).any()]
-        whole = {name: block.units for block in (mutator.blocks if self._empties else []) for name in block.units
+        blocks = [] if all(mask.any() for mask in self.masks.values()) else mutator.blocks
+        whole = {name: block.units for block in blocks for name in block.units
                  if not any(self.masks[other].any() for other in block.units)}
         steps = {tuple(other for other in changed if other in whole.get(name, [name])): None for name in changed}
         return [{name: self.masks[name] for name in names} for names in steps]
 
-    @property
-    def _empties(self) -> bool:
-        return not all(mask.any() for mask in self.masks.values())
-
 
 def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
               only: Optional[Collection[str]] = None, remove_blocks: bool = False) -> Plan:
-    """Score all units and choose what stays; nothing is changed.
+    """Score all units and choose which sets stay; nothing is changed.
 
     Args:
         mutator (ChannelMutator): Prepared; the criterion is bound to it.
         criterion (Criterion): Calibrated, if it needs data.
-        target (PruningTarget): How much goes.
+        target (PruningTarget): How much is removed.
         progress (float): Share of the way from the dense model to the target.
-        only (collection[str], optional): Units that may lose channels; the others stay as they are.
-        remove_blocks (bool): Remove the residual blocks all of whose units sink to their floor.
+        only (collection[str], optional): Units that may lose channels; by default all.
+        remove_blocks (bool): Remove the residual blocks all of whose units are at their floor.
 
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
@@ -60,9 +57,10 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         StructureError: Something else has cut the model.
     """
     mutator.surgery.check_sizes()
+    may_lose = {unit.name for unit in mutator.units} if only is None else {*only}
     scores, skipped = {}, {}
     for unit in target.chosen_units(mutator):
-        if not _may_lose(unit.name, only):
+        if unit.name not in may_lose:
             continue
         try:
             scores[unit.name] = criterion.score(unit)
@@ -76,29 +74,21 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     if remove_blocks:
         floors = {unit.name: target.floor(unit) for unit in mutator.units}
         for block in mutator.blocks:
-            if all(masks[name].sum() <= floors[name] and _may_lose(name, only) for name in block.units):
+            if all(masks[name].sum() <= floors[name] and name in may_lose for name in block.units):
                 masks.update({name: np.zeros_like(masks[name]) for name in block.units})
-    return Plan(masks, chosen.held, skipped)
+    return Plan(masks, chosen.kept_by_floor, skipped)
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Return masks that keep as many sets of each unit as others do, those with the highest scores at present.
+    """Return masks that keep as many sets of each unit as the given ones, but those with the highest present scores.
 
-    Args:
-        mutator (ChannelMutator): Prepared; the criterion is bound to it.
-        criterion (Criterion): Calibrated, if it needs data.
-        masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
+    The arguments are those of :func:`make_plan`; ``masks`` (dict[str, ndarray[sets], bool]) those of a plan.
     """
     found = dict(masks)
     for unit in mutator.units:
         count = unit.num_sets - int(masks[unit.name].sum())
         if 0 < count < unit.num_sets:
             found[unit.name] = unit.kept.copy()
-            for one in least_important([pool_of(unit, criterion.score(unit), unit.num_sets - count)], count):
-                found[unit.name][one.channel] = False
+            for pruned in least_important([pool_of(unit, criterion.score(unit), unit.num_sets - count)], count):
+                found[unit.name][pruned.channel] = False
     return found
-
-
-def _may_lose(name: str, only: Optional[Collection[str]]) -> bool:
-    """Tell whether a unit may lose channels."""
-    return only is None or name in only

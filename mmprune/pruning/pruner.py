@@ -1,4 +1,4 @@
-"""Pruning any ``nn.Module`` in a few lines: score, mask, cut, and carry the structure to a fresh model."""
+"""Prune any ``nn.Module`` in a few lines: score, mask, cut, and apply the structure to a fresh model."""
 import os
 import statistics
 import time
@@ -20,9 +20,9 @@ from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
-#: Forward passes that a latency is the median of, after one that does not count.
+#: Timed forward passes, after one to warm up.
 TIMED = 5
-#: What a choice says.
+#: Keys of ``choice``.
 CHOICE = ('include', 'exclude', 'min_channels')
 
 
@@ -33,19 +33,19 @@ class Pruner:
 
     Args:
         model (nn.Module): The trained model.
-        example_inputs (Tensor, tuple or dict): What it is called with, to see how its channels depend on one another:
-            one tensor, positional or keyword arguments. Costs are counted for one call.
+        example_inputs (Tensor, tuple or dict): What it is called with to trace its channels: a tensor, positional or
+            keyword arguments. Costs are counted for one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
             Random GroupFisher WholeGroup``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
-        ratio (float, optional): Share of each unit's channels that goes; short for ``target=dict(ratio=...,
+        ratio (float, optional): Share of each unit's channels that is removed; short for ``target=dict(ratio=...,
             scope='layer')``.
         target (dict, optional): :class:`~mmprune.pruning.target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
-            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The scope of a dict
-            is that of the criterion's paper where it has none.
-        choice (dict, optional): What may be pruned and what stays of it: ``include``, ``exclude`` and ``min_channels``
-            of :class:`~mmprune.units.choice.Choice`, such as ``dict(exclude='layer4', min_channels=8)``.
+            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The default scope of
+            a dict is that of the criterion's paper.
+        choice (dict, optional): Which units may be pruned, and their floors: ``include``, ``exclude`` and
+            ``min_channels`` of :class:`~mmprune.units.choice.Choice`, such as ``dict(exclude='layer4')``.
         mutate_linear (bool): Prune what linear layers read and produce, too.
-        remove_blocks (bool): Remove the residual blocks all of whose inner units sink to their floor (``min_channels``,
+        remove_blocks (bool): Remove the residual blocks all of whose inner units are at their floor (``min_channels``,
             ``max_pruned_ratio``); their shortcuts stay.
 
     Attributes:
@@ -54,7 +54,7 @@ class Pruner:
 
     Raises:
         NoPrunableUnitError: Nothing can be pruned; the message says why.
-        CriterionError: There is no criterion of that name.
+        CriterionError: No criterion has that name.
         TargetError: The target is contradictory.
         PatternError: A pattern of the target or the choice matches no layer.
     """
@@ -71,7 +71,7 @@ class Pruner:
         self.mutator = _mutator(model, example_inputs, choice, mutate_linear)
         self.criterion = build_criterion(criterion, self.mutator)
         self.target = None if target is None else PruningTarget.of(target, self.criterion.scope)
-        if self.target is not None:  # a pattern without a match is better known now
+        if self.target is not None:  # report a pattern without a match now, not at the first cut
             self.target.check(self.mutator)
         self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
@@ -82,7 +82,7 @@ class Pruner:
 
     @property
     def is_masked(self) -> bool:
-        """Whether channels are zero that :meth:`cut` will remove."""
+        """Whether :meth:`mask` has set channels to zero that :meth:`cut` will remove."""
         return self._masked is not None
 
     @property
@@ -94,16 +94,16 @@ class Pruner:
                   batches: Optional[int] = None) -> None:
         """Show the criterion data; the model does not learn from it.
 
-        It is looked at again whenever channels are scored after a cut, so the batches stay in memory.
+        The batches stay in memory: the criterion looks at them again when channels are scored after a cut.
 
         Args:
-            loader (iterable): Batches ``(inputs, targets)``; ``inputs`` is what the model is called with. Only for
-                criteria that look at activations alone, batches may be inputs only. They follow the model's device.
+            loader (iterable): Batches ``(inputs, targets)``; ``inputs`` is what the model is called with. Batches may
+                be inputs only for criteria that look at activations alone. They are moved to the model's device.
             loss_fn (Callable, optional): ``loss_fn(outputs, targets) -> Tensor[]``, a mean over the samples.
             batches (int, optional): How many batches at most.
 
         Raises:
-            ValueError: There is no batch, or no loss function for a criterion that needs one.
+            ValueError: The loader is empty, or the criterion needs a loss function and none is given.
         """
         if self.criterion.needs_loss and loss_fn is None:
             raise ValueError(f'{type(self.criterion).__name__} needs a loss: call calibrate(loader, loss_fn)')
@@ -119,7 +119,7 @@ class Pruner:
 
         Raises:
             CriterionError: The criterion needs data and has seen none, or cannot score any unit.
-            TargetError: There is no target, or it cannot be reached.
+            TargetError: No target is given, or it cannot be reached.
         """
         if self.target is None:
             raise TargetError('there is no target: give the Pruner ratio=0.3 or target=dict(flops=0.5)')
@@ -132,13 +132,10 @@ class Pruner:
             self.criterion.calibrate(self._calibration)
 
     def mask(self) -> nn.Module:
-        """Choose channels and set all of their weights to zero; the model keeps its shape.
+        """Choose channels, set all of their weights to zero and return the model, which keeps its shape.
 
-        Training it lets what reads them grow again where an activation makes something else of zero, such as a sigmoid,
-        or an optimizer remembers; so :meth:`cut` first, then train.
-
-        Returns:
-            nn.Module: The model, which computes what :meth:`cut` will compute.
+        It computes what the cut model will compute. :meth:`cut` before training: masked weights may become nonzero by
+        an activation that does not keep zero, such as a sigmoid, or by the momentum of an optimizer.
         """
         plan = self.choose()
         self.criterion.adjust(plan.masks)
@@ -147,13 +144,11 @@ class Pruner:
         return self.model
 
     def cut(self, optimizers: Optimizers = ()) -> nn.Module:
-        """Make the model really smaller: without the masked channels, or those that are chosen now.
+        """Remove the masked channels, or those that are chosen now, from the model and return it.
 
         Args:
-            optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model, whose state follows.
-
-        Returns:
-            nn.Module: The model; parameters stay the same objects.
+            optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model; their state is cut as well. The
+                parameters stay the same objects.
 
         Raises:
             OptimizerError: An optimizer cannot follow, or has none of the model's parameters.
@@ -172,16 +167,14 @@ class Pruner:
     def cut_next(self, optimizers: Optimizers = ()) -> bool:
         """Cut the next unit only, from input to output: ``while pruner.cut_next(): train(model)``.
 
-        The first call chooses how many channels of each unit go. Which ones is seen when it is a unit's turn: they are
-        scored on the model as it is then, behind the units that were cut before it, unless the model is masked. The
-        units of a block that is removed go together. After the last unit the next call says so, and the one after it
-        starts anew.
+        The first call chooses how many channels of each unit are removed. Which channels, is decided at the unit's
+        turn, by scores of the model as it is then, unless it is masked. The units of a removed block are cut together.
 
         Args:
-            optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model, whose state follows.
+            optimizers (Optimizer or iterable[Optimizer]): As for :meth:`cut`, which raises the same errors.
 
         Returns:
-            bool: Whether there was another unit with anything to cut.
+            bool: Whether a unit was cut; after False the next call starts anew.
         """
         optimizers = self._own(optimizers)
         if self._turns is None:
@@ -203,7 +196,7 @@ class Pruner:
         return True
 
     def _own(self, optimizers: Optimizers) -> List[torch.optim.Optimizer]:
-        """Return optimizers as a list, if they and the model are such that a cut will not fail halfway."""
+        """Return optimizers as a list, after checking that a cut will not fail halfway."""
         self.mutator.surgery.check_sizes()
         several = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
         own = {id(parameter) for parameter in self.model.parameters()}
@@ -215,21 +208,18 @@ class Pruner:
         return several
 
     def sparsity(self) -> Dict[str, float]:
-        """Return tensor -> share of its elements that are zero, for every tensor that units lie on."""
+        """Return tensor name -> share of its elements that are zero, for every tensor that a unit touches."""
         tensors = dict([*self.model.named_parameters(), *self.model.named_buffers()])
         return {name: float((tensors[name] == 0).double().mean())
                 for name in self.mutator.surgery.members if name in tensors}
 
     def report(self) -> str:
-        """Return a table of multiply-adds, parameters and forward time before and after; what stayed wider, and why."""
+        """Return a table of multiply-adds, parameters and forward time before and after, and why units stayed wider."""
         self._note_dense()
-        stages = [*self._stages, self._stage('pruned')] if self.mutator.cost != self._dense_cost else self._stages
+        is_cut = self.mutator.cost != self.mutator.complexity.cost({})
+        stages = [*self._stages, self._stage('pruned')] if is_cut else self._stages
         notes = self.plan.notes() if self.plan is not None else []
         return '\n'.join([format_stages(stages), *notes])
-
-    @property
-    def _dense_cost(self) -> Dict[str, int]:
-        return self.mutator.complexity.cost({})
 
     def _note_dense(self) -> None:
         if not self._stages:
@@ -267,12 +257,12 @@ def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str
 
 
 def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:
-    """Write what was cut, apart from the weights.
+    """Write the structure of a cut model, without its weights.
 
     Args:
         pruner (Pruner): After :meth:`Pruner.cut`.
         path (str): The json file. It appears whole or not at all.
-        kept (bool): Write which channels stay instead of how many, so that a dense model's own channels can be taken.
+        kept (bool): Write which channels stay instead of how many, to take the same ones from a dense model.
 
     Raises:
         StructureError: The model is masked only.

@@ -1,4 +1,4 @@
-"""How many channels go of each unit, and which: scores, targets and floors to masks."""
+"""From scores, a target and floors to masks: how many sets of each unit are removed, and which."""
 import math
 from typing import Dict, Mapping, NamedTuple, Sequence
 
@@ -16,26 +16,25 @@ BISECTIONS = 24
 
 
 class Chosen(NamedTuple):
-    """What a target chose.
+    """The result of a search.
 
     Attributes:
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
-        held (dict[str, int]): Unit name -> channels that a floor keeps, though others with a higher score went or the
-            share of the unit would have them go.
+        kept_by_floor (dict[str, int]): Unit name -> channels that only its floor keeps: others with a higher score are
+            removed, or the share of the unit asks for more.
     """
 
     masks: Dict[str, np.ndarray]
-    held: Dict[str, int]
+    kept_by_floor: Dict[str, int]
 
 
 class Search:
-    """The search for as few channels as meet a target.
+    """The search for the fewest channels to remove that meet a target.
 
     Args:
-        target (PruningTarget): What is to be reached.
-        mutator (ChannelMutator): Whose units they are; it is not changed.
-        scores (dict[str, Tensor[C]]): Unit name -> a score for each set that is present. Units without one stay as
-            they are.
+        target (PruningTarget): How much is removed.
+        mutator (ChannelMutator): It is not changed.
+        scores (dict[str, Tensor[C]]): Unit name -> a score for each present set. Other units stay as they are.
         progress (float): Share of the way from the dense model to the target, for several rounds.
 
     Raises:
@@ -60,29 +59,25 @@ class Search:
             TargetError: The floors do not let the target be reached.
             NotFiniteError: A score is NaN, or all of a unit are infinite.
         """
-        held = {name: self._take_share(self.units[name], level * self.progress)
+        kept = {name: self._take_share(self.units[name], level * self.progress)
                 for name, level in self.levels.items() if name in self.units}
-        if self.target.scope == 'layer':
-            held.update(self._by_layer())
-        else:
-            self._by_score()
-            held.update(_held_by_floors(self.rest, self.pools, self.masks))
-        return Chosen(self.masks, {name: held[name] * unit.multiplicity for name, unit in self.units.items()
-                                   if held.get(name)})
+        kept.update(self._by_layer() if self.target.scope == 'layer' else self._by_score())
+        return Chosen(self.masks, {name: kept[name] * unit.multiplicity for name, unit in self.units.items()
+                                   if kept.get(name)})
 
-    def _take_share(self, unit: ChannelUnit, goes: float) -> int:
-        """Drop sets of a unit until the share of its dense sets is gone; return how many its floor keeps."""
-        count = int(goes * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
+    def _take_share(self, unit: ChannelUnit, removed: float) -> int:
+        """Drop sets until a share of the unit's dense sets is removed; return how many only its floor keeps."""
+        count = int(removed * len(unit.kept) + 1e-9) - int((~unit.kept).sum())
         self.masks[unit.name] = unit.kept.copy()
         pruned = least_important([self.pools[unit.name]], count) if count > 0 else []
         self._drop(pruned)
         return max(0, count - len(pruned))
 
-    def _take_share_of_all(self, goes: float) -> Dict[str, int]:
-        return {unit.name: self._take_share(unit, goes) for unit in self.rest}
+    def _take_share_of_all(self, removed: float) -> Dict[str, int]:
+        return {unit.name: self._take_share(unit, removed) for unit in self.rest}
 
     def _by_layer(self) -> Dict[str, int]:
-        """Take the same share of every unit; return what floors keep."""
+        """Drop the same share of every unit; return unit name -> sets that only floors keep."""
         if self.target.ratio is not None:
             return self._take_share_of_all(self.target.ratio * self.progress)
         if self.target.cost_name is None:
@@ -94,25 +89,18 @@ class Search:
             middle = (low + high) / 2
             self._take_share_of_all(middle)
             low, high = (low, middle) if self.is_enough() else (middle, high)
-        held = self._take_share_of_all(high)
-        self._give_back(low)
-        return held
-
-    def _give_back(self, goes: float) -> None:
-        """Let units lose the slightly smaller share that misses the target, one by one, as long as it is still met.
-
-        Units of widths like 16, 32 and 64 all lose one channel more at the same share.
-        """
-        for unit in self.rest:
+        kept = self._take_share_of_all(high)
+        for unit in self.rest:  # widths like 16, 32, 64 all lose a channel more at one share: not all need to
             before = self.masks[unit.name]
-            self._take_share(unit, goes)
+            self._take_share(unit, low)
             if not self.is_enough():
                 self.masks[unit.name] = before
+        return kept
 
-    def _by_score(self) -> None:
-        """Take the least important sets of all units, as few as are enough."""
+    def _by_score(self) -> Dict[str, int]:
+        """Drop the least important sets of all units, as few as are enough; return as :meth:`_by_layer` does."""
         if self.target.ratio is None and self.target.cost_name is None:
-            return
+            return _kept_by_floors(self.rest, self.pools, self.masks)
         low, high = 0, sum(self.pools[unit.name].spare for unit in self.rest)
         self._take_least(high)
         if self.target.ratio is None:
@@ -122,6 +110,7 @@ class Search:
             self._take_least(count)
             low, high = (low, count) if self.is_enough() else (count + 1, high)
         self._take_least(high)
+        return _kept_by_floors(self.rest, self.pools, self.masks)
 
     def _take_least(self, count: int) -> None:
         for unit in self.rest:
@@ -130,15 +119,15 @@ class Search:
             self._drop(least_important([self.pools[unit.name] for unit in self.rest], count))
 
     def _drop(self, pruned: Sequence[PrunedSet]) -> None:
-        for one in pruned:
-            self.masks[one.unit][one.channel] = False
+        for item in pruned:
+            self.masks[item.unit][item.channel] = False
 
     def is_enough(self) -> bool:
         """Tell whether the masks meet the target, as far as the progress asks for it."""
         if self.target.ratio is not None:
-            gone = sum(int((~self.masks[unit.name]).sum()) * unit.multiplicity for unit in self.rest)
+            removed = sum(int((~self.masks[unit.name]).sum()) * unit.multiplicity for unit in self.rest)
             wanted = self.target.ratio * self.progress * sum(unit.width for unit in self.rest)
-            return gone >= int(wanted + 1e-9)
+            return removed >= int(wanted + 1e-9)
         wanted = getattr(self.target, self.target.cost_name or '')
         return bool(self._share_of_cost() <= 1 - (1 - wanted) * self.progress + 1e-12)
 
@@ -147,7 +136,7 @@ class Search:
         return complexity.cost(self.mutator.surgery.widths_with(self.masks))[cost] / complexity.cost({})[cost]
 
     def _check_reach(self) -> None:
-        """Raise TargetError unless the masks, which take all that may go, meet the target."""
+        """Raise TargetError unless the masks, with every unit at its floor, meet the target."""
         if self.is_enough():
             return
         target, name = self.target, self.target.cost_name or ''
@@ -162,22 +151,22 @@ class Search:
 
 
 def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Pool:
-    """Return what a unit has to offer.
+    """Return the pool of a unit.
 
     Args:
         unit (ChannelUnit): The unit.
-        scores (Tensor[C]): Of the sets that are present.
+        scores (Tensor[C]): Scores of the present sets.
         floor (int): Sets that stay at least.
-        block (int): Sets that go together.
+        block (int): Sets that are removed together.
     """
     values: np.ndarray = np.full(len(unit.kept), np.inf)
     values[unit.kept] = scores.detach().double().cpu().numpy()
     return Pool(unit.name, values, max(0, unit.num_sets - floor), unit.num_sets, block)
 
 
-def _held_by_floors(units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
+def _kept_by_floors(units: Sequence[ChannelUnit], pools: Mapping[str, Pool],
                     masks: Mapping[str, np.ndarray]) -> Dict[str, int]:
-    """Return how many sets a floor kept in each unit although sets with higher scores went elsewhere."""
+    """Return unit name -> sets that its floor keeps although sets of other units with higher scores are removed."""
     removed = {unit.name: unit.kept & ~masks[unit.name] for unit in units}
     highest = max((float(pools[name].scores[sets].max()) for name, sets in removed.items() if sets.any()),
                   default=-math.inf)

@@ -1,4 +1,4 @@
-"""What is to be reached: how much goes, where it is taken from, and what stays at least."""
+"""The target of pruning: how much is removed, from which units, and what stays at least."""
 import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
@@ -10,7 +10,7 @@ from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 
 SCOPES = ('global', 'layer')
-#: Where scores of all units are compared, nobody has meant to leave less of a unit than this.
+#: Floors of the global scope: scores alone must not remove more of a unit than this.
 GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
 
 
@@ -20,26 +20,24 @@ class TargetError(UserError):
 
 @dataclass
 class PruningTarget:
-    """How much goes and where it is taken from. All shares are of the dense model.
+    """How much is removed, and from which units. All shares are of the dense model.
 
     Args:
-        ratio (float, optional): Share of the channels that goes.
+        ratio (float, optional): Share of the channels that is removed.
         flops (float, optional): Share of the multiply-adds that stays.
         params (float, optional): Share of the parameters that stays.
         acts (float, optional): Share of the activations that stays.
-        scope (str): ``global`` takes the least scores of all units, ``layer`` the same share of each unit.
-        levels (dict[str, float], optional): Pattern -> share that goes of the units with a producer that matches, such
-            as ``{'conv2d2': 0.5, 'layer4.*': 0.2}``; a later pattern wins. Other units follow the target; without one
-            they stay.
+        scope (str): ``global`` removes the lowest scores of all units, ``layer`` the same share of each unit.
+        levels (dict[str, float], optional): Pattern -> share removed of the units with a producer that matches, such
+            as ``{'conv2d2': 0.5, 'layer4.*': 0.2}``; a later pattern wins. Other units follow the target, if any.
         op_types (str or list[str], optional): Only units all of whose producers are modules of these classes, such as
             ``['Conv2d']``.
-        max_pruned_ratio (float, optional): Share of a unit that goes at most. By default a tenth of each unit stays,
-            two channels at least, where scores of all units are compared, and what ``min_channels`` says elsewhere.
-        align (int): Channels of a unit that loses any become a multiple of this; more than its share goes where that
-            lies between two multiples.
+        max_pruned_ratio (float, optional): Share of a unit that is removed at most. By default a tenth of each unit and
+            two channels stay in the global scope, else ``min_channels`` of :class:`~mmprune.units.choice.Choice`.
+        align (int): A unit that loses channels keeps a multiple of this; it loses more where its share is between two.
 
     Raises:
-        TargetError: More than one target, or none; a share that is not between 0 and 1; another value that cannot be.
+        TargetError: More than one target, or none; a share that is not between 0 and 1; another invalid value.
     """
 
     ratio: Optional[float] = None
@@ -75,16 +73,12 @@ class PruningTarget:
 
     @property
     def given(self) -> List[str]:
-        """What is to be reached: ``ratio``, ``flops``, ``params`` or ``acts``; nothing where only levels say it."""
+        """Which of ``ratio``, ``flops``, ``params`` and ``acts`` are given; none where only ``levels`` is."""
         return [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
 
     @classmethod
     def of(cls, target: Union['PruningTarget', Mapping[str, Any]], scope: str = 'global') -> 'PruningTarget':
-        """Return the target of a config.
-
-        Args:
-            target (dict or PruningTarget): The target, or its arguments.
-            scope (str): Where the arguments name none.
+        """Return a target, or make it from its arguments, whose default scope is given.
 
         Raises:
             TargetError: An argument is unknown.
@@ -101,7 +95,7 @@ class PruningTarget:
         """Return the units that ``op_types`` lets be pruned.
 
         Raises:
-            PatternError: None of them.
+            PatternError: No unit is produced by these classes only.
         """
         if self.op_types is None:
             return list(mutator.units)
@@ -117,16 +111,16 @@ class PruningTarget:
         return units
 
     def levels_of(self, mutator: ChannelMutator) -> Dict[str, float]:
-        """Return unit name -> share that goes, of the units that ``levels`` names.
+        """Return unit name -> share that is removed, of the units that ``levels`` names.
 
         Raises:
             PatternError: A pattern matches no layer, or none that produces channels that may be pruned.
         """
         check_patterns('levels', self.levels or {}, mutator.layers)
         found: Dict[str, float] = {}
-        for pattern, goes in (self.levels or {}).items():
-            named = {unit.name: goes for unit in self.chosen_units(mutator) if some_match(unit.channels, [pattern])}
-            if not named and goes and not any(some_match(unit.channels, [pattern]) for unit in mutator.removed):
+        for pattern, level in (self.levels or {}).items():
+            named = {unit.name: level for unit in self.chosen_units(mutator) if some_match(unit.channels, [pattern])}
+            if not named and level and not any(some_match(unit.channels, [pattern]) for unit in mutator.removed):
                 reason = next((channels.reason for channels in mutator.frozen if some_match(channels, [pattern])),
                               f'op_types={self.op_types} leaves them out')
                 raise PatternError(f'levels: what {pattern!r} produces cannot be pruned: {reason}')
@@ -137,7 +131,7 @@ class PruningTarget:
         """Check that all patterns match.
 
         Raises:
-            PatternError: One does not.
+            PatternError: A pattern or class matches nothing.
         """
         self.chosen_units(mutator)
         self.levels_of(mutator)
@@ -146,16 +140,11 @@ class PruningTarget:
         """Tell whether a unit may lose channels, whatever the scores are."""
         if all(unit is not other for other in self.chosen_units(mutator)):
             return False
-        share = self.levels_of(mutator).get(unit.name, self.ratio)
-        return bool(share) or (share is None and self.cost_name is not None)
+        removed = self.levels_of(mutator).get(unit.name, self.ratio)
+        return bool(removed) or (removed is None and self.cost_name is not None)
 
     def floor(self, unit: ChannelUnit, share_is_given: bool = False) -> int:
-        """Return how many sets of a unit stay at least.
-
-        Args:
-            unit (ChannelUnit): The unit.
-            share_is_given (bool): The share that goes of this very unit is given, by ``levels`` or the layer scope.
-        """
+        """Return how many sets of a unit stay at least; ``share_is_given`` if ``levels`` names this unit."""
         if self.max_pruned_ratio is not None:
             least = math.ceil((1 - self.max_pruned_ratio) * len(unit.kept) - 1e-9)
         elif share_is_given or self.scope == 'layer':
@@ -167,5 +156,5 @@ class PruningTarget:
 
     @property
     def cost_name(self) -> Optional[str]:
-        """The cost that is to be reached: ``flops``, ``params`` or ``acts``; None where a share of channels goes."""
+        """The given one of ``flops``, ``params`` and ``acts``; None where ``ratio`` or only ``levels`` is given."""
         return next((name for name in self.given if name in COSTS), None)

@@ -1,4 +1,4 @@
-"""What the pictures share: short names of units, colours, and files by matplotlib, which is an optional dependency."""
+"""What the pictures share: short names of units, and figures and files by matplotlib, an optional dependency."""
 import os
 import re
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any, List, Sequence, Union
 from ..arguments import UserError
 from ..files import whole_file
 
-#: ``{first producer}_({start}, {end})_{channels}``, and ``#2`` behind it where units interleave
+#: ``{first producer}_({start}, {end})_{channels}``, with ``#2`` at its end where units interleave
 UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\d+)?')
 INK, QUIET = '#1f2933', '#66727f'
 
 
 class PictureError(UserError):
-    """The file of a picture has no suffix that tells its format."""
+    """The suffix of a picture's file names no format that matplotlib writes."""
 
 
 def picture_format(path: Union[str, 'os.PathLike[str]']) -> str:
-    """Return the format that the suffix of a picture tells.
+    """Return the format that the suffix of a picture names.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -48,7 +48,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Return the width in points of a text, size in points; blanks at its ends do not count."""
+    """Return the width of a text in points, without blanks at its ends; its font size is in points."""
     from matplotlib.font_manager import FontProperties  # an optional dependency
     from matplotlib.textpath import TextPath
 
@@ -57,11 +57,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 
 def save_figure(figure: Any, path: Union[str, 'os.PathLike[str]']) -> None:
-    """Write a figure; the file appears whole or not at all, and the same figure gives the same file.
-
-    Args:
-        figure (Figure): From :func:`new_figure`.
-        path (str): The picture, ``.png``, ``.svg`` or another format of matplotlib.
+    """Write a figure to a file in the format of its suffix; the same figure gives the same file.
 
     Raises:
         PictureError: matplotlib writes no such format.
@@ -74,7 +70,7 @@ def save_figure(figure: Any, path: Union[str, 'os.PathLike[str]']) -> None:
 
 
 def row_labels(names: Sequence[str]) -> List[str]:
-    """Return short names of units: their first layer, without the module that all share; a range where it tells."""
+    """Return short names of units: the first layer without the modules that all share; channels if units share it."""
     matches = [UNIT_NAME.fullmatch(name) for name in names]
     layers = [match['layer'] if match else name for name, match in zip(names, matches)]
     parts = [layer.split('.') for layer in layers]

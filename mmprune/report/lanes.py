@@ -3,20 +3,14 @@ from typing import Dict, List, Sequence, Tuple
 
 #: First and last row of a line, both included.
 Span = Tuple[int, int]
-#: A line that goes on for so many rows is a long one.
+#: From so many rows on a line is long.
 LONG = 3
 
 
 def assign_lanes(spans: Sequence[Span]) -> List[int]:
-    """Give every span the leftmost lane that is free over all of it, the longest first.
+    """Return a lane for each span: the leftmost that is free over all of its rows, the longest span first.
 
-    A span of a few rows also stays right of the long ones beside it, so that residual streams have the left.
-
-    Args:
-        spans (list[tuple[int, int]]): First and last row of each, both included.
-
-    Returns:
-        list[int]: A lane for each span; no two spans in one lane share a row.
+    A short span also stays right of the long spans beside it, so that residual streams are on the left.
     """
     lanes: Dict[int, int] = {}
     for number in sorted(range(len(spans)), key=lambda i: (spans[i][0] - spans[i][1], spans[i][0])):
@@ -31,15 +25,9 @@ def assign_lanes(spans: Sequence[Span]) -> List[int]:
 
 
 def assign_colours(spans: Sequence[Span], lanes: Sequence[int], colours: int) -> List[int]:
-    """Give every span a colour, such that those near each other differ, as far as the colours reach.
+    """Return a colour from 0 to ``colours - 1`` for each span, different from those near it as far as they suffice.
 
-    Args:
-        spans (list[tuple[int, int]]): First and last row of each, both included.
-        lanes (list[int]): From :func:`assign_lanes`.
-        colours (int): How many colours there are.
-
-    Returns:
-        list[int]: A colour for each span, counted from 0.
+    ``lanes`` are those of :func:`assign_lanes`.
     """
     chosen: Dict[int, int] = {}
     for number in sorted(range(len(spans)), key=lambda i: (spans[i], lanes[i])):

@@ -1,4 +1,4 @@
-"""What pruning did, as a table of the stages: accuracy, costs and latency, one row a stage."""
+"""A table of the stages of pruning: accuracy, costs and latency, a row for each stage."""
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
@@ -26,14 +26,14 @@ class StageResult:
 
 
 def format_stages(stages: Sequence[StageResult], markdown: bool = False) -> str:
-    """Return a table, one row a stage; costs also as a share of the first stage's.
+    """Return a table with a row for each stage; costs also as a share of those of the first, the dense model.
 
     Args:
-        stages (list[StageResult]): The dense model first. What was not measured is shown as ``-``.
-        markdown (bool): A markdown table instead of aligned text.
+        stages (list[StageResult]): Values that are None are shown as ``-``.
+        markdown (bool): Return a markdown table instead of aligned text.
 
     Raises:
-        ValueError: There is no stage.
+        ValueError: No stage is given.
     """
     if not stages:
         raise ValueError('a table needs at least one stage')

@@ -8,7 +8,7 @@ BEFORE, AFTER = '#dfe3e8', '#2563ab'
 
 
 def original_widths(structure: Mapping[str, int]) -> Dict[str, int]:
-    """Return unit name -> channels of the dense model, as far as the names of a ``fix_subnet.json`` tell.
+    """Return unit name -> channels of the dense model, read off the names of a ``fix_subnet.json``.
 
     Raises:
         ValueError: A name is not that of a unit.
@@ -25,7 +25,7 @@ def original_widths(structure: Mapping[str, int]) -> Dict[str, int]:
 def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[str]'],
                    widths: Optional[Mapping[str, int]] = None,
                    title: str = 'Channels before and after pruning') -> None:
-    """Draw the structure before and after pruning as a picture: channels and their share, one row a unit.
+    """Draw the structure before and after pruning: channels and the share that stays, a row for each unit.
 
     Args:
         structure (dict[str, int]): Unit name -> channels that stay, as in ``fix_subnet.json``.
@@ -35,20 +35,19 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There is no unit, a name is not that of a unit and ``widths`` is not given, or the suffix of the
-            picture tells no format (:class:`PictureError`).
+        ValueError: The structure is empty, a name is not that of a unit and ``widths`` is not given, or the suffix
+            names no format (:class:`PictureError`).
     """
     if not structure:
         raise ValueError('the structure has no unit, so there is nothing to draw')
     widths = dict(widths) if widths is not None else original_widths(structure)
-    figure = new_figure(10.5, 2.0 + 0.27 * len(structure))
     before = [widths[name] for name in structure]
-    _compose(figure, row_labels(list(structure)), before, list(structure.values()), title)
-    save_figure(figure, path)
+    save_figure(_compose(row_labels(list(structure)), before, list(structure.values()), title), path)
 
 
-def _compose(figure: Any, labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> None:
-    height = figure.get_figheight()
+def _compose(labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> Any:
+    height = 2.0 + 0.27 * len(labels)
+    figure = new_figure(10.5, height)
     channels, share = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
     left = 0.035 + 0.0066 * max(map(len, labels))  # the longest label fits
     figure.subplots_adjust(left=min(left, 0.45), right=0.98, top=1 - 1.2 / height, bottom=0.35 / height, wspace=0.04)
@@ -56,16 +55,15 @@ def _compose(figure: Any, labels: Sequence[str], before: Sequence[int], after: S
     figure.text(0.02, 1 - 0.66 / height,
                 f'One row per unit: channels that live and die together, named after their first layer, from input to '
                 f'output. {sum(after):,} of {sum(before):,} stay.', fontsize=9, color=QUIET, va='center')
-    _draw_rows(channels, before, after, [f'{a} of {b}' for a, b in zip(after, before)],
-               max(*before, *after))
+    _draw_rows(channels, before, after, [f'{a} of {b}' for a, b in zip(after, before)], max(*before, *after))
     shares = [100 * a / b for a, b in zip(after, before)]
     _draw_rows(share, [100] * len(after), shares, [f'{value:.0f} %' for value in shares], max(100, *shares))
     channels.set_yticks(range(len(labels)), labels, fontsize=8.5, color=INK)
     for axes, heading in ((channels, 'Channels'), (share, 'Share that stays (%)')):
         axes.set_title(heading, loc='left', fontsize=10, fontweight='bold', color=INK, pad=4)
-    bars = channels.containers[:2]
-    figure.legend(bars, ['dense model', 'stays after pruning'], loc='upper right', ncols=2, frameon=False, fontsize=9,
-                  bbox_to_anchor=(0.98, 1 - 0.2 / height), labelcolor=INK)
+    figure.legend(channels.containers[:2], ['dense model', 'stays after pruning'], loc='upper right', ncols=2,
+                  frameon=False, fontsize=9, bbox_to_anchor=(0.98, 1 - 0.2 / height), labelcolor=INK)
+    return figure
 
 
 def _draw_rows(axes: Any, before: Sequence[float], after: Sequence[float], notes: Sequence[str], top: float) -> None:

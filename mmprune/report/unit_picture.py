@@ -1,4 +1,4 @@
-"""A picture of the channel units of a model over its layers, drawn like the history of a git repository."""
+"""A picture of a model's units: layers are rows, units vertical lines, as in the history of a git repository."""
 import os
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .lanes import assign_colours, assign_lanes
 
 COLOURS = ('#2563ab', '#d9730d', '#0f8a7e', '#8250a8', '#c0392b', '#6f7d00')
 STAYS, BAND, RULE = '#a3adb8', '#f4f6f8', '#d5dae0'
-#: Points, as all sizes and places here.
+#: Sizes in points, as all sizes and places in this file.
 LANE, ROW, MARGIN, GAP, ARROW, SIZE, HEAD = 11.0, 13.0, 18.0, 16.0, 8.0, 8.0, 88.0
 #: What a layer does with the channels of a unit.
 READS, WRITES = 1, 2
@@ -24,13 +24,13 @@ NOTE = 'channels of units that begin here'
 
 @dataclass
 class Row:
-    """One conv or linear layer.
+    """A conv or linear layer.
 
     Attributes:
-        label (str): Its name, without what most layers share.
+        label (str): Its name, without the prefix that most layers share.
         reads (str): Input channels.
         writes (str): Output channels.
-        kernel (str): ``3x3``, with the groups; the kind of a layer that is no convolution.
+        kernel (str): ``3x3``, with the groups; for a layer that is no convolution its kind.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Row:
 
 
 class Columns(NamedTuple):
-    """Where the columns of text start; that of ``in → out`` is centred."""
+    """Where the columns of text start; ``in → out`` is centred."""
 
     label: float
     arrow: float
@@ -51,13 +51,12 @@ class Columns(NamedTuple):
 
 @dataclass
 class Line:
-    """A unit, or a group of channels that stays.
+    """The line of a unit, or of a group of frozen channels.
 
     Attributes:
-        channels (CoupledChannels): What it stands for.
+        channels (CoupledChannels): The channels of the unit or group.
         marks (dict[int, int]): Row -> ``READS``, ``WRITES`` or both.
-        lane (int): Where it runs, counted from the left.
-        colour (str): Its colour.
+        lane (int): Its place, counted from the left.
     """
 
     channels: CoupledChannels
@@ -72,10 +71,10 @@ class Line:
 
 
 def draw_units(mutator: ChannelMutator, path: Union[str, 'os.PathLike[str]'], title: str = '') -> None:
-    """Draw which layers produce and read the channels of each unit: one row a layer, one line a unit.
+    """Draw which layers produce and read the channels of each unit: a row for each layer, a line for each unit.
 
-    Layers stand in the order of the forward pass, each once, and below them those that were not seen to run. A layer
-    whose weight is computed has no row, since no channels belong to it.
+    Layers are in the order of the forward pass, then those that did not run. A layer whose weight is computed has no
+    row, since no channels belong to it.
 
     Args:
         mutator (ChannelMutator): Prepared on a model.
@@ -84,7 +83,7 @@ def draw_units(mutator: ChannelMutator, path: Union[str, 'os.PathLike[str]'], ti
 
     Raises:
         ImportError: matplotlib is not installed.
-        PictureError: The suffix of the picture tells no format.
+        PictureError: The suffix of the picture names no format.
     """
     picture_format(path)
     axes: Dict[str, List[Axis]] = {call.weight: [] for call in mutator.complexity.graph.calls if call.weight}
@@ -105,7 +104,7 @@ def draw_units(mutator: ChannelMutator, path: Union[str, 'os.PathLike[str]'], ti
 
 
 def layer_rows(complexity: Complexity, axes: Mapping[str, Sequence[Axis]]) -> Tuple[str, List[Row]]:
-    """Return the prefix that most names share, and a row for each weight with its axes, in their order."""
+    """Return the prefix that most names share, and a row for each weight (weight -> its axes), in their order."""
     layers = [weight.rpartition('.')[0] for weight in axes]
     names = [layer if layer and layers.count(layer) == 1 else weight for layer, weight in zip(layers, axes)]
     prefix, labels = _without_prefix(names)
@@ -119,7 +118,7 @@ def layer_rows(complexity: Complexity, axes: Mapping[str, Sequence[Axis]]) -> Tu
         kernel = 'x'.join(map(str, complexity.shapes[weight][2:])) if kind == 'conv' else kind
         if groups > 1:
             kernel += ' depthwise' if depthwise else f' in {groups} groups'
-        # the second axis of a grouped weight is counted within a group
+        # the second axis of a grouped weight has the channels of a single group
         reads = [groups if depthwise else len(axis.ids) * (groups if axis.dim else 1) for axis in columns]
         writes = outputs.get(weight, complexity.shapes[weight][0])
         rows.append(Row(label, ' + '.join(map(str, reads)) or '?', str(writes), kernel))
@@ -127,7 +126,7 @@ def layer_rows(complexity: Complexity, axes: Mapping[str, Sequence[Axis]]) -> Tu
 
 
 def _without_prefix(names: Sequence[str]) -> Tuple[str, List[str]]:
-    """Leave out of names what those of the commonest first module share; return it and all names."""
+    """Return the prefix of the names in the most frequent first module, and all names without it."""
     tops = [name.partition('.')[0] for name in names]
     inside = [name for name, top in zip(names, tops) if top == max(tops, key=tops.count)]
     short = dict(zip(inside, row_labels(inside)))
@@ -138,7 +137,7 @@ def _without_prefix(names: Sequence[str]) -> Tuple[str, List[str]]:
 
 def unit_lines(units: Sequence[CoupledChannels], frozen: Sequence[CoupledChannels],
                weights: Sequence[str]) -> List[Line]:
-    """Return a line for each unit and each group of frozen channels, over rows that the weights give."""
+    """Return a line for each unit and each group of frozen channels; ``weights`` are those of the rows."""
     row = {weight: number for number, weight in enumerate(weights)}
     lines = []
     for channels in [*units, *frozen]:
@@ -158,7 +157,7 @@ def unit_lines(units: Sequence[CoupledChannels], frozen: Sequence[CoupledChannel
 
 
 def _notes(lines: Sequence[Line]) -> Dict[int, List[Tuple[str, str]]]:
-    """Return row -> pieces of text with their colours: the channels of the units that begin there."""
+    """Return row -> pieces of text with their colours: the channels of the units that begin at that row."""
     notes: Dict[int, List[Tuple[str, str]]] = {}
     for line in lines:
         text = f'{line.channels.width}'
@@ -169,7 +168,7 @@ def _notes(lines: Sequence[Line]) -> Dict[int, List[Tuple[str, str]]]:
 
 
 def _brief(reason: str, length: int = 56) -> str:
-    """Return a reason without what it says in brackets at its end; if too long, cut at a bracket, comma or word."""
+    """Return a reason without brackets at its end; if too long, cut at a bracket, comma or word."""
     reason = re.sub(r' \([^()]*\)$', '', reason)
     if len(reason) <= length:
         return reason
@@ -248,13 +247,13 @@ def _draw_bands(axes: Any, rows: Sequence[Row], width: float) -> None:
 
 
 def _block(label: str) -> List[str]:
-    """Return the modules around a layer down to the first that is numbered, else the outermost."""
+    """Return the modules around a layer down to the first with a number as its name, else the outermost only."""
     modules = label.split('.')[:-1]
     return modules[:next((depth for depth, module in enumerate(modules, 1) if module.isdigit()), 1)]
 
 
 def _draw_lines(axes: Any, lines: Sequence[Line], edge: float) -> None:
-    """Draw the units, and from the leftmost mark of each row a rule to its name."""
+    """Draw the lines, and a rule from the leftmost mark of each row to the row's name."""
     for number in {row for line in lines for row in line.marks}:
         left = min(_x(line.lane) for line in lines if number in line.marks)
         axes.plot([left, edge], [_y(number)] * 2, color=RULE, linewidth=0.8, zorder=1)
@@ -276,7 +275,7 @@ def _draw_mark(axes: Any, x: float, y: float, mark: int, colour: str) -> None:
 
 
 def _legend_starts() -> List[float]:
-    """Return where each entry of the legend starts, and the last one ends."""
+    """Return where each entry of the legend starts, and where the last entry ends."""
     starts = [MARGIN]
     for _, text in LEGEND:
         starts.append(starts[-1] + ARROW + 4 + text_width(text, SIZE) + GAP)

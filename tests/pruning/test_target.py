@@ -85,7 +85,7 @@ def test_a_cost_is_reached_and_one_less_misses_it(name, wanted):
     assert share_of(mutator, one_less, KEYS[name]) > wanted
     # whatever stays, but for what a floor holds, has a higher score than all that went
     for other in mutator.units:
-        if other.name not in chosen.held:
+        if other.name not in chosen.kept_by_floor:
             stay = scores[other.name][torch.from_numpy(chosen.masks[other.name])]
             assert float(stay.min()) > float(scores[unit][last])
     # and the cost is that of the model that is really cut
@@ -202,19 +202,19 @@ def test_floors_by_hand():
     scores = {a: torch.arange(8.0) + 100, b: torch.arange(6.0)}  # all of the second are below all of the first
     chosen = choose(mutator, scores, ratio=0.5)
     assert widths(mutator, chosen.masks) == [2, 5]  # 7 of 14 go
-    assert chosen.held == {b: 5}  # 1 to 5 stay, though 100 to 105 went
+    assert chosen.kept_by_floor == {b: 5}  # 1 to 5 stay, though 100 to 105 went
     chosen = choose(mutator, scores, ratio=0.5, max_pruned_ratio=0.25)
     assert widths(mutator, chosen.masks) == [6, 5]
-    assert chosen.held == {b: 5}  # the first has none that stays below one that went
+    assert chosen.kept_by_floor == {b: 5}  # the first has none that stays below one that went
     chosen = choose(mutator, scores, ratio=0.5, max_pruned_ratio=0.25, scope='layer')
     assert widths(mutator, chosen.masks) == [6, 5]
-    assert chosen.held == {a: 2, b: 2}  # 4 and 3 were to go, 2 and 1 went
+    assert chosen.kept_by_floor == {a: 2, b: 2}  # 4 and 3 were to go, 2 and 1 went
     grouped = mutator_of(toy_nets.Grouped(), min_channels={'stem': 5})  # in pairs, so 6 stay
-    assert list(choose(grouped, ratio=0.4, scope='layer').held.values()) == [2]
+    assert list(choose(grouped, ratio=0.4, scope='layer').kept_by_floor.values()) == [2]
     chosen = choose(mutator, scores, levels={'2': 0.5}, ratio=0.25)
     assert widths(mutator, chosen.masks) == [6, 5]
-    assert chosen.held == {b: 2}
-    assert choose(mutator, scores, ratio=1 / 14).held == {}
+    assert chosen.kept_by_floor == {b: 2}
+    assert choose(mutator, scores, ratio=1 / 14).kept_by_floor == {}
 
 
 def test_one_threshold_for_all_leaves_a_tenth_and_two_channels():
@@ -224,7 +224,7 @@ def test_one_threshold_for_all_leaves_a_tenth_and_two_channels():
     scores = {a: torch.arange(40.0), b: 100 + torch.arange(6.0)}
     chosen = choose(mutator, scores, ratio=0.9)
     assert widths(mutator, chosen.masks) == [4, 2]
-    assert chosen.held == {a: 4}
+    assert chosen.kept_by_floor == {a: 4}
     assert widths(mutator, choose(mutator, scores, ratio=0.9, max_pruned_ratio=1).masks) == [1, 4]
     assert widths(mutator, choose(mutator, scores, ratio=0.95, scope='layer').masks) == [2, 1]
     assert widths(mutator, choose(mutator, scores, levels={'*': 0.95}).masks) == [2, 1]
@@ -260,11 +260,11 @@ def test_alignment_holds_what_does_not_fill_a_block():
     a, b = (unit.name for unit in mutator.units)
     chosen = choose(mutator, ratio=0.5, scope='layer', align=8)
     assert widths(mutator, chosen.masks) == [8, 8]
-    assert chosen.held == {b: 4}  # 4 were to go, but it has one block only
+    assert chosen.kept_by_floor == {b: 4}  # 4 were to go, but it has one block only
     scores = {a: torch.arange(16.0), b: torch.arange(8.0)}
     chosen = choose(mutator, scores, ratio=1 / 24, align=8)
     assert widths(mutator, chosen.masks) == [8, 8]  # at least one channel, so one block
-    assert chosen.held == {b: 7}
+    assert chosen.kept_by_floor == {b: 7}
     # blocks of 4: a is not at its floor, so what it keeps is no floor's doing
     scores = {a: torch.tensor([0.0] * 4 + [1.0, 9.0, 9.0, 9.0] * 3), b: torch.full((8,), 3.0)}
     chosen = choose(mutator, scores, ratio=8 / 24, align=4)
@@ -272,7 +272,7 @@ def test_alignment_holds_what_does_not_fill_a_block():
     scores[a] = torch.tensor([0.0] * 4 + [2.0] + [9.0] * 11)
     chosen = choose(mutator, scores, ratio=8 / 24, align=4)
     assert widths(mutator, chosen.masks) == [12, 4]
-    assert chosen.held == {}
+    assert chosen.kept_by_floor == {}
 
 
 # rounds, and models that were cut before
@@ -317,7 +317,7 @@ def test_shares_are_of_the_dense_model(target):
     present = {unit.name: scores[unit.name][torch.from_numpy(unit.kept)] for unit in mutator.units}
     again = choose(mutator, present, **target)
     assert all((again.masks[name] == at_once[name]).all() for name in at_once)
-    assert again.held == {}
+    assert again.kept_by_floor == {}
 
 
 def test_units_without_scores_stay():
