@@ -12,8 +12,7 @@ class APoZ(InputStatistic):
     It is counted where the next layers read the channel: after a max pooling zeros are rarer than before it, and after
     an activation without exact zeros every score is 1.
 
-    Args:
-        combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
+    Its arguments are those of :class:`Criterion`.
     """
 
     def statistic(self, x: Tensor) -> Tensor:

@@ -106,8 +106,7 @@ def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tens
 def sliding_windows(module: Any, x: Tensor) -> Tensor:
     """Return what each output of a layer reads of its input ``Tensor[N, C, *]``, as a view of the padded input.
 
-    Returns:
-        Tensor[N, C, *places, *kernel]: ``Tensor[N, C, places]`` for a linear layer.
+    ``Tensor[N, C, *places, *kernel]``; ``Tensor[N, C, places]`` for a linear layer.
     """
     if isinstance(module, nn.Linear):
         return x.reshape(*x.shape[:2], -1)
@@ -128,12 +127,8 @@ def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], T
                      add: Callable[[Tensor], None]) -> None:
     """Pass on the inputs times the gradient of each sampled output: their contributions if the layer is linear in them.
 
-    Args:
-        module (nn.Module): The layer; the outputs of layers inside it count as constants.
-        x (Tensor[N, C, *] or Tensor[N, *, C]): Its input.
-        forward (Callable): Runs the layer on an input.
-        samples (Samples): Draws the outputs.
-        add (Callable): Called with the contributions ``Tensor[N, C]``.
+    As :func:`add_by_windows`, for any layer: ``x`` may be ``Tensor[N, *, C]``, ``forward`` runs the layer on an input,
+    ``add`` gets ``Tensor[N, C]``. The outputs of layers inside this layer count as constants.
     """
     with watched(module.named_children(), after=lambda *call: call[-1].detach()), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()

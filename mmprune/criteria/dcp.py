@@ -23,7 +23,7 @@ class DCP(Criterion):
     """The order in which a greedy selection takes the channels that each layer reads (algorithm 2 of the paper).
 
     The selection starts empty. In each round the sets of channels with the largest Frobenius norm of ``dL/dW_k`` are
-    added, then the weights of the selected ones are trained for a few steps. ``L(W) = L_M + discrimination * L_S``: the
+    added, then the weights of the selected sets are trained for a few steps. ``L(W) = L_M + discrimination * L_S``: the
     reconstruction error ``L_M = 1/(2Q) ||O - X * W||^2`` of the layer's ``Q`` outputs ``O``, and the cross entropy
     ``L_S`` of an auxiliary linear classifier. The score of the set taken after ``p`` of ``K`` others is ``1 - p/K``.
     docs/criteria.md has the details, and where this differs from the paper.
@@ -142,7 +142,7 @@ class LayerTask:
         module (nn.Module): A conv or linear layer; it is not changed.
         dim (int): The axis of its weight that its inputs lie on.
         pieces (list[tuple[Tensor[N, *], LongTensor[N]]]): Inputs with labels.
-        discrimination (float): Weight of the cross entropy.
+        discrimination (float): See :class:`DCP`.
 
     Attributes:
         weight (Tensor): A copy of the layer's weight, in the dtype of the inputs.
@@ -204,18 +204,15 @@ class LayerTask:
 
 
 def select(task: LayerTask, owner: Tensor, count: int, group: int, steps: int, lr: float) -> Tensor:
-    """Select channels greedily by the norm of the loss's gradient (algorithm 2).
+    """Return ``LongTensor[count]``, the sets in the order in which algorithm 2 selects them by the loss's gradient.
 
     Args:
         task (LayerTask): The loss of a layer.
         owner (LongTensor[columns]): The set of each index on the input axis of the weight; -1 is always selected.
-        count (int): Sets.
+        count (int): How many sets.
         group (int): Sets added in each round.
         steps (int): Training steps in each round.
         lr (float): Learning rate, in root mean squares of the weight.
-
-    Returns:
-        LongTensor[count]: The sets in the order of their selection.
     """
     weight = task.weight.clone().requires_grad_()
     lr = lr * float(task.weight.square().mean().sqrt())

@@ -14,8 +14,7 @@ class FilterNorm(Criterion):
 
     Filters that a grouped convolution ties are taken as a single vector.
 
-    Args:
-        combine, normalize (str): See :class:`Criterion`.
+    Its arguments are those of :class:`Criterion`.
     """
 
     p = 2.0

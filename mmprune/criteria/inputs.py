@@ -14,7 +14,8 @@ from .criterion import ADVICE, Criterion
 class InputStatistic(Criterion):
     """A mean over the inputs of the layers that read a unit.
 
-    These are the channels as the network uses them: after their norms, activations and poolings.
+    These are the channels as the network uses them: after their norms, activations and poolings. ``combine`` is over
+    the layers that read a unit.
     """
 
     needs_data = True

@@ -9,8 +9,7 @@ from .inputs import InputStatistic
 class MeanActivation(InputStatistic):
     """``s_c = mean over samples and positions of a_c``: a channel that is rarely large is a poor detector.
 
-    Args:
-        combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
+    Its arguments are those of :class:`Criterion`.
     """
 
     def statistic(self, x: Tensor) -> Tensor:

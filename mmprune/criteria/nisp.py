@@ -103,7 +103,7 @@ class NISP(Criterion):
             if member.axis.tensor in self.scores:
                 score = self.scores[member.axis.tensor]
                 size = self.tensor(member).size(member.axis.dim)
-                # in a transposed conv several outputs share an index: consecutive ones if depthwise, else one per group
+                # in a transposed conv several outputs share an index: neighbours if depthwise, else one of each group
                 score = (score.reshape(size, -1).sum(1) if member.axis.role == 'depthwise' else
                          score.reshape(-1, size).sum(0))
                 scores.append(score[self.mutator.positions(unit, member).to(score.device)].sum(1))
@@ -111,18 +111,15 @@ class NISP(Criterion):
 
 
 def inf_fs(features: Tensor, alpha: float = 0.5) -> Tensor:
-    """Rank features by the energy of all paths through them: Inf-FS, Roffo et al., ICCV 2015; takes time in ``F^3``.
+    """Return scores ``Tensor[F]`` of features, the energy of all paths through them: Inf-FS, Roffo et al., ICCV 2015.
 
     ``A_ij = alpha * max(std_i, std_j) + (1 - alpha) * (1 - |spearman_ij|)``, ``S = (I - r A)^-1 - I`` with ``r = 0.9 /
     spectral radius of A``; the score of a feature is the sum of its row of ``S``. A constant feature counts as
-    correlated with all others.
+    correlated with all others. Computed in float64, in time ``F^3``.
 
     Args:
         features (Tensor[T, F]): Samples.
         alpha (float): From 0 to 1.
-
-    Returns:
-        Tensor[F]: The scores, in float64.
     """
     x = features.double()
     deviation = x.std(0)

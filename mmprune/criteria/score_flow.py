@@ -24,19 +24,12 @@ class NoGraphError(RuntimeError):
 
 
 class Read(NamedTuple):
-    """What a layer read in one call.
+    """What a layer read in one call."""
 
-    Attributes:
-        weight (str): Qualified name of the layer's weight.
-        x (Tensor): Its input, as part of the graph.
-        axis (int): The axis of the channels.
-        call (int): Number of the call.
-    """
-
-    weight: str
-    x: Tensor
-    axis: int
-    call: int
+    weight: str  # qualified name of the layer's weight
+    x: Tensor  # its input, as part of the graph
+    axis: int  # the axis of the channels
+    call: int  # number of the call
 
     @property
     def layer(self) -> str:

@@ -26,15 +26,10 @@ class SchemaError(UserError):
 
 
 class NormVote(NamedTuple):
-    """Which norms decide about a unit, and how.
+    """Which norms decide about a unit, and how."""
 
-    Attributes:
-        norms (list[str]): Names of the norms.
-        method (str): ``or`` or ``and``.
-    """
-
-    norms: List[str]
-    method: str
+    norms: List[str]  # their names
+    method: str  # or, and
 
 
 def norms_of(model: nn.Module, channels: CoupledChannels) -> List[Member]:

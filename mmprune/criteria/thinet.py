@@ -55,8 +55,8 @@ class ThiNet(Criterion):
         self._consumers = Consumers(self.mutator)
         self.grams: Dict[str, LayerGram] = {}
         self._samples, self._replaying = Samples(self.positions, self.outputs, self.seed), False
-        names = dict.fromkeys(member.axis.layer for unit in self.mutator.units for member in reading(unit))
-        layers: Dict[str, Any] = {name: self._consumers.layers[name] for name in names}
+        layers: Dict[str, Any] = {member.axis.layer: self._consumers.layers[member.axis.layer]
+                                  for unit in self.mutator.units for member in reading(unit)}
         weights = {id(module.weight): name for name, module in layers.items()}
         owners = [(weights.get(id(getattr(module, 'weight', None))), module) for module in self.mutator.model.modules()]
         sampled = [(layer, module) for layer, module in owners  # several modules may share a weight
@@ -167,7 +167,7 @@ def removal_order(gram: Tensor) -> Tensor:
 def rescaling(gram: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
     """Return ``Tensor[K]``, factors by which kept channels best reproduce the sum with dropped channels (equation 7).
 
-    ``w = argmin sum_i (sum_{c kept or dropped} x_ic - sum_{c kept} w_c x_ic)^2``; of several solutions the one with the
+    ``w = argmin sum_i (sum_{c kept or dropped} x_ic - sum_{c kept} w_c x_ic)^2``; of several solutions that with the
     least ``sum_i (w_c - 1)^2 x_ic^2``, so that a channel that was never active keeps its weights.
 
     Args:

@@ -80,7 +80,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Return masks that keep as many sets of each unit as the given ones, but those with the highest present scores.
+    """Return masks that keep as many sets of each unit as given masks do, but those with the highest present scores.
 
     The arguments are those of :func:`make_plan`; ``masks`` (dict[str, ndarray[sets], bool]) those of a plan.
     """

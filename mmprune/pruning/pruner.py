@@ -1,7 +1,5 @@
 """Prune any ``nn.Module`` in a few lines: score, mask, cut, and apply the structure to a fresh model."""
 import os
-import statistics
-import time
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
@@ -10,18 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import nearest
-from ..criteria.calibration import Calibration, LossOf, calibrating
+from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
 from ..report.stages import StageResult, format_stages
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure, StructureError, read_structure, write_structure
+from .latency import forward_ms
 from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
-#: Timed forward passes, after one to warm up.
-TIMED = 5
 #: Keys of ``choice``.
 CHOICE = ('include', 'exclude', 'min_channels')
 
@@ -167,7 +164,7 @@ class Pruner:
     def cut_next(self, optimizers: Optimizers = ()) -> bool:
         """Cut the next unit only, from input to output: ``while pruner.cut_next(): train(model)``.
 
-        The first call chooses how many channels of each unit are removed. Which channels, is decided at the unit's
+        The first call chooses how many channels of each unit are removed; which channels is decided at the unit's
         turn, by scores of the model as it is then, unless it is masked. The units of a removed block are cut together.
 
         Args:
@@ -230,21 +227,6 @@ class Pruner:
         return StageResult(name, None, cost['macs'], cost['params'], forward_ms(self.mutator))
 
 
-def forward_ms(mutator: ChannelMutator) -> float:
-    """Return the time of a forward pass on the example inputs in ms: a median, in eval mode, on the model's device."""
-    model = mutator.model
-    device = next((parameter.device for parameter in model.parameters()), torch.device('cpu'))
-    times = []
-    with calibrating(model):
-        for _ in range(TIMED + 1):
-            began = time.perf_counter()
-            mutator.demo_input(model)
-            if device.type == 'cuda':
-                torch.cuda.synchronize(device)
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[1:])
-
-
 def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
              proven: Sequence[str] = ()) -> ChannelMutator:
     for name in choice or {}:
@@ -275,18 +257,15 @@ def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: b
 
 def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str, 'os.PathLike[str]', Structure],
                     choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True) -> nn.Module:
-    """Cut a fresh model to a structure, ready to load the pruned weights.
+    """Cut a fresh model to a structure and return it, ready to load the pruned weights.
 
     Args:
         model (nn.Module): The dense model; it is cut in place.
         example_inputs (Tensor, tuple or dict): As for :class:`Pruner`.
         structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
             :func:`save_structure` writes it.
-        choice (dict, optional): As when it was pruned.
-        mutate_linear (bool): As when it was pruned.
-
-    Returns:
-        nn.Module: The model.
+        choice (dict, optional): As when the model was pruned.
+        mutate_linear (bool): As when the model was pruned.
 
     Raises:
         StructureError: The structure cannot be read or does not fit the model; the message says where.

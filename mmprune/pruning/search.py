@@ -90,7 +90,7 @@ class Search:
             self._take_share_of_all(middle)
             low, high = (low, middle) if self.is_enough() else (middle, high)
         kept = self._take_share_of_all(high)
-        for unit in self.rest:  # widths like 16, 32, 64 all lose a channel more at one share: not all need to
+        for unit in self.rest:  # units of 16, 32 and 64 all lose a channel more at the same share; not all have to
             before = self.masks[unit.name]
             self._take_share(unit, low)
             if not self.is_enough():

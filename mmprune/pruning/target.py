@@ -156,5 +156,5 @@ class PruningTarget:
 
     @property
     def cost_name(self) -> Optional[str]:
-        """The given one of ``flops``, ``params`` and ``acts``; None where ``ratio`` or only ``levels`` is given."""
+        """Which of ``flops``, ``params`` and ``acts`` is given; None where ``ratio`` or only ``levels`` is."""
         return next((name for name in self.given if name in COSTS), None)

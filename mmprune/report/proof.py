@@ -26,25 +26,15 @@ from ..units.mutator import ChannelMutator
 
 @dataclass
 class Proof:
-    """What a proof found.
+    """The result of :func:`prove`."""
 
-    Attributes:
-        units (int): Units that may be pruned.
-        differences (list[float]): For each seed the largest relative difference of masked dense and cut model, float64.
-        same_shapes (bool): The outputs keep their shapes.
-        backward (bool): A backward pass through the cut model gives finite gradients.
-        macs (tuple[int, int]): Multiply-adds of the last cut model, by arithmetic and counted while it ran.
-        share (float): Share of the multiply-adds that is removed if every unit is cut to one set.
-        unaccounted (list[str]): Conv and linear layers with channels neither in a unit nor frozen.
-    """
-
-    units: int
-    differences: List[float]
-    same_shapes: bool
-    backward: bool
-    macs: Tuple[int, int]
-    share: float
-    unaccounted: List[str]
+    units: int  # units that may be pruned
+    differences: List[float]  # for each seed the largest relative difference of masked dense and cut model, float64
+    same_shapes: bool  # the outputs keep their shapes
+    backward: bool  # a backward pass through the cut model gives finite gradients
+    macs: Tuple[int, int]  # multiply-adds of the last cut model, by arithmetic and counted while it ran
+    share: float  # share of the multiply-adds that is removed if every unit is cut to a single set
+    unaccounted: List[str]  # conv and linear weights with channels neither in a unit nor frozen
 
     def holds(self, limit: float = 1e-10) -> bool:
         """Tell whether every check passed."""
@@ -76,11 +66,7 @@ def masks_around(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, 
 
 
 def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[str, Any]:
-    """Compare masked dense and cut model, with arguments as for :func:`prove`.
-
-    Returns:
-        dict: ``max_relative_difference``, ``per_seed`` and ``units`` (how many).
-    """
+    """Return ``max_relative_difference``, ``per_seed`` and ``units`` (how many); arguments as for :func:`prove`."""
     differences, _, _ = _differences(mutator, ratio, seeds)
     return {'max_relative_difference': max(differences), 'per_seed': differences, 'units': len(mutator.units)}
 
@@ -139,7 +125,7 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
 class _Counter(TorchFunctionMode):
     """Count multiply-adds of function calls.
 
-    mmengine's FlopAnalyzer, even by its conv and linear operators only, is equal on 13 small nets but misses deformable
+    mmengine's FlopAnalyzer, even by its conv and linear operators only, is equal on 12 small nets but misses deformable
     convolutions (209,088 of 245,952) and fails on a checkpointed net; torch 2.0 has no FlopCounterMode.
     """
 

@@ -8,21 +8,13 @@ MISSING = '-'
 
 @dataclass
 class StageResult:
-    """One row of the table.
+    """A row of the table; what was not measured is None."""
 
-    Attributes:
-        stage (str): ``dense``, ``pruned``, ``finetuned``...
-        accuracy (float, optional): Top-1 accuracy in percent.
-        macs (int, optional): Multiply-adds of conv and linear layers for one sample.
-        params (int, optional): Parameters.
-        latency_ms (float, optional): Milliseconds of one forward pass.
-    """
-
-    stage: str
-    accuracy: Optional[float] = None
-    macs: Optional[int] = None
+    stage: str  # dense, pruned, finetuned...
+    accuracy: Optional[float] = None  # top-1, in per cent
+    macs: Optional[int] = None  # multiply-adds of conv and linear layers for one call
     params: Optional[int] = None
-    latency_ms: Optional[float] = None
+    latency_ms: Optional[float] = None  # milliseconds of a forward pass
 
 
 def format_stages(stages: Sequence[StageResult], markdown: bool = False) -> str:

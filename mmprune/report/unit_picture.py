@@ -24,19 +24,12 @@ NOTE = 'channels of units that begin here'
 
 @dataclass
 class Row:
-    """A conv or linear layer.
+    """The texts of a conv or linear layer."""
 
-    Attributes:
-        label (str): Its name, without the prefix that most layers share.
-        reads (str): Input channels.
-        writes (str): Output channels.
-        kernel (str): ``3x3``, with the groups; for a layer that is no convolution its kind.
-    """
-
-    label: str
-    reads: str
-    writes: str
-    kernel: str
+    label: str  # its name, without the prefix that most layers share
+    reads: str  # input channels
+    writes: str  # output channels
+    kernel: str  # 3x3, with the groups; for a layer that is no convolution its kind
 
 
 class Columns(NamedTuple):
@@ -51,17 +44,11 @@ class Columns(NamedTuple):
 
 @dataclass
 class Line:
-    """The line of a unit, or of a group of frozen channels.
-
-    Attributes:
-        channels (CoupledChannels): The channels of the unit or group.
-        marks (dict[int, int]): Row -> ``READS``, ``WRITES`` or both.
-        lane (int): Its place, counted from the left.
-    """
+    """The line of a unit, or of a group of frozen channels."""
 
     channels: CoupledChannels
-    marks: Dict[int, int]
-    lane: int = 0
+    marks: Dict[int, int]  # row -> READS, WRITES or both
+    lane: int = 0  # its place, counted from the left
     colour: str = STAYS
 
     @property
