@@ -7,6 +7,7 @@ import importlib
 import sys
 from typing import Any, Dict, List
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
@@ -15,6 +16,9 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
 SCOPE = 'mmprune'
+#: ``mmprune::mmcls/...`` is a config in the folder .mim beside this file. mmengine looks for the value among
+#: distributions, then among modules; of a distribution that is installed editable mmengine 0.10.7 finds no folder.
+MODULE2PACKAGE[SCOPE] = __name__
 
 
 def _modules(folder: str, *names: str) -> List[str]:

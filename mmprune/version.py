@@ -22,15 +22,22 @@ def _numbers(version: str) -> Tuple[int, ...]:
     return tuple(int(part) for part in version.split('+')[0].split('.')[:2] if part.isdigit())
 
 
+def wanted(bounds: Tuple[Tuple[int, int], Tuple[int, int]]) -> str:
+    """Return the least version that will do, and the first that will not, as pip writes them.
+
+    Args:
+        bounds (tuple): :data:`TORCH` or :data:`MMENGINE`.
+    """
+    low, high = ('.'.join(map(str, bound)) for bound in bounds)
+    return f'>={low},<{high}'
+
+
 def check_versions() -> None:
     """Raise ImportError if torch or mmengine is missing or out of range; the message says what to install."""
-    for name, packages, (low, high) in (('torch', ('torch',), TORCH),
-                                        ('mmengine', ('mmengine', 'onedl-mmengine', 'mmengine-lite'), MMENGINE)):
-        version = _version(*packages)
-        wanted = f'>={".".join(map(str, low))},<{".".join(map(str, high))}'
+    for name, packages, bounds in (('torch', ('torch',), TORCH),
+                                   ('mmengine', ('mmengine', 'onedl-mmengine', 'mmengine-lite'), MMENGINE)):
+        version, needs = _version(*packages), name + wanted(bounds)
         if version is None:
-            raise ImportError(f'mmprune needs {name}{wanted}, which is not installed: pip install "{name}{wanted}"; '
-                              + HINT)
-        if not low <= _numbers(version) < high:
-            raise ImportError(f'mmprune needs {name}{wanted}, but {version} is installed: '
-                              f'pip install "{name}{wanted}"; ' + HINT)
+            raise ImportError(f'mmprune needs {needs}, which is not installed: pip install "{needs}"; ' + HINT)
+        if not bounds[0] <= _numbers(version) < bounds[1]:
+            raise ImportError(f'mmprune needs {needs}, but {version} is installed: pip install "{needs}"; ' + HINT)

@@ -6,7 +6,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
 from ..config import architecture_of, demo_input_of, plain
-from ..registry import MODELS, build
+from ..registry import MODELS, SCOPE, build
 from ..units.mutator import ChannelMutator
 from ..units.structure import read_structure
 from .architecture import build_architecture
@@ -57,13 +57,35 @@ def read_config(path: str) -> Config:
         FileNotFoundError: There is no such file.
     """
     if '::' not in path:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        if f'{SCOPE}::' in cfg.text:
+            _leave_default_scope(cfg._cfg_dict)
+        return cfg
     if '/' not in path.partition('::')[2]:
         raise FileNotFoundError(f'config {path!r}: it must name a folder too, as mmcls::resnet/resnet50_8xb32_in1k.py')
     try:
         return get_config(path)
     except (ImportError, AssertionError) as error:  # mmengine asserts that it knows the package
         raise FileNotFoundError(f'config {path!r}: {error}') from None
+
+
+def _leave_default_scope(value: Any) -> None:
+    """Take our scope off what comes from a base such as ``mmprune::mmcls/...``.
+
+    mmengine gives every dict of such a base the scope of its package: right for mmcls, whose configs say ``ResNet``.
+    Ours name our types in full, and others belong to their ``default_scope``.
+
+    Args:
+        value (Any): A config; changed in place.
+    """
+    if isinstance(value, dict):
+        if value.get('_scope_') == SCOPE:
+            del value['_scope_']
+        for item in value.values():
+            _leave_default_scope(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _leave_default_scope(item)
 
 
 def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
