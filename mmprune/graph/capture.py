@@ -1,14 +1,11 @@
-"""Run a model's real forward once and write down which channels belong together.
+"""Trace a model: run its real forward once and record which channels belong together.
 
-Nothing is interpreted: the forward runs as it is, and each activation carries a parallel label tensor
-(:mod:`mmprune.graph.label`). Layers are seen as public functions, modules that have a rule of their own whole,
-everything else as aten operations (:mod:`mmprune.graph.rules`). The result is a :class:`~mmprune.graph.trace.Trace`:
-the axes of the model's tensors with one id an index, the ties between ids, the frozen ids with reasons, and the layer
-calls with their shapes.
+Each activation carries a parallel label tensor (:mod:`mmprune.graph.label`). Layers are seen as public functions,
+modules with a rule of their own as a whole, everything else as aten operations (:mod:`mmprune.graph.rules`).
 """
 import logging
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -18,20 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .nested import output_tensors
 from .rules import movement, openmmlab  # noqa: F401  (fill the tables)
-from .rules.table import LAYER_RULES, OP_RULES, Call, follow_nothing, rule_of
+from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, follow_nothing, rule_of
 from .trace import Trace
 from .tracer import Tracer
 from .watching import watched
 
 OUTPUT = 'it is an output of the model'
-#: What a forward may raise.
+#: Errors of a forward that are caught.
 ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 #: Wrappers whose forward runs ordinary operations.
 TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
 
 class _OpMode(TorchDispatchMode):
-    """Show every aten operation to the tracer."""
+    """Apply the rule of every aten operation."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -57,7 +54,7 @@ def _after_op(tracer: Tracer, call: Call) -> None:
 
 
 def _after_function(tracer: Tracer, call: Call) -> None:
-    """Freeze what went into a ``torch.autograd.Function`` whose result no operation has labelled."""
+    """Freeze the inputs of a ``torch.autograd.Function`` whose result no operation has labelled."""
     before = [] if call.name in TRANSPARENT_FUNCTIONS else tracer.labels_in(call.args)
     if before and not tracer.labels_in(output_tensors(call.out)):
         follow_nothing(tracer, call, f'{call.name} computes outside torch (add a rule with '
@@ -65,7 +62,7 @@ def _after_function(tracer: Tracer, call: Call) -> None:
 
 
 class _LayerMode(TorchFunctionMode):
-    """Show layer functions to the tracer, whole."""
+    """Apply the rule of every layer function; the operations inside it are not traced."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -91,9 +88,9 @@ class _LayerMode(TorchFunctionMode):
 
 
 class _Functions:
-    """Show every ``torch.autograd.Function`` that runs to the tracer; compiled operations hide behind them.
+    """Apply rules to every ``torch.autograd.Function`` that runs; compiled operations hide behind them.
 
-    Its ``forward`` is what is wrapped: ``apply`` is often bound once, when its module is imported.
+    Its ``forward`` is wrapped, since ``apply`` is often bound once, when its module is imported.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -106,7 +103,7 @@ class _Functions:
             self._wrap(cls)
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            self._wrap(cls)  # a class made while the model runs
+            self._wrap(cls)  # a class defined while the model runs
             return self.apply.__func__(cls, *args, **kwargs)
 
         torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
@@ -143,15 +140,15 @@ def _subclasses(cls: type) -> List[type]:
 
 
 class _Modules:
-    """Keep the running modules on the tracer's stack, and show those that have a rule to the tracer, whole."""
+    """Keep the running modules on the tracer's stack, and apply module rules."""
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
-        self.whole: List[nn.Module] = []
+        self.whole: List[Tuple[nn.Module, Rule]] = []
 
     @contextmanager
     def shown(self, model: nn.Module) -> Iterator[None]:
-        """Show what runs in the block. The operations of scripted modules are seen all the same."""
+        """Watch the modules of a model; operations inside scripted modules, which take no hooks, are traced too."""
         try:
             with watched(model.named_modules(), self._enter, self._leave):
                 yield
@@ -161,18 +158,15 @@ class _Modules:
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.tracer.module_stack.append((name, module))
         self.tracer.note_run(module)
-        if not self.tracer.paused and rule_of(module) is not None:
-            self.tracer.paused = True
-            self.tracer.whole_module = f'module {name!r}'
-            self.whole.append(module)
+        rule = rule_of(module)
+        if rule is not None and not self.tracer.paused:
+            self.tracer.paused, self.tracer.whole_module = True, f'module {name!r}'
+            self.whole.append((module, rule))
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if self.whole and self.whole[-1] is module:
-            self.whole.pop()
-            rule = rule_of(module)
-            assert rule is not None
+        if self.whole and self.whole[-1][0] is module:
             with torch.no_grad():
-                rule(self.tracer, Call('', args, kwargs, out))
+                self.whole.pop()[1](self.tracer, Call('', args, kwargs, out))
             self.tracer.paused, self.tracer.whole_module = False, None
         self.tracer.module_stack.pop()
 
@@ -192,7 +186,7 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     model.eval()
     try:
         _run(tracer, model, forward)
-        if tracer.unseen_layers:  # auxiliary heads run in training only, and read channels that may be pruned
+        if tracer.unseen_layers:  # auxiliary heads run in training only, but read channels that may be pruned
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)

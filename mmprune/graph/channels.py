@@ -1,4 +1,4 @@
-"""Channels that live and die together, as everything beyond the trace sees them."""
+"""Sets of tied channels, grouped into units: the result of a trace."""
 from dataclasses import dataclass, field
 from typing import Collection, Dict, List, Optional
 
@@ -12,38 +12,25 @@ ROLES = ('out', 'depthwise', 'in', 'affine', 'attribute')
 
 @dataclass(frozen=True)
 class Member:
-    """The part of a unit that lies on one axis of one tensor.
+    """The channels of a unit on one axis of one tensor."""
 
-    Attributes:
-        axis (Axis): The axis of a parameter or buffer.
-        index (ndarray[sets, k]): The indices of each set on that axis.
-    """
-
-    axis: Axis
-    index: np.ndarray
+    axis: Axis  #: the axis of a parameter or buffer
+    index: np.ndarray  #: ``ndarray[sets, k]``: the indices of each set on that axis
 
 
 @dataclass
 class CoupledChannels:
-    """Channels that live and die together, over all tensors of the model.
+    """A list of sets of tied channels, over all tensors of the model."""
 
-    Attributes:
-        name (str): ``{first producer}_({start}, {end})_{channels}``.
-        members (list[Member]): In the order of the forward pass.
-        reason (str or None): Why the channels must stay; None if they may be pruned.
-        attributes (list[Member]): Numbers of channels that modules keep and that follow.
-        named_by (Member or None): The first member, where the layer that it lies on has been removed since.
-    """
-
-    name: str
-    members: List[Member]
-    reason: Optional[str] = None
-    attributes: List[Member] = field(default_factory=list)
-    named_by: Optional[Member] = None
+    name: str  #: ``{first producer}_({start}, {end})_{channels}``
+    members: List[Member]  #: in the order of the forward pass
+    reason: Optional[str] = None  #: why the channels must stay; None if they may be pruned
+    attributes: List[Member] = field(default_factory=list)  #: attributes of modules: the number of these channels
+    named_by: Optional[Member] = None  #: the member that :attr:`first` was before tensors were removed
 
     @property
     def num_sets(self) -> int:
-        """Number of sets of tied channels."""
+        """Number of sets."""
         return len(self.members[0].index)
 
     @property
@@ -67,7 +54,7 @@ class CoupledChannels:
         return self.named_by or min(self.members, key=lambda member: ROLES.index(member.axis.role))
 
     def forget(self, tensors: Collection[str]) -> None:
-        """Leave out the members on tensors that the model has no longer."""
+        """Drop the members on tensors that were removed from the model."""
         self.named_by = self.first
         self.members = [member for member in self.members if member.axis.tensor not in tensors]
         modules = {tensor.rpartition('.')[0] for tensor in tensors}
@@ -76,18 +63,11 @@ class CoupledChannels:
 
 @dataclass
 class ChannelGraph:
-    """All channels of a model, in units that may be pruned and groups that may not.
+    """All channels of a model, in units that may be pruned and groups that may not."""
 
-    Attributes:
-        units (list[CoupledChannels]): May be pruned, in the order of the forward pass.
-        frozen (list[CoupledChannels]): Must stay, each with its reason.
-        calls (list[LayerCall]): Layer calls with their traced shapes.
-        axes (list[Axis]): All axes indexed by channels, frozen ones included.
-        kinds (dict[str, str]): Layer name -> ``conv``, ``linear`` or a kind of the user's.
-    """
-
-    units: List[CoupledChannels]
-    frozen: List[CoupledChannels]
-    calls: List[LayerCall]
-    axes: List[Axis]
+    units: List[CoupledChannels]  #: may be pruned, in the order of the forward pass
+    frozen: List[CoupledChannels]  #: must stay, each with its reason
+    calls: List[LayerCall]  #: layer calls with their traced shapes
+    axes: List[Axis]  #: all axes indexed by channels, frozen channels included
+    #: layer name -> ``conv``, ``linear`` or a kind that a user's layer rule records
     kinds: Dict[str, str] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""From the statements of a trace to components: ids that can only be removed together, and those that must stay.
+"""From the ties of a trace to components: ids that can only be removed together, and those that must stay.
 
-Besides ties between ids a trace knows tensors that must stay rectangular. A channel shuffle views C channels as groups
-of C/g: it can be cut only if the same positions of every group go. A chunk needs parts of one size, a stack rows of
-one length. Which axis of such a grid may become shorter is decided here, when all ties are known.
+Some tensors must also stay rectangular. A channel shuffle views C channels as groups of C/g: the same positions of
+every group have to be removed. A chunk needs parts of one size, a stack rows of one length. Which axis of such a grid
+may become shorter is decided here, when all ties are known.
 """
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -17,7 +17,7 @@ class Reasons:
     """Why components must stay; the first reason given to a component wins.
 
     Attributes:
-        number (ndarray[num_ids]): For each component the number of its reason, from 1; 0 where it may go.
+        number (ndarray[num_ids]): The number of each component's reason, from 1; 0 where it may be removed.
     """
 
     def __init__(self, count: int) -> None:
@@ -58,18 +58,17 @@ def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.
             return parent
         left, right = left[apart], right[apart]
         np.minimum.at(parent, high[apart], low[apart])
-        while True:
-            grand = parent[parent]
-            if np.array_equal(grand, parent):
-                break
+        while not np.array_equal(grand := parent[parent], parent):
             parent = grand
 
 
 def _merge(root: np.ndarray, pair: Optional[Pair]) -> np.ndarray:
-    """Return the components after further ties; the same array where they change nothing."""
-    if pair is None or np.array_equal(root[pair[0]], root[pair[1]]):
+    """Return the components after ties of two arrays, where both have ids; the same array if nothing changes."""
+    if pair is None:
         return root
-    return connected_components(len(root), root[pair[0]], root[pair[1]])[root]
+    met = (pair[0] >= 0) & (pair[1] >= 0)
+    left, right = root[pair[0][met]], root[pair[1][met]]
+    return root if np.array_equal(left, right) else connected_components(len(root), left, right)[root]
 
 
 def _components(ids: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -88,10 +87,7 @@ def _varying(components: np.ndarray) -> List[int]:
 
 
 def _axes(grid: Grid, root: np.ndarray) -> Tuple[Optional[int], List[int]]:
-    """Return the axis of a grid that may become shorter, or None, and the other axes along which it varies.
-
-    Of several that may, it is the one with the most different slices.
-    """
+    """Return the free axis with the most different slices, which may become shorter, and the other varying axes."""
     components = _components(grid.ids, root)
     varying = _varying(components)
     free = [axis for axis in varying if axis not in grid.fixed]
@@ -100,13 +96,11 @@ def _axes(grid: Grid, root: np.ndarray) -> Tuple[Optional[int], List[int]]:
 
 
 def _ties_of_grid(grid: Grid, root: np.ndarray) -> Optional[Pair]:
-    """Tie a grid along every axis but the one that may become shorter."""
+    """Tie a grid along every axis but that which may become shorter."""
     shrinks, others = _axes(grid, root)
     if shrinks is None or not others:
         return None
-    wide = np.broadcast_to(_first(grid.ids, others), grid.ids.shape)
-    met = (grid.ids >= 0) & (wide >= 0)
-    return grid.ids[met], wide[met]
+    return grid.ids, np.broadcast_to(_first(grid.ids, others), grid.ids.shape)
 
 
 def _different_slices(components: np.ndarray, axis: int) -> int:
@@ -122,17 +116,15 @@ def _repeated(broadcast: Broadcast) -> List[int]:
 
 
 def _ties_of_broadcast(broadcast: Broadcast, root: np.ndarray) -> Optional[Pair]:
-    """Tie the operands where the wide one is a single component along the axes over which the narrow is repeated."""
+    """Tie the operands where ``wide`` is a single component along the axes over which ``narrow`` is repeated."""
     axes = _repeated(broadcast)
     if set(axes) & set(_varying(_components(broadcast.wide, root))):
         return None
-    wide, narrow = _first(broadcast.wide, axes), broadcast.narrow
-    met = (wide >= 0) & (narrow >= 0)
-    return wide[met], narrow[met]
+    return _first(broadcast.wide, axes), broadcast.narrow
 
 
 def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
-    """Return which components must stay: frozen ones, and those that a fixed axis or a broadcast holds."""
+    """Return which components must stay: those frozen in the trace, by a fixed axis or by a broadcast."""
     reasons = Reasons(len(root))
 
     def freeze(ids: np.ndarray, reason: str) -> None:
@@ -144,7 +136,7 @@ def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
         shrinks, others = _axes(grid, root)
         if shrinks is None and others:
             freeze(grid.ids, grid.reason)
-        elif others:  # an index that also holds a value outside every unit cannot go
+        elif others:  # an index with a value that is no channel must stay
             outside = (grid.ids < 0).any(axis=tuple(others), keepdims=True)
             freeze(np.where(outside, grid.ids, -1), grid.reason)
     for broadcast in traced.broadcasts:

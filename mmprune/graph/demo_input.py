@@ -1,4 +1,4 @@
-"""One tracing input per model family: how to run a model once, without data."""
+"""Demo inputs: how to run a model of each family once, without data."""
 import copy
 import inspect
 import math
@@ -33,15 +33,13 @@ class DemoInput:
 
     def tensor(self, model: nn.Module) -> torch.Tensor:
         """Return a random input of the model's dtype and device; the global random state is not used."""
-        generator = torch.Generator().manual_seed(0)
-        image = torch.randn(self.input_shape, generator=generator)
-        like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), image)
-        return image.to(like.device, like.dtype)
+        image = torch.randn(self.input_shape, generator=torch.Generator().manual_seed(0))
+        return _like_parameters(model, image)
 
     def for_trial(self) -> List['DemoInput']:
         """Return inputs for the trial cut, the cheapest first; the last has this size and two samples.
 
-        A batch norm behind a global pooling cannot train on one sample, and some models take images of one size.
+        Batch norm behind global pooling cannot train on one sample; some models take images of one size only.
         """
         batch, *rest = self.input_shape
         sizes = [rest]
@@ -65,23 +63,21 @@ class ExampleInputs:
     """Inputs that the caller gives, for models of any signature.
 
     Args:
-        inputs (Tensor, tuple or dict): What the model is called with: one tensor, positional or keyword arguments.
-            Floating-point tensors follow the dtype and device of the model.
+        inputs (Tensor, tuple or dict): One tensor, positional or keyword arguments of the model. Floating-point
+            tensors follow the dtype and device of the model.
     """
 
     def __init__(self, inputs: Any) -> None:
         self.inputs = inputs
 
     def for_trial(self) -> List['ExampleInputs']:
-        """Return inputs for the trial cut: these, and where they hold one sample also two of it."""
+        """Return inputs for the trial cut: these, and two copies of them if they are one sample."""
         rows = {len(tensor) for tensor in output_tensors(self.inputs) if tensor.dim()}
         return [self, ExampleInputs(mapped(self.inputs, _twice))] if rows == {1} else [self]
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
-        like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), torch.zeros(()))
-        inputs = mapped(self.inputs, lambda tensor: tensor.to(
-            like.device, like.dtype if tensor.is_floating_point() else tensor.dtype))
+        inputs = mapped(self.inputs, lambda tensor: _like_parameters(model, tensor))
         if isinstance(inputs, Mapping):
             return model(**inputs)
         if isinstance(inputs, (tuple, list)):
@@ -89,12 +85,18 @@ class ExampleInputs:
         return raw_outputs(model, inputs)
 
 
+def _like_parameters(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor on the device of a model's parameters, and in their dtype if it is of floats."""
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), torch.zeros(()))
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+
+
 def _twice(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor]) if tensor.dim() else tensor
 
 
 def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
-    """Return nested lists, tuples and dicts with a function of every tensor in its place."""
+    """Return nested lists, tuples and dicts with a function applied to every tensor."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, Mapping):
@@ -109,7 +111,7 @@ def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:
     """Run a model on one tensor, without data samples, and return what it computes before any post-processing."""
     if not isinstance(model, BaseModel):
         return model(x)
-    unused = {name: None for name in ('data_samples',) if name in inspect.signature(model.forward).parameters}
+    unused = {'data_samples': None} if 'data_samples' in inspect.signature(model.forward).parameters else {}
     return model(x, **unused, mode='tensor')
 
 
@@ -117,8 +119,8 @@ def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:
 class RegionDemoInput(DemoInput):
     """Random images and random regions of them, for mmdet's two-stage detectors.
 
-    The second stage reads regions of all sizes instead of the best proposals of an untrained first stage, so that both
-    stages are seen on every level, and the cost of the second does not depend on the image.
+    The second stage reads regions of all sizes instead of the proposals of an untrained first stage, so that it is
+    traced on every level and its cost does not depend on the image.
 
     Args:
         input_shape (tuple[int]): Shape of the images, batch first.
@@ -146,7 +148,7 @@ class RegionDemoInput(DemoInput):
         return torch.cat([corner, corner + extent], 1)
 
     def data_samples(self) -> List[BaseDataElement]:
-        """Return one sample an image, as large as it."""
+        """Return a data sample for each image, of its size."""
         size = self.input_shape[2:]
         sizes = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
         return [BaseDataElement(metainfo=sizes) for _ in range(self.input_shape[0])]

@@ -1,9 +1,9 @@
-"""From a trace to channel units: which channels live and die together, and which must stay.
+"""From a trace to units: which channels are tied, and which must stay.
 
-Ids that are tied form a *set*: channels that can only be removed together. Sets with the same members, the same
-number of indices in each, form a *unit*. Both steps work on whole arrays.
+Ids that are tied form a *set*: channels that can only be removed together. Sets with equally many indices on the same
+axes form a *unit*. Both steps work on whole arrays.
 """
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 from torch import nn
@@ -54,16 +54,7 @@ def group_channels(traced: Trace) -> ChannelGraph:
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
     for group in _signature_groups(axes, components, reasons):
-        reason = group.reason
-        if reason is None and not group.consumers:
-            reason = NO_CONSUMER
-        if reason is None and not group.producers:
-            reason = NO_PRODUCER
-        if reason is None and not any(member.axis.layer in inference for member in group.producers):
-            reason = TRAINING_ONLY
-        if reason is None and group.num_sets == 1:
-            reason = ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL
-        group.reason = reason
+        reason = group.reason = _reason_to_stay(group, inference)
         if group.producers or group.consumers:
             (units if reason is None else frozen).append(group)
     frozen += [group for layer in traced.idle for group in _idle_channels(layer)]
@@ -72,21 +63,25 @@ def group_channels(traced: Trace) -> ChannelGraph:
     return ChannelGraph(units, frozen, traced.calls, axes, kinds)
 
 
+def _reason_to_stay(group: CoupledChannels, inference: Set[str]) -> Optional[str]:
+    """Return why a group must stay, or None; ``inference`` are the layers that run at inference."""
+    checks = (
+        (group.reason is not None, group.reason),
+        (not group.consumers, NO_CONSUMER),
+        (not group.producers, NO_PRODUCER),
+        (inference.isdisjoint(member.axis.layer for member in group.producers), TRAINING_ONLY),
+        (group.num_sets == 1, ALL_OR_NONE if group.width > 1 else ONLY_CHANNEL))
+    return next((reason for applies, reason in checks if applies), None)
+
+
 def _idle_channels(layer: IdleLayer) -> List[CoupledChannels]:
-    """Return the channels of a layer that was not seen, as frozen groups: its rows and its columns."""
-    groups = []
-    for dim, role in enumerate(('out', 'in')):
-        ids = np.arange(layer.shape[dim])
-        groups.append(CoupledChannels('', [Member(Axis(layer.weight, dim, role, 1, ids), ids[:, None])], layer.reason))
-    return groups
+    """Return the rows and the columns of an idle layer as frozen groups."""
+    axes = [Axis(layer.weight, dim, role, 1, np.arange(layer.shape[dim])) for dim, role in enumerate(('out', 'in'))]
+    return [CoupledChannels('', [Member(axis, axis.ids[:, None])], layer.reason) for axis in axes]
 
 
 def _cut_axis(name: str, sets: np.ndarray, axes: List[Axis]) -> Tuple[Optional[int], Optional[str]]:
-    """Find the axis along which a parameter used element by element varies with the channels.
-
-    Returns:
-        tuple: The axis, or None; the reason to freeze its channels, or None.
-    """
+    """Return the axis along which an element-wise parameter has channels, and the reason to freeze them; or None."""
     if any(axis.tensor == name for axis in axes):
         return None, f'parameter {name!r} is used both as a layer weight and element by element'
     for axis in range(sets.ndim):
@@ -99,7 +94,7 @@ def _cut_axis(name: str, sets: np.ndarray, axes: List[Axis]) -> Tuple[Optional[i
 
 
 def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
-    """Return a number for each component; equal for equally many indices on the same axes and the same reason."""
+    """Return a number for each component, equal for equally many indices on the same axes and the same reason."""
     signature = reasons.number.copy()
     fresh = int(signature.max(initial=0)) + 1
     for on_axis in components:  # every axis splits the components that it touches by how often it does
@@ -112,7 +107,7 @@ def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
 
 
 def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Reasons) -> List[CoupledChannels]:
-    """Group components that have equally many indices on the same axes, and the same reason to be frozen."""
+    """Group the components of one signature: each is a set, each group a unit or frozen."""
     signature = _signatures(components, reasons)
     groups: Dict[int, CoupledChannels] = {}
     rank: np.ndarray = np.zeros(len(signature), dtype=np.int64)
@@ -139,7 +134,7 @@ def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: R
 
 
 def _name(groups: List[CoupledChannels]) -> None:
-    """Name groups in mmrazor's published format; groups that interleave on a producer get one range and ``#2``..."""
+    """Name groups in mmrazor's published format; groups that interleave on a producer share a range, with ``#2``..."""
     by_axis: Dict[Tuple[str, int], List[CoupledChannels]] = {}
     for group in groups:  # sorted by their first index
         by_axis.setdefault((group.first.axis.tensor, group.first.axis.dim), []).append(group)

@@ -1,4 +1,4 @@
-"""Conv and linear modules that are not seen as layers, and why."""
+"""Conv and linear modules whose channels the trace cannot follow, and why."""
 from typing import Dict, Tuple, Type
 
 from torch import nn
@@ -15,7 +15,11 @@ COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and can
 
 
 def layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:
-    """Return name of the weight -> layer, for every conv and linear module, as if none were ever run."""
+    """Return weight name -> layer for every conv and linear module, as if none had run yet.
+
+    Raises:
+        ValueError: A module has lazy parameters that are not initialised yet.
+    """
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module._parameters.values()):
             raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '

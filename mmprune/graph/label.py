@@ -1,4 +1,4 @@
-"""Channel labels: integer tensors that carry, for every element of an activation, the id of its channel.
+"""Channel labels: integer tensors with the channel id of every element of an activation.
 
 A label tensor has the shape of its activation, but is usually an expanded view of one id per channel, so that it
 costs C integers and not N*C*H*W. ``-1`` marks elements that are no channel of any layer (the image, padding).
@@ -29,7 +29,7 @@ def canonical(labels: Tensor) -> Tensor:
 
 
 def distinct_slices(labels: Tensor, axes: Optional[Sequence[int]] = None) -> Tensor:
-    """Return the labels with the slices along the axes (default: all) that repeat an earlier one left out."""
+    """Return the labels without slices along the axes (default: all) that repeat an earlier slice."""
     for axis in range(labels.dim()) if axes is None else axes:
         if labels.size(axis) > 1 and labels.numel() > labels.size(axis):
             rows = labels.movedim(axis, 0).reshape(labels.size(axis), -1)

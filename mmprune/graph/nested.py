@@ -1,4 +1,4 @@
-"""Tensors inside nested values."""
+"""Find tensors inside nested values."""
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, List, Optional, Set

@@ -1,4 +1,4 @@
-"""What one forward pass revealed about the channels of a model."""
+"""The result of one traced forward pass: axes, ties, frozen ids, layer calls."""
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Tuple
 
@@ -7,22 +7,15 @@ import numpy as np
 
 @dataclass
 class Axis:
-    """One axis of a parameter or buffer that is indexed by channels.
+    """An axis of a parameter or buffer that is indexed by channels."""
 
-    Attributes:
-        tensor (str): Qualified name of the parameter or buffer.
-        dim (int): The axis.
-        role (str): ``out`` (rows of a layer), ``in`` (columns), ``depthwise`` (both), ``affine`` (follows) or
-            ``attribute`` (no tensor: a number of channels that a module keeps, such as ``out_channels``).
-        groups (int): Groups of the convolution, 1 for everything else.
-        ids (ndarray[size]): One channel id an index.
-    """
-
-    tensor: str
-    dim: int
+    tensor: str  #: qualified name of the parameter or buffer
+    dim: int  #: the axis
+    #: ``out`` (rows of a layer), ``in`` (columns), ``depthwise`` (both), ``affine`` (a parameter or buffer with a value
+    #: a channel) or ``attribute`` (a module attribute that is a number of channels)
     role: str
-    groups: int
-    ids: np.ndarray
+    groups: int  #: groups of the convolution, 1 for everything else
+    ids: np.ndarray  #: ``ndarray[size]``: the channel id of each index
 
     @property
     def layer(self) -> str:
@@ -32,29 +25,17 @@ class Axis:
 
 @dataclass
 class LayerCall:
-    """One call of a conv or linear layer, with the shapes of the traced input.
+    """A call of a conv or linear layer, with the shapes of the traced input."""
 
-    Attributes:
-        weight (str): Qualified name of the weight.
-        kind (str): ``conv``, ``linear`` or a kind that a layer rule of the user's records.
-        positions (int): How often each weight element is multiplied; MACs are ``positions * weight elements``.
-        out_positions (int): Elements of one output channel.
-        out_channels (int): Output channels.
-        computed_weight (tuple or None): Shape of a weight that is no parameter but computed; ``weight`` is empty then.
-        by_module (bool): The owner of the weight ran it; False for a functional call on somebody's weight.
-        training_only (bool): It runs in training only (an auxiliary head), so that it costs nothing at inference.
-        samples (int): Rows of its batch: images, or regions in the second stage of a detector.
-    """
-
-    weight: str
-    kind: str
-    positions: int
-    out_positions: int
-    out_channels: int
-    by_module: bool = True
-    computed_weight: Optional[Tuple[int, ...]] = None
-    training_only: bool = False
-    samples: int = 1
+    weight: str  #: qualified name of the weight; empty if the weight is computed
+    kind: str  #: ``conv``, ``linear`` or a kind that a user's layer rule records
+    positions: int  #: how often each weight element is multiplied; MACs are ``positions * weight elements``
+    out_positions: int  #: elements of one output channel
+    out_channels: int  #: output channels
+    by_module: bool = True  #: the module that owns the weight made the call; False for a functional call elsewhere
+    computed_weight: Optional[Tuple[int, ...]] = None  #: shape of a weight that is computed, not a parameter
+    training_only: bool = False  #: the call runs in training only (an auxiliary head) and costs nothing at inference
+    samples: int = 1  #: rows of the batch: images, or regions in the second stage of a detector
 
     @property
     def layer(self) -> str:
@@ -64,19 +45,12 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class IdleLayer:
-    """A conv or linear module whose weight was not seen as that of a layer.
+    """A conv or linear module whose weight was not seen as that of a layer."""
 
-    Attributes:
-        weight (str): Qualified name of the weight.
-        kind (str): ``conv`` or ``linear``.
-        shape (tuple[int]): Of the weight.
-        reason (str): Why.
-    """
-
-    weight: str
-    kind: str
-    shape: Tuple[int, ...]
-    reason: str
+    weight: str  #: qualified name of the weight
+    kind: str  #: ``conv`` or ``linear``
+    shape: Tuple[int, ...]  #: shape of the weight
+    reason: str  #: why it was not seen
 
     @property
     def layer(self) -> str:
@@ -86,56 +60,32 @@ class IdleLayer:
 
 @dataclass
 class Grid:
-    """Ids of a tensor that must stay rectangular: pruning may shorten one of its axes, as a whole.
+    """Ids of a tensor that must stay rectangular: pruning may shorten a single axis, the others stay whole."""
 
-    Attributes:
-        ids (ndarray): One id an element; -1 is no channel.
-        fixed (tuple[int]): Axes that must keep their size.
-        reason (str): Why the ids are frozen where nothing but a fixed axis could be shortened.
-    """
-
-    ids: np.ndarray
-    fixed: Tuple[int, ...]
-    reason: str
+    ids: np.ndarray  #: the channel id of each element; -1 is no channel
+    fixed: Tuple[int, ...]  #: axes that must keep their size
+    reason: str  #: why the ids are frozen where only a fixed axis could become shorter
 
 
 @dataclass
 class Broadcast:
-    """An element-wise operation in which each id of ``narrow`` meets several elements of ``wide``.
+    """An element-wise operation that repeats ``narrow`` over ``wide``."""
 
-    Attributes:
-        wide (ndarray): Ids, -1 is no channel.
-        narrow (ndarray): Ids, of size 1 along at least one axis of ``wide``.
-        reason (str): Why the narrow ids are frozen where they meet channels that may go one by one.
-    """
-
-    wide: np.ndarray
-    narrow: np.ndarray
-    reason: str
+    wide: np.ndarray  #: ids, -1 is no channel
+    narrow: np.ndarray  #: ids, of size 1 along at least one axis of ``wide``
+    reason: str  #: why the narrow ids are frozen where they meet channels that may be removed one by one
 
 
 @dataclass
 class Trace:
-    """What one forward pass revealed.
+    """The result of a traced forward pass."""
 
-    Attributes:
-        num_ids (int): Ids run from 0 to ``num_ids - 1``.
-        axes (list[Axis]): In the order of the forward pass.
-        loose (dict[str, ndarray]): Ids of every element of parameters used element by element.
-        ties (tuple[ndarray, ndarray]): Pairs of ids that belong together.
-        frozen (list[tuple[ndarray, str]]): Ids that must stay, with the reason.
-        calls (list[LayerCall]): In the order of the forward pass.
-        grids (list[Grid]): Tensors that must stay rectangular.
-        broadcasts (list[Broadcast]): Operations that repeat one operand over the other.
-        idle (list[IdleLayer]): Conv and linear modules that were not seen as layers.
-    """
-
-    num_ids: int
-    axes: List[Axis]
-    loose: Dict[str, np.ndarray]
-    ties: Tuple[np.ndarray, np.ndarray]
-    frozen: List[Tuple[np.ndarray, str]]
-    calls: List[LayerCall] = field(default_factory=list)
-    grids: List[Grid] = field(default_factory=list)
-    broadcasts: List[Broadcast] = field(default_factory=list)
-    idle: List[IdleLayer] = field(default_factory=list)
+    num_ids: int  #: ids run from 0 to ``num_ids - 1``
+    axes: List[Axis]  #: in the order of the forward pass
+    loose: Dict[str, np.ndarray]  #: name -> id of every element, of parameters used element by element
+    ties: Tuple[np.ndarray, np.ndarray]  #: pairs of ids that can only be removed together
+    frozen: List[Tuple[np.ndarray, str]]  #: ids that must stay, with the reason
+    calls: List[LayerCall] = field(default_factory=list)  #: in the order of the forward pass
+    grids: List[Grid] = field(default_factory=list)  #: tensors that must stay rectangular
+    broadcasts: List[Broadcast] = field(default_factory=list)  #: operations that repeat one operand over the other
+    idle: List[IdleLayer] = field(default_factory=list)  #: conv and linear modules that were not seen as layers

@@ -1,4 +1,4 @@
-"""What is known while a forward runs: the labels of live tensors, and everything that rules have said about ids."""
+"""The state of a trace while a forward runs: labels of live tensors, and what rules state about channel ids."""
 import math
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
@@ -19,7 +19,7 @@ NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which non
 
 
 class Tracer:
-    """Labels of live tensors and everything that rules have said about channel ids."""
+    """Labels of live tensors and everything that rules have stated about channel ids."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names = _tensor_names(model)
@@ -31,11 +31,11 @@ class Tracer:
         self.module_stack: List[Tuple[str, nn.Module]] = []
         self.paused = False
         self.training_only = False
-        #: tensor -> why the channels of what it holds could not be followed
+        #: tensor without labels -> why its channels could not be followed
         self.given_up = WeakTensorKeyDictionary()
         self.grids: Dict[Tuple[Any, ...], Grid] = {}
         self.broadcasts: List[Broadcast] = []
-        #: weight -> conv or linear module, as long as it was not seen as a layer
+        #: weight name -> conv or linear module; those with an axis count as seen in the end
         self.idle = layer_modules(model, self.names)
         self.whole_module: Optional[str] = None
         self._num_ids = 0
@@ -54,10 +54,7 @@ class Tracer:
         return id(tensor) in self.names
 
     def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
-        """Return the labels of a tensor, or None if it holds no channel.
-
-        A parameter that is used element by element (layer scale, position embedding) gets an id an element.
-        """
+        """Return the labels of a tensor, or None if it has no channels; an unused parameter gets an id an element."""
         labels = self.labels.get(tensor)
         if labels is None and self.is_unused_parameter(tensor):
             self.label_parameter(tensor, range(tensor.dim()))
@@ -71,7 +68,7 @@ class Tracer:
 
     def is_unused_parameter(self, tensor: Tensor) -> bool:
         """Tell whether a tensor is a parameter or buffer of floats without labels so far."""
-        return (id(tensor) in self.names and tensor not in self.labels and tensor.is_floating_point()
+        return (self.is_tensor_of_model(tensor) and tensor not in self.labels and tensor.is_floating_point()
                 and tensor.dim() > 0)
 
     def label_parameter(self, tensor: Tensor, axes: Sequence[int]) -> None:
@@ -82,9 +79,10 @@ class Tracer:
         self.labels[tensor] = labels
 
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
-        """Label a tensor; the shapes must agree.
+        """Label a tensor; one whose labels vary along several axes must stay rectangular when channels are removed.
 
-        Labels that vary along several axes are noted: such a tensor must stay rectangular when channels go.
+        Raises:
+            RuntimeError: The shapes differ.
         """
         if labels.shape != tensor.shape:
             raise RuntimeError(f'labels of shape {tuple(labels.shape)} for an activation of shape '
@@ -94,14 +92,20 @@ class Tracer:
             self._add_grid(labels, (), NOT_RECTANGULAR)
         self.labels[tensor] = labels.expand(tensor.shape)
 
+    def set_channels(self, tensor: Tensor, ids: Tensor, axis: int) -> None:
+        """Label a tensor whose channels lie along one axis, with the id of each index."""
+        shape = [1] * tensor.dim()
+        shape[axis] = -1
+        self.set_labels(tensor, ids.reshape(shape).expand(tensor.shape))
+
     def keep_size(self, labels: Tensor, axes: Sequence[int], reason: str, because: Optional[str] = None) -> None:
         """State that axes of a labelled tensor keep their size and order.
 
         Args:
             labels (Tensor): Labels of the tensor.
-            axes (sequence[int]): Nothing happens where the labels do not vary along them.
-            reason (str): Why the channels are frozen where no other axis can become shorter.
-            because (str, optional): Takes the reason's place; it names its module already.
+            axes (sequence[int]): The axes; those along which the labels do not vary are ignored.
+            reason (str): Why the channels are frozen if no other axis can become shorter.
+            because (str, optional): Used instead of the reason, and without the name of the running module.
         """
         labels = canonical(labels)
         axes = [axis for axis in axes if labels.size(axis) > 1]
@@ -117,12 +121,12 @@ class Tracer:
         self.broadcasts.append(Broadcast(wide.numpy(), narrow.numpy(), f'{reason} in {self.where()}'))
 
     def give_up_on(self, out: Any, reason: str) -> None:
-        """State that an operation's results have no channels that could be followed, and why."""
+        """State that the channels of an operation's results cannot be followed, and why."""
         for tensor in output_tensors(out):
             self.given_up[tensor] = f'{reason} in {self.where()}'
 
     def channels_of(self, tensor: Tensor, axis: int) -> Tensor:
-        """Return one id an index of an axis; ids that share an index are tied. -1 where there is no channel."""
+        """Return the id of each index of an axis, -1 for no channel; ids that share an index are tied."""
         labels = self.labels_of(tensor)
         if labels is None:
             return torch.full((tensor.size(axis),), -1)
@@ -130,8 +134,7 @@ class Tracer:
         first = rows[0]
         if len(rows) > 1:
             rest = rows[1:]
-            both = (rest >= 0) & (first >= 0)
-            self.tie(rest[both], first.expand_as(rest)[both])
+            self.tie(rest, first.expand_as(rest))
             if bool((rest[:, first < 0] >= 0).any()):
                 self.freeze(rest[:, first < 0], 'it shares a weight column with a value outside every unit')
         return first
@@ -139,7 +142,7 @@ class Tracer:
     # statements about ids
 
     def axis(self, tensor: Tensor, dim: int, role: str, groups: int = 1) -> Tensor:
-        """Return the ids of an axis of a parameter or buffer, issued when it is first seen."""
+        """Return the ids of an axis of a parameter or buffer, issued when the axis is first seen."""
         key = (id(tensor), dim)
         if key in self.axes and self.axes[key].role != role:
             self.freeze(torch.from_numpy(self.axes[key].ids), f'{self.names[id(tensor)]!r} is used in two ways')
@@ -149,7 +152,7 @@ class Tracer:
         return torch.from_numpy(self.axes[key].ids)
 
     def follow_attribute(self, module: nn.Module, attribute: str, ids: Tensor) -> None:
-        """State that an attribute of a module is the number of these channels, and has to follow when they go."""
+        """State that an attribute of a module is the number of these channels and must follow a cut."""
         name = next(name for name, other in self.model.named_modules() if other is module)
         key = (id(module), attribute)
         if key not in self.axes:
@@ -158,16 +161,15 @@ class Tracer:
         self.tie(torch.from_numpy(self.axes[key].ids), ids)
 
     def tie(self, left: Tensor, right: Tensor) -> None:
-        """State that two arrays of ids belong together, element by element."""
-        if left.numel():
-            self._ties.append((left.reshape(-1).numpy(), right.reshape(-1).numpy()))
+        """State that two arrays of ids can only be removed together, element by element; -1 ties nothing."""
+        met = (left >= 0) & (right >= 0)
+        self._ties.append((left[met].numpy(), right[met].numpy()))
 
     def tie_or_freeze(self, own: Tensor, ids: Tensor, source: Optional[Tensor] = None) -> None:
-        """Tie a tensor's own ids to the channels of ``source`` that it meets; freeze them where it meets none (-1)."""
-        met = ids >= 0
-        self.tie(own[met], ids[met])
+        """Tie a tensor's own ids to the channels of ``source`` that they meet; freeze those that meet none (-1)."""
+        self.tie(own, ids)
         reason = MODEL_INPUT if source is None else self.given_up.get(source, MODEL_INPUT)
-        self.freeze(own[~met], reason, where=False)
+        self.freeze(own[ids < 0], reason, where=False)
 
     def freeze(self, ids: Tensor, reason: str, where: bool = True) -> None:
         """State that ids must stay, and why; the current module is added to the reason."""
@@ -177,41 +179,37 @@ class Tracer:
             self._frozen.append((ids.numpy(), f'{reason} in {self.where()}' if where else reason))
 
     def merge_along(self, labels: Tensor, axes: Sequence[int], reason: str) -> Optional[Tensor]:
-        """Tie the ids along axes that an operation combines; freeze them if nothing varies across the others.
+        """Tie the ids along axes that an operation combines; freeze them if they vary along these axes only.
 
         Returns:
-            Tensor or None: The labels with size 1 along the axes, None if they were frozen.
+            Tensor or None: The labels with size 1 along the axes; None if they were frozen.
         """
         labels = compact(labels)
         first = take_first(labels, axes)
         if constant_along(labels, axes):
             return first
         others = [axis for axis in range(labels.dim()) if axis not in axes]
-        if constant_along(labels, others):
-            self.freeze(labels, reason)
-            return None
         wide = first.expand(labels.shape)
-        if bool(((wide < 0) != (labels < 0)).any()):
+        if constant_along(labels, others) or bool(((wide < 0) != (labels < 0)).any()):
             self.freeze(labels, reason)
             return None
-        met = labels >= 0
-        self.tie(labels[met], wide[met])
+        self.tie(labels, wide)
         return first
 
     def record_positions(self, weight: Tensor, kind: str, positions: int) -> None:
-        """Write down a linear call inside a larger function, whose own output is not seen."""
+        """Record a linear call inside a larger function, whose own output is not seen."""
         self.calls.append(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
                                     training_only=self.training_only))
 
     def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
-        """Write down a call of a conv or linear layer."""
+        """Record a call of a conv or linear layer; ``axis`` is the channel axis of ``out``."""
         channels, name = out.size(axis), self.names[id(weight)]
         by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
         self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
                                     training_only=self.training_only, samples=out.size(0) if axis else 1))
 
     def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
-        """Write down a call with a weight that is no parameter: it always costs the same."""
+        """Record a call with a computed weight, whose cost never changes."""
         channels = out.size(axis)
         self.calls.append(LayerCall('', kind, positions, out.numel() // channels, channels, False, tuple(weight.shape),
                                     self.training_only))
@@ -227,11 +225,11 @@ class Tracer:
         return self.module_stack[-1][1] if self.module_stack else None
 
     def note_run(self, module: nn.Module) -> None:
-        """Note that a module runs; if it is a layer that is not seen as one, that is why."""
+        """Note that a module runs: the reason of an idle layer is no longer that it never does."""
         weight = self.names.get(id(getattr(module, 'weight', None)))
         if weight is not None and weight in self.idle:
-            inside = self.whole_module
-            reason = NOT_FOLLOWED if inside is None else f'it runs inside {inside}, which is taken whole'
+            reason = NOT_FOLLOWED if self.whole_module is None else (
+                f'it runs inside {self.whole_module}, which is taken whole')
             self.idle[weight] = replace(self.idle[weight], reason=reason)
 
     @property
@@ -240,7 +238,7 @@ class Tracer:
         return any(layer.reason == NEVER_RUN for layer in self.idle.values())
 
     def carry_reason(self, args: Any, out: Any) -> None:
-        """Let results without channels remember why."""
+        """Pass the reason why inputs have no channels on to results without channels."""
         if len(self.given_up):
             reason = next((self.given_up[tensor] for tensor in output_tensors(args) if tensor in self.given_up), None)
             if reason is not None:
@@ -250,9 +248,8 @@ class Tracer:
 
     def result(self) -> Trace:
         """Return everything stated so far."""
-        empty: np.ndarray = np.zeros(0, dtype=np.int64)
-        left = np.concatenate([pair[0] for pair in self._ties]) if self._ties else empty
-        right = np.concatenate([pair[1] for pair in self._ties]) if self._ties else empty
+        none: np.ndarray = np.zeros(0, dtype=np.int64)
+        left, right = (np.concatenate(ids) for ids in zip((none, none), *self._ties))
         loose = {name: labels.numpy() for name, labels in self.loose.items()}
         weights = {axis.tensor for axis in self.axes.values()}
         idle = [layer for layer in self.idle.values() if layer.weight not in weights]
@@ -264,9 +261,7 @@ def _tensor_names(model: nn.Module) -> Dict[int, str]:
     """Return ``id(tensor) -> qualified name`` of all parameters and buffers; the first name wins."""
     names: Dict[int, str] = {}
     for prefix, module in model.named_modules():
-        own = [*module._parameters.items(), *module._buffers.items()]
-        for name, tensor in own:
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
                 names.setdefault(id(tensor), f'{prefix}.{name}' if prefix else name)
     return names
-

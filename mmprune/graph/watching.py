@@ -1,13 +1,13 @@
-"""Hooks on modules that are let go when a block ends, whatever happens in it."""
+"""Hooks on modules for the time of a block, removed even after an error."""
 from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 from torch import nn
 
-#: ``before(name, module, args, kwargs)``
+#: Called as ``before(name, module, args, kwargs)``.
 Before = Callable[[str, nn.Module, Any, Any], Any]
-#: ``after(name, module, args, kwargs, out)``; what it returns, if anything, takes the place of the output
+#: Called as ``after(name, module, args, kwargs, out)``; a result that is not None replaces the output.
 After = Callable[[str, nn.Module, Any, Any, Any], Any]
 
 
@@ -18,9 +18,8 @@ def watched(modules: Iterable[Tuple[str, nn.Module]], before: Optional[Before] =
 
     Args:
         modules (iterable[tuple[str, nn.Module]]): Names and modules. Scripted modules take no hooks and are left out.
-        before (Callable, optional): ``before(name, module, args, kwargs)``.
-        after (Callable, optional): ``after(name, module, args, kwargs, out)``; what it returns, if anything, takes the
-            place of the output.
+        before (Callable, optional): See :data:`Before`.
+        after (Callable, optional): See :data:`After`.
     """
     handles: List[Any] = []
 

@@ -1,7 +1,7 @@
-"""Removing whole layers: a residual block whose inner channels are not worth keeping goes, and its shortcut stays.
+"""Removal of a whole residual block, of which only the shortcut stays.
 
-Where the shortcut lies in a block is found by running it: with its branch switched off the block must compute its
-input, or what one of its children makes of it, with or without a ReLU behind.
+The shortcut is found by running the block: without its branch the block must compute its input, or what a child makes
+of the input, with or without a ReLU behind.
 """
 import copy
 import os
@@ -15,33 +15,26 @@ from ..graph.watching import watched
 from .equivalence import Deterministic, double_copy, randomise
 from .unit import ChannelUnit
 
-#: Relative difference up to which a block without its branch is its shortcut, in float64.
+#: Relative difference, in float64, up to which a block without its branch equals its shortcut.
 TOLERANCE = 1e-9
 
 
 class Block(NamedTuple):
-    """A residual block.
+    """A residual block."""
 
-    Attributes:
-        module (str): Its name.
-        units (list[str]): Units that lie inside it.
-        ending (list[str]): Modules at the end of its branch: the layers that read these units, the norms behind them.
-        shortcut (nn.Module): What it is without its branch; children keep their names.
-    """
-
-    module: str
-    units: List[str]
-    ending: List[str]
-    shortcut: nn.Module
+    module: str  #: name of the block
+    units: List[str]  #: units that lie inside it
+    ending: List[str]  #: end of its branch: the layers that read these units, and the norms behind them
+    shortcut: 'Shortcut'  #: the block without its branch; children keep their names
 
 
 class Shortcut(nn.Module):
-    """What is left of a residual block without its branch.
+    """A residual block without its branch.
 
     Args:
-        name (str, optional): Name of the child that makes the shortcut; None for the input itself.
-        child (nn.Module, optional): That child.
-        relu (bool): A ReLU comes behind it.
+        name (str, optional): Name of the child that is the shortcut; None for the input itself.
+        child (nn.Module, optional): The child.
+        relu (bool): Whether a ReLU follows.
     """
 
     def __init__(self, name: Optional[str] = None, child: Optional[nn.Module] = None, relu: bool = False) -> None:
@@ -57,7 +50,7 @@ class Shortcut(nn.Module):
         return x.relu() if self.relu else x
 
     def extra_repr(self) -> str:
-        """Say whether there is a ReLU."""
+        """Return whether a ReLU follows."""
         return 'relu' if self.relu else ''
 
 
@@ -66,18 +59,18 @@ def find_blocks(model: nn.Module, units: Sequence[ChannelUnit], frozen: Sequence
     """Find the residual blocks that can be removed.
 
     Args:
-        model (nn.Module): The model; it is not changed. A copy with random norms is run, so that no branch is idle.
+        model (nn.Module): The model; a copy with random norms is run, so that every branch contributes.
         units (list[ChannelUnit]): Its units.
-        frozen (list[CoupledChannels]): Its other channels.
-        forward (Callable): Runs a model once.
+        frozen (list[CoupledChannels]): Its frozen channels.
+        forward (Callable): Called with a model; runs it once.
 
     Returns:
         list[Block]: In the order of their units, none inside another.
     """
     layers = {unit.name: [member.axis.layer for member in unit.channels.members] for unit in units}
     candidates: Dict[str, None] = {}
-    for several in layers.values():
-        parts = os.path.commonprefix([layer.split('.')[:-1] for layer in several])
+    for names in layers.values():
+        parts = os.path.commonprefix([layer.split('.')[:-1] for layer in names])
         candidates.update({'.'.join(parts[:count]): None for count in range(len(parts), 0, -1)})
     model = double_copy(model).eval()
     randomise(model, seed=0)
@@ -99,7 +92,7 @@ def _is_in(layer: str, module: str) -> bool:
 
 def _calls(model: nn.Module, names: Sequence[str],
            forward: Callable[[nn.Module], Any]) -> Dict[str, Tuple[Tensor, Tensor]]:
-    """Run the model; return name -> input and output of the modules that ran once, on one tensor."""
+    """Run the model; return name -> input and output of the modules that ran once, on a single tensor."""
     seen: Dict[str, List[Tuple[Any, Any]]] = {}
 
     def see(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
@@ -114,22 +107,22 @@ def _calls(model: nn.Module, names: Sequence[str],
 
 def _block(module: nn.Module, name: str, inside: Sequence[ChannelUnit], groups: Sequence[CoupledChannels], x: Tensor,
            out: Tensor) -> Optional[Block]:
-    """Return the block that a module is, or None if it is none."""
+    """Return the block that a module is, or None."""
     produced = {member.axis.layer for unit in inside for member in unit.channels.producers}
     read = {member.axis.layer for unit in inside for member in unit.channels.consumers}
-    ending = [one for layer in sorted(read - produced) for one in _with_norms(layer, groups) if _is_in(one, name)]
+    ending = [part for layer in sorted(read - produced) for part in _with_norms(layer, groups) if _is_in(part, name)]
     relative = {layer: layer[len(name):].lstrip('.') for layer in {*produced, *read, *ending}}
     with torch.no_grad():
         idle = copy.deepcopy(module)
         switch_off(idle, [relative[layer] for layer in ending])
         without = idle(x)
         if torch.allclose(without, out, rtol=0, atol=1e-6 * float(out.abs().max())):
-            return None  # the branch does nothing on this input: nothing can be told
+            return None  # without an effect of the branch the shortcut cannot be found
         for child_name, child, relu in _shortcuts(module, list(relative.values())):
             shortcut = Shortcut(child_name, child, relu)
             try:
                 alone = shortcut(x)
-            except (RuntimeError, TypeError):  # a child that reads something else
+            except (RuntimeError, TypeError):  # the child takes another input
                 continue
             if isinstance(alone, Tensor) and alone.shape == without.shape \
                     and float((alone - without).abs().max()) <= TOLERANCE * float(without.abs().max()):
@@ -138,12 +131,11 @@ def _block(module: nn.Module, name: str, inside: Sequence[ChannelUnit], groups: 
 
 
 def _shortcuts(module: nn.Module, branch: Sequence[str]) -> Iterator[Tuple[Optional[str], Optional[nn.Module], bool]]:
-    """Return what may be the shortcut of a block: name and module of a child outside its branch, and a ReLU."""
+    """Return possible shortcuts: name and module of a child outside the branch (None: the input), and a ReLU or not."""
     outside = [(name, child) for name, child in module.named_children()
                if not any(_is_in(layer, name) for layer in branch) and any(True for _ in child.parameters())]
     for name, child in [(None, None), *outside]:
-        yield name, child, False
-        yield name, child, True
+        yield from ((name, child, relu) for relu in (False, True))
 
 
 def _with_norms(layer: str, groups: Sequence[CoupledChannels]) -> List[str]:
@@ -160,12 +152,7 @@ def _with_norms(layer: str, groups: Sequence[CoupledChannels]) -> List[str]:
 
 
 def switch_off(model: nn.Module, ending: Sequence[str]) -> None:
-    """Let a branch put out zeros: nothing comes from its last layers, and no shift from the norms behind them.
-
-    Args:
-        model (nn.Module): Changed in place.
-        ending (list[str]): Names of these layers and norms.
-    """
+    """Let a branch put out zeros, by zeroing ``ending``: its last layers and the norms behind them, in place."""
     for name in ending:
         module = model.get_submodule(name)
         for parameter in module.parameters(recurse=False):
@@ -175,17 +162,11 @@ def switch_off(model: nn.Module, ending: Sequence[str]) -> None:
 
 
 def remove(model: nn.Module, block: Block) -> List[str]:
-    """Put the shortcut in a block's place; return the parameters and buffers that are gone.
-
-    Args:
-        model (nn.Module): Changed in place.
-        block (Block): Found in this model, or in a copy of it.
-    """
+    """Replace a block, found in this model or in a copy, by its shortcut; return the removed parameters and buffers."""
     before = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
-    module = model.get_submodule(block.module)
-    child = None if block.shortcut.name is None else module.get_submodule(str(block.shortcut.name))
+    shortcut = block.shortcut
+    child = None if shortcut.name is None else model.get_submodule(f'{block.module}.{shortcut.name}')
     parent, _, name = block.module.rpartition('.')
-    setattr(model.get_submodule(parent), name, Shortcut(
-        None if child is None else str(block.shortcut.name), child, bool(block.shortcut.relu)))
+    setattr(model.get_submodule(parent), name, Shortcut(shortcut.name, child, shortcut.relu))
     after = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return [name for name in before if name not in after]

@@ -1,6 +1,6 @@
-"""Which units a user lets be pruned, and how far: patterns over module names."""
+"""What a user lets be pruned, and how far: patterns over module names."""
 from fnmatch import fnmatchcase
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
+from typing import Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
 from ..arguments import UserError, nearest, whole_number
 from ..graph.channels import CoupledChannels
@@ -13,12 +13,12 @@ class PatternError(UserError):
 
 
 def matches(layer: str, pattern: str) -> bool:
-    """Tell whether a pattern is the name of a layer or of a module around it, ``*`` for anything, dots included."""
+    """Tell whether a pattern, with ``*`` for anything, is the name of a layer or of a module around it."""
     return any(fnmatchcase(name, pattern) for name in _with_parents(layer))
 
 
 def producers_of(channels: CoupledChannels) -> List[str]:
-    """Return the layers that produce channels: what patterns are compared with."""
+    """Return the layers that produce channels, which patterns are compared with."""
     return list(dict.fromkeys(member.axis.layer for member in channels.producers))
 
 
@@ -37,12 +37,12 @@ def check_patterns(option: str, patterns: Iterable[str], layers: Sequence[str]) 
     """Check that every pattern but ``*`` matches a layer.
 
     Args:
-        option (str): Whose patterns they are.
+        option (str): Name of the option, for the error message.
         patterns (iterable[str]): The patterns.
         layers (list[str]): Names of all conv and linear layers.
 
     Raises:
-        PatternError: It does not; the message lists near names.
+        PatternError: A pattern matches no layer; the message lists near names.
     """
     for pattern in patterns:
         if pattern != '*' and not any(matches(layer, pattern) for layer in layers):
@@ -58,14 +58,12 @@ def _with_parents(layer: str) -> Iterator[str]:
 
 
 class Choice:
-    """Patterns that say which units may be pruned and what stays of them.
-
-    A unit belongs to the layers that produce its channels; the layers that only read them follow.
+    """Patterns over the layers that produce a unit's channels: which units may be pruned, and how far.
 
     Args:
         include (str or list[str], optional): Only units all of whose producers match are pruned.
-        exclude (str or list[str], optional): Units with a producer that matches stay.
-        min_channels (int or dict[str, int]): Channels that stay at least, of every unit or by pattern.
+        exclude (str or list[str], optional): Units with a producer that matches are not pruned.
+        min_channels (int or dict[str, int]): Least number of channels that stay, for every unit or by pattern.
 
     Raises:
         ValueError: ``min_channels`` is not a positive whole number.
@@ -80,13 +78,10 @@ class Choice:
             whole_number(f'min_channels of {pattern!r}', count)
 
     def check(self, layers: Sequence[str]) -> None:
-        """Check that every pattern matches a layer.
-
-        Args:
-            layers (list[str]): Names of all conv and linear layers.
+        """Check all patterns; see :func:`check_patterns`.
 
         Raises:
-            PatternError: It does not; the message lists near names.
+            PatternError: A pattern matches no layer; the message lists near names.
         """
         for option, patterns in (('include', self.include or []), ('exclude', self.exclude),
                                  ('min_channels', self.min_channels)):
@@ -103,7 +98,7 @@ class Choice:
         return None
 
     def min_channels_of(self, channels: CoupledChannels) -> int:
-        """Return how many channels of a unit stay at least; the largest number of the patterns that match."""
+        """Return the least number of channels of a unit that stay, the largest of the patterns that match."""
         return max((count for pattern, count in self.min_channels.items() if some_match(channels, [pattern])),
                    default=1)
 
@@ -114,7 +109,4 @@ def _as_list(patterns: Patterns) -> List[str]:
 
 def layers_of(groups: Sequence[CoupledChannels]) -> List[str]:
     """Return the names of all conv and linear layers of the groups, each once."""
-    names: Dict[str, None] = {}
-    for group in groups:
-        names.update({member.axis.layer: None for member in [*group.producers, *group.consumers]})
-    return list(names)
+    return list(dict.fromkeys(member.axis.layer for group in groups for member in [*group.producers, *group.consumers]))

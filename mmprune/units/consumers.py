@@ -1,4 +1,4 @@
-"""The layers that read units, and which set of channels each of their inputs belongs to."""
+"""The layers that read units, and the set that each of their input channels belongs to."""
 from typing import Any, Dict
 
 import numpy as np
@@ -11,14 +11,14 @@ from .unit import ChannelUnit
 
 
 class Consumers:
-    """The modules that read the units of a mutator, with a number for every set of every unit.
+    """The modules that read the units of a prepared mutator, with a number for every set of every unit.
 
     Args:
-        mutator (ChannelMutator): Prepared.
+        mutator (ChannelMutator): The mutator.
 
     Attributes:
         start (dict[str, int]): Unit name -> number of its first set; a unit's sets are numbered in their order.
-        total (int): Sets of all units, dropped ones included.
+        total (int): Sets of all units, dropped sets included.
         layers (dict[str, nn.Module]): Name -> module, in the order of the units.
     """
 
@@ -38,11 +38,7 @@ class Consumers:
         return {name: module for name, module in self.layers.items() if is_tappable(module)}
 
     def owners(self, layer: str) -> np.ndarray:
-        """Return the number of the set that each input channel of a layer belongs to at present.
-
-        Returns:
-            ndarray[input channels]: ``total`` where a channel belongs to no unit.
-        """
+        """Return the set number ``ndarray[present input channels]`` of a layer's inputs; ``total`` for no unit."""
         weight = f'{layer}.weight' if layer else 'weight'
         module: Any = self.layers[layer]
         members = self.mutator.surgery.members[weight]
@@ -60,15 +56,15 @@ class Consumers:
         return owner
 
     def mean_by_set(self, layer: str, values: Tensor, unit: ChannelUnit) -> Tensor:
-        """Return the means of values of input channels over the sets of a unit that are there at present.
+        """Return the means of values of input channels over the present sets of a unit.
 
         Args:
             layer (str): A layer that reads the unit.
-            values (Tensor[input channels]): One value an input channel.
+            values (Tensor[input channels]): A value for each input channel.
             unit (ChannelUnit): The unit.
 
         Returns:
-            Tensor[C]: One value a set.
+            Tensor[C]: A value for each present set.
         """
         sets = torch.from_numpy(self.owners(layer) - self.start[unit.name])
         own = (sets >= 0) & (sets < len(unit.kept))

@@ -1,7 +1,7 @@
-"""Masked dense against cut: the two models that must compute the same.
+"""Compares the masked dense model with the cut model, which must compute the same.
 
-Masked dense: the dense model with the consumers' input columns of the dropped channels set to zero. Zeroing anything
-earlier would not be exact, since activations like sigmoid map zero to something else.
+Masked means that the consumers' input columns of the dropped channels are zero. Zeroing anything earlier would not be
+exact, since activations like sigmoid map zero to something else.
 """
 import copy
 import random
@@ -24,28 +24,33 @@ Forward = Callable[[nn.Module], Any]
 
 
 def random_masks(units: Sequence[ChannelUnit], ratio: float, seed: int, spread: float = 0.0) -> Dict[str, np.ndarray]:
-    """Return masks that drop random sets of every unit, at least one stays.
+    """Return masks that drop random sets of every unit and keep at least one.
 
     Args:
         units (list[ChannelUnit]): The units.
-        ratio (float): Share of a unit's sets that goes.
-        seed (int): Of the choice.
-        spread (float): Each unit's share lies in ``ratio +- spread``, so that units of one width get different ones.
+        ratio (float): Share of a unit's sets that is dropped.
+        seed (int): Seed of the choice.
+        spread (float): Each unit's share lies in ``ratio +- spread``, so that equally wide units get different shares.
     """
     generator = np.random.RandomState(seed)
     masks: Dict[str, np.ndarray] = {}
     for unit in units:
-        count = len(unit.kept)
-        dropped = round(count * (ratio + spread * generator.uniform(-1, 1)))
-        masks[unit.name] = np.ones(count, dtype=bool)
-        masks[unit.name][generator.permutation(count)[:min(count - 1, max(0, dropped))]] = False
+        dropped = round(len(unit.kept) * (ratio + spread * generator.uniform(-1, 1)))
+        masks[unit.name] = random_mask(generator, len(unit.kept), dropped)
     return masks
 
 
-def randomise(model: nn.Module, seed: int) -> None:
-    """Give norms random statistics and affine parameters, and parameters that are all alike random values.
+def random_mask(generator: np.random.RandomState, count: int, dropped: int) -> np.ndarray:
+    """Return a mask ``ndarray[count], bool`` that drops random sets and keeps at least one."""
+    mask: np.ndarray = np.ones(count, dtype=bool)
+    mask[generator.permutation(count)[:min(count - 1, max(0, dropped))]] = False
+    return mask
 
-    So no channel is like another, and a branch behind a layer scale of 1e-6 counts.
+
+def randomise(model: nn.Module, seed: int) -> None:
+    """Give random values to norms, statistics included, and to constant parameters.
+
+    So no two channels are alike, and a branch behind a layer scale of 1e-6 contributes.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -67,7 +72,7 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 
 def double_copy(model: nn.Module) -> nn.Module:
-    """Return a copy in float64 on the CPU, with plain batch norms for synchronised ones, which need a GPU."""
+    """Return a copy in float64 on the CPU, without synchronised batch norms, which need a GPU."""
     double: nn.Module = revert_sync_batchnorm(_copy(model, _to_double)).double().cpu()
     return double
 
@@ -77,17 +82,17 @@ def _to_double(tensor: Tensor) -> Tensor:
 
 
 def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Copy a model; parameters get the values that ``value`` makes of theirs, without a copy in between."""
+    """Copy a model; its parameters are ``value`` of the original ones, without a copy in between."""
     memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
                             for parameter in model.parameters()}
-    for module in model.modules():  # activations that a module keeps cannot be copied
+    for module in model.modules():  # deepcopy fails on activations that a module keeps
         memo.update({id(kept): kept.detach().clone() for kept in vars(module).values()
                      if isinstance(kept, Tensor) and kept.grad_fn is not None})
     return copy.deepcopy(model, memo)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
-    """Return a copy whose parameters share their storage with the model's: replace them, do not write into them."""
+    """Return a copy that shares the storage of the parameters: replace them, do not write into them."""
     return _copy(model, lambda tensor: tensor)
 
 
@@ -109,14 +114,14 @@ def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> 
 
 
 def cut_copy(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
-    """Return a :func:`sharing_copy` of a dense model that is cut; the units are not changed."""
+    """Return a cut :func:`sharing_copy` of a dense model; the units are not changed."""
     cut = sharing_copy(model)
     Surgery(cut, [copy.copy(unit) for unit in units]).cut(masks)
     return cut
 
 
 def relative_difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-    """Return the largest difference of two lists of tensors, over the largest value; inf where shapes differ."""
+    """Return the largest difference of two lists of tensors, over the largest value; inf if shapes differ."""
     if [a.shape for a in left] != [b.shape for b in right]:
         return float('inf')
     return max((_difference(a, b) for a, b in zip(left, right) if a.numel() and not torch.equal(a, b)), default=0.0)
@@ -136,13 +141,13 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
-    """Run a model on the demo input and return its output tensors; nothing is drawn at random.
+    """Run a model on the demo input, without randomness, and return its output tensors.
 
     Raises:
         ValueError: The model returns no tensor.
     """
     model.train(training)
-    for module in model.modules():  # whatever drops at random stays off
+    for module in model.modules():  # dropout, drop path, drop block
         if 'drop' in type(module).__name__.lower() and not any(True for _ in module.children()):
             module.eval()
     with torch.no_grad(), _same_randomness(), Deterministic():
@@ -153,14 +158,14 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
 
 
 class Deterministic(TorchFunctionMode):
-    """Keep out of a forward what differs for no good reason: draws at random, float32 constants in float64 layers."""
+    """Remove accidental differences from a forward: randomness, float32 constants in float64 layers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, '__name__', '')
         if 'dropout' in name and args and isinstance(args[0], Tensor):
             return args[0]
-        if name in ('rand_like', 'randn_like'):  # as many draws as channels
+        if name in ('rand_like', 'randn_like'):  # the number of draws depends on the channels
             return torch.zeros_like(*args, **kwargs)
         if name == 'rrelu':
             return nn.functional.leaky_relu(args[0], (1 / 8 + 1 / 3) / 2)
@@ -174,14 +179,14 @@ class Deterministic(TorchFunctionMode):
 
 def _is_slow_depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride: Any = 1, padding: Any = 0,
                        dilation: Any = 1, groups: int = 1) -> bool:
-    """Tell whether torch would run this convolution group by group: it has no fast float64 one for many groups."""
+    """Tell whether torch would run this convolution group by group, as it does in float64."""
     return groups > 1 and groups == x.size(1) and x.dim() == 4 and x.dtype == torch.float64 and padding not in (
         'same', 'valid')
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride: Any = 1, padding: Any = 0,
                dilation: Any = 1, groups: int = 1) -> Tensor:
-    """Sum over the positions of the kernel, all channels at once; the arguments are those of ``F.conv2d``."""
+    """Compute ``F.conv2d`` as a sum over the positions of the kernel, all channels at once."""
     (down, right), (pad_y, pad_x), (apart_y, apart_x) = (
         (value, value) if isinstance(value, int) else tuple(value) for value in (stride, padding, dilation))
     x = nn.functional.pad(x, (pad_x, pad_x, pad_y, pad_y)).repeat_interleave(len(weight) // groups, dim=1)
@@ -200,7 +205,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride:
 
 @contextmanager
 def _same_randomness() -> Iterator[None]:
-    """Seed all generators for the block, and give them their states back."""
+    """Seed all generators for the block, and restore their states after it."""
     state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -218,10 +223,10 @@ def difference(model: nn.Module, units: Sequence[ChannelUnit], forward: Forward,
     """Compare the masked dense with the cut model, in eval and in train mode.
 
     Args:
-        model (nn.Module): The dense model, in float64; it is not changed.
-        units (list[ChannelUnit]): Its units; they are not changed.
+        model (nn.Module): The dense model, in float64; neither it nor its units are changed.
+        units (list[ChannelUnit]): Its units.
         forward (Callable): Called with a model; runs it and returns its outputs.
-        masks (dict[str, ndarray[sets], bool]): Unit name -> sets that stay; units without one stay whole.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> kept sets; units without a mask stay whole.
 
     Returns:
         tuple[float, nn.Module]: The largest relative difference of any output, and the cut model.

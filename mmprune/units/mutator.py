@@ -1,4 +1,4 @@
-"""The channel mutator: all units of a model, their present structure, and the surgery that makes it real."""
+"""The channel mutator: traces a model, builds its units, and cuts it to a structure."""
 import math
 from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
@@ -23,20 +23,19 @@ KEPT = 'kept.'
 
 
 class NoPrunableUnitError(UserError):
-    """Every channel of the model is frozen."""
+    """No channel of the model may be pruned."""
 
 
 @MODELS.register_module()
 class ChannelMutator(nn.Module):
-    """Units of a model, choices of kept channels, and structure input and output.
+    """The units of a model, which sets of them are kept, and its structure.
 
     Args:
         channel_unit_cfg (dict): Type and arguments of the units.
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
-        include (str or list[str], optional): Only units whose producers match one of these patterns are pruned; see
-            :class:`~mmprune.units.choice.Choice`.
-        exclude (str or list[str], optional): Units with a producer that matches stay.
-        min_channels (int or dict[str, int]): Channels of a unit that stay at least, for all or by pattern.
+        include (str or list[str], optional): See :class:`~mmprune.units.choice.Choice`.
+        exclude (str or list[str], optional): As in ``Choice``.
+        min_channels (int or dict[str, int]): As in ``Choice``.
         trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`.trial`.
 
     Attributes:
@@ -63,15 +62,15 @@ class ChannelMutator(nn.Module):
         """Trace the dense model and build its units.
 
         Args:
-            model (nn.Module): The dense architecture; it is changed in place by everything that follows.
-            proven (collection[str]): Units that a prune run has found, such as those of a structure (of a part of the
-                model, under whatever prefix); the trial cut leaves them out.
+            model (nn.Module): The dense architecture; the other methods change it in place.
+            proven (collection[str]): Names of units that the trial cut skips, such as those of a structure, under
+                whatever prefix.
 
         Raises:
             NoPrunableUnitError: No channel of the model may be pruned; the message says why.
             PatternError: A pattern matches no layer.
         """
-        # not a child module: the architecture belongs to the algorithm
+        # not as a child module: the architecture belongs to the algorithm
         object.__setattr__(self, 'model', model)
         graph = build_graph(model, self.demo_input)
         self.complexity = Complexity.of(model, graph)
@@ -97,7 +96,7 @@ class ChannelMutator(nn.Module):
         self._blocks: Optional[List[Block]] = None
 
     def _freeze(self, reasons: Mapping[str, str]) -> None:
-        """Move units to the frozen channels, by name with a reason."""
+        """Move units to the frozen channels; ``reasons`` has unit name -> reason."""
         for unit in self.units:
             unit.channels.reason = reasons.get(unit.name)
         self.frozen += [unit.channels for unit in self.units if unit.name in reasons]
@@ -111,7 +110,7 @@ class ChannelMutator(nn.Module):
 
     @property
     def all_units(self) -> List[Any]:
-        """The units, those of removed blocks included, in the order of the forward pass."""
+        """All units, those of removed blocks included, in the order of the forward pass."""
         units = by_name([*self.units, *self.removed])
         return [units[name] for name in self._order]
 
@@ -127,7 +126,7 @@ class ChannelMutator(nn.Module):
 
     @property
     def structure(self) -> Structure:
-        """Unit name -> channels of the first producer at present; 0 where a whole block was removed."""
+        """Unit name -> present channels of the first producer; 0 if its block was removed."""
         return {unit.name: unit.current_width for unit in self.all_units}
 
     @property
@@ -142,89 +141,78 @@ class ChannelMutator(nn.Module):
 
     @property
     def kept(self) -> Dict[str, np.ndarray]:
-        """Unit name -> 0/1 vector of the first producer's original width."""
+        """Unit name -> 0/1 vector ``ndarray[width]`` over the first producer's original channels."""
         return {unit.name: unit.kept_channels for unit in self.all_units}
 
     @property
     def blocks(self) -> List[Block]:
-        """Residual blocks that can be removed as a whole; their units may have 0 channels."""
+        """Residual blocks that can be removed; their units may have 0 channels."""
         if self._blocks is None:
             self._blocks = find_blocks(self.model, self.units, self.frozen, self.demo_input)
         return self._blocks
 
     def _removable(self, structure: Mapping[str, Any]) -> Set[str]:
-        """Return the units that may have no channels, as far as a structure asks for it."""
+        """Return the units that may have 0 channels, if a structure has any with 0."""
         if 0 not in structure.values():
             return set()
         return {unit.name for unit in self.removed} | {name for block in self.blocks for name in block.units}
 
     def apply_structure(self, structure: Mapping[str, Union[int, Sequence[int]]],
                         optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
-        """Cut the model to a structure.
-
-        A structure of one part of a model, made for ``backbone.*``, also fits where the part has another prefix.
+        """Cut the model to a structure, or to that of a part, such as ``backbone.*``, under whatever prefix.
 
         Args:
-            structure (dict[str, int or list[int]]): Unit name -> how many channels of its first producer stay, the
-                first ones, or which ones.
+            structure (dict[str, int or list[int]]): Unit name -> channels of its first producer that stay: how many,
+                from the first on, or which.
             optimizers (list[Optimizer]): Optimizers whose state follows.
 
         Raises:
             StructureError: The structure does not fit the model.
+            OptimizerError: The state of an optimizer cannot follow.
         """
         structure = relocate(structure, self._order)
-        counts = {name: len({repr(one) for one in value}) if isinstance(value, (list, tuple)) else value
+        counts = {name: len({repr(channel) for channel in value}) if isinstance(value, (list, tuple)) else value
                   for name, value in structure.items()}
         units = self.all_units
         check_structure(counts, units, frozen={channels.name: channels.reason for channels in self.frozen},
                         removable=self._removable(counts))
-        masks = {}
-        for unit in units:
-            value = structure[unit.name]
-            if isinstance(value, int):
-                masks[unit.name] = np.arange(len(unit.kept)) < value // unit.multiplicity
-            else:
-                masks[unit.name] = unit.mask_of_numbers(value)
-        self.cut(masks, optimizers)
+        self.cut({unit.name: unit.mask_of_numbers(structure[unit.name]) for unit in units}, optimizers)
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
-        """Make the model really have the given sets: parameters, buffers, gradients and optimizer state.
+        """Resize the model to the given sets: parameters, buffers, gradients and optimizer state.
 
         Args:
-            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets shall be there. Sets that were
-                dropped before come back as zeros. None at all in the units of a block removes it.
+            masks (dict[str, ndarray[sets], bool]): Unit name -> which sets to keep; sets that were dropped before come
+                back as zeros. A block is removed if the units in it keep none.
             optimizers (iterable[Optimizer]): Optimizers whose state follows.
             padding (dict[str, int]): Unit name -> sets of zeros beyond the original ones.
 
         Raises:
-            StructureError: A unit is left without channels that is not in a block, or not all of its block; or one has
-                channels again whose block was removed.
-            OptimizerError: An optimizer cannot follow.
+            StructureError: A unit has no channels and its block is not removed, or has some and its block was removed.
+            OptimizerError: The state of an optimizer cannot follow.
         """
         optimizers = list(optimizers)
         check_optimizers(self.model, optimizers)
         for block in self._emptied(masks):
             self._remove(block)
-        gone = {unit.name for unit in self.removed}
-        self.surgery.cut({name: mask for name, mask in masks.items() if name not in gone}, optimizers, padding)
+        removed = by_name(self.removed)
+        self.surgery.cut({name: mask for name, mask in masks.items() if name not in removed}, optimizers, padding)
 
     def mask(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Set to zero what :meth:`cut` would remove; the model keeps its shape and computes what the cut one would."""
+        """Set to zero what :meth:`cut` would remove: the model computes what the cut model would, in its own shape."""
         for block in self._emptied(masks):
             switch_off(self.model, block.ending)
         self.surgery.mask(masks)
 
     def _emptied(self, masks: Mapping[str, np.ndarray]) -> List[Block]:
-        """Return the blocks all of whose units have no channel by some masks."""
-        removed = {unit.name for unit in self.removed}
+        """Return the blocks of which the masks keep nothing."""
+        removed = by_name(self.removed)
         again = [name for name in removed if name in masks and masks[name].any()]
         if again:
             raise StructureError(f'unit {again[0]!r} has channels again, but its block was removed')
         empty = {name for name, mask in masks.items() if name not in removed and not np.any(mask)}
-        if not empty:
-            return []
-        found = [block for block in self.blocks if empty.issuperset(block.units)]
+        found = [block for block in self.blocks if empty.issuperset(block.units)] if empty else []
         left = empty - {name for block in found for name in block.units}
         if left:
             raise StructureError(f'unit {sorted(left)[0]!r} is left without channels; only a residual block can be '
@@ -232,7 +220,7 @@ class ChannelMutator(nn.Module):
         return found
 
     def _remove(self, block: Block) -> None:
-        gone = remove(self.model, block)
+        tensors = remove(self.model, block)
         inside = [unit for unit in self.units if unit.name in block.units]
         for unit in inside:
             unit.kept = np.zeros_like(unit.kept)
@@ -240,26 +228,26 @@ class ChannelMutator(nn.Module):
         self.units = [unit for unit in self.units if unit.name not in block.units]
         self._blocks = [other for other in self.blocks if other is not block]
         for channels in [*(unit.channels for unit in self.units), *self.frozen]:
-            channels.forget(gone)
+            channels.forget(tensors)
         before, self.surgery = self.surgery, Surgery(self.model, self.units)
-        self.surgery.removed_tensors = before.removed_tensors | set(gone)
+        self.surgery.removed_tensors = before.removed_tensors | set(tensors)
 
     def release(self) -> None:
-        """Let go of what the mutator has put into the model, which stays as it is."""
+        """Remove what the mutator has put into the model, such as hooks; here nothing."""
 
     def rank_state(self) -> Dict[str, torch.Tensor]:
-        """Return what this process has accumulated on its own, for an exact resume."""
+        """Return what this process alone has accumulated, for an exact resume."""
         return {}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what :meth:`rank_state` of this process was."""
+        """Restore what :meth:`rank_state` returned."""
 
     def layout(self, tensor: str) -> Dict[int, np.ndarray]:
         """Return axis -> sorted keys of its present indices; see :meth:`Surgery.layout`."""
         return self.surgery.layout(tensor)
 
     def positions(self, unit: ChannelUnit, member: Member) -> torch.Tensor:
-        """Return where a unit's present sets lie on the axis of a member: ``LongTensor[C, k]``."""
+        """Return the indices of a unit's present sets on a member's axis, ``LongTensor[C, k]``."""
         layout = self.layout(member.axis.tensor)[member.axis.dim]
         return torch.from_numpy(np.searchsorted(layout, member.index[unit.kept]))
 
@@ -282,11 +270,14 @@ class ChannelMutator(nn.Module):
 
         Args:
             state_dict (dict): A state dict of an algorithm.
-            prefix (str): Where the mutator's keys start.
+            prefix (str): Prefix of the mutator's keys.
             source (str): Where it comes from, for the error message.
 
         Returns:
-            dict or None: Unit name -> which sets are kept; None where the state dict holds no structure.
+            dict or None: Unit name -> kept sets ``ndarray[sets], bool``; None without a structure in the state dict.
+
+        Raises:
+            StructureError: The structure does not fit the model.
         """
         start = prefix + KEPT
         vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}

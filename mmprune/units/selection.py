@@ -1,11 +1,11 @@
-"""Which channels go next: the least scores over all units, in blocks, down to their floors."""
+"""Selects the sets to prune next: the least scores over all units, in blocks, while units keep their least number."""
 from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 
 class NotFiniteError(RuntimeError):
-    """Scores are not finite."""
+    """A score is NaN, or all scores are infinite."""
 
 
 class PrunedSet(NamedTuple):
@@ -17,31 +17,22 @@ class PrunedSet(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """What one unit has to offer.
+    """The scored sets of a unit."""
 
-    Attributes:
-        unit (str): Its name.
-        scores (ndarray[sets]): By the cost of one set; infinite for those that are gone.
-        spare (int): Sets above the unit's floor.
-        present (int): Sets at present.
-        block (int): Sets that go together: ``present`` becomes, then stays a multiple of it.
-    """
-
-    unit: str
-    scores: np.ndarray
-    spare: int
-    present: int
-    block: int = 1
+    unit: str  #: name of the unit
+    scores: np.ndarray  #: ``ndarray[sets]``: score of each set over its cost; infinite for removed sets
+    spare: int  #: how many sets may be removed
+    present: int  #: how many sets are present
+    block: int = 1  #: sets that are removed together: ``present`` becomes, then stays a multiple of it
 
 
 def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
-    """Return at least ``count`` sets with the least scores, fewer where there is no more to take.
+    """Return at least ``count`` sets with the least scores, fewer if too few may be removed.
 
-    Blocks are compared by the mean score of their sets. Within a unit the least scores form the first block, so that
-    blocks are taken in their order.
+    Blocks, each of the least remaining scores of its unit, are compared by their mean score.
 
     Raises:
-        NotFiniteError: A score is NaN, or all of them are infinite; the message names the unit.
+        NotFiniteError: A score is NaN, or all scores are infinite; the message names the unit.
     """
     wrong = [pool.unit for pool in pools if np.isnan(pool.scores).any()]
     if wrong:
@@ -57,12 +48,12 @@ def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
     for score, number, _, sets in blocks:
         if len(taken) >= count or not np.isfinite(score):
             break
-        taken += [PrunedSet(pools[number].unit, int(one), float(pools[number].scores[one])) for one in sets]
+        taken += [PrunedSet(pools[number].unit, int(index), float(pools[number].scores[index])) for index in sets]
     return taken
 
 
 def _blocks(pool: Pool, count: int) -> List[np.ndarray]:
-    """Return the blocks of a unit that may go, the least first, no more than ``count`` sets need."""
+    """Return the blocks of a unit that may be removed, least scores first, up to ``count`` sets or just above."""
     order = np.argsort(pool.scores, kind='stable')
     start, size, blocks = 0, pool.present % pool.block or pool.block, []
     while start + size <= pool.spare and start < count:

@@ -1,7 +1,4 @@
-"""The structure of a pruned network: unit name -> channels that stay, as in ``fix_subnet.json``.
-
-The file is flat, one key per unit that may be pruned, byte-compatible with mmrazor's published files.
-"""
+"""A structure, as in ``fix_subnet.json``: unit name -> channels that stay, byte-compatible with mmrazor's files."""
 import json
 import os
 from pathlib import Path
@@ -14,7 +11,7 @@ Structure = Dict[str, int]
 
 
 class StructureError(UserError):
-    """A structure does not fit the model or is no structure at all."""
+    """A structure does not fit the model, or is not a structure."""
 
 
 def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Dict[str, Any]:
@@ -50,11 +47,11 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
         structure (dict): Unit name -> channels of the first producer that stay.
         units (list[ChannelUnit]): The units that may be pruned.
         source (str): Where the structure comes from, for the error message.
-        frozen (dict[str, str], optional): Name -> reason of the channels that must stay, for the error message.
-        removable (collection[str]): Units that may have no channel at all: those of blocks that can be removed.
+        frozen (dict[str, str], optional): Name -> reason of the frozen channels, for the error message.
+        removable (collection[str]): Units that may have 0 channels, since their block can be removed.
 
     Raises:
-        StructureError: A name is unknown or missing, or a count cannot be; all problems are listed.
+        StructureError: A name is unknown or missing, or a count is not possible; all problems are listed.
     """
     by_name = {unit.name: unit for unit in units}
     problems: List[str] = []
@@ -78,18 +75,18 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
 
 
 def relocation(structure: Iterable[str], names: Sequence[str]) -> Tuple[str, str]:
-    """Find where a part whose structure is given lies in another model.
+    """Find the prefix of a pruned part's unit names in another model.
 
     Args:
         structure (iterable[str]): Unit names in the model that was pruned, such as ``backbone.conv1_(0, 64)_64``.
         names (list[str]): Unit names in the other model, such as ``detector.backbone.conv1_(0, 64)_64``.
 
     Returns:
-        tuple[str, str]: What the names start with there and here: ``('', 'detector.')``; two empty strings where a name
-        is that of a unit already, or where the structure fits nowhere.
+        tuple[str, str]: Old and new prefix, such as ``('', 'detector.')``; two empty strings if the models share a unit
+        name, or the structure fits nowhere.
 
     Raises:
-        StructureError: It fits in several places.
+        StructureError: The structure fits in several places.
     """
     wanted = list(structure)
     if not wanted or set(wanted) & set(names):
@@ -109,19 +106,18 @@ def relocation(structure: Iterable[str], names: Sequence[str]) -> Tuple[str, str
 
 
 def relocate(structure: Mapping[str, Any], names: Sequence[str]) -> Dict[str, Any]:
-    """Return a structure with the unit names of the model that it is applied to; see :func:`relocation`."""
+    """Return a structure with the unit names of another model; see :func:`relocation`."""
     old, new = relocation(structure, names)
     return {new + name[len(old):]: count for name, count in structure.items()}
 
 
 def write_structure(structure: Mapping[str, Any], path: Union[str, 'os.PathLike[str]']) -> None:
-    """Write a structure as json; the file appears whole or not at all."""
+    """Write a structure as json, atomically."""
     write_text(json.dumps(dict(structure), indent=4) + '\n', path)
 
 
-def format_structure(structure: Mapping[str, int], widths: Mapping[str, int],
-                     title: Optional[str] = None) -> str:
-    """Return a table of kept and original channels, one unit a line."""
+def format_structure(structure: Mapping[str, int], widths: Mapping[str, int], title: Optional[str] = None) -> str:
+    """Return a table of kept and original channels, a unit a line."""
     length = max((len(name) for name in structure), default=0)
     lines = [title] if title else []
     for name, count in structure.items():

@@ -1,8 +1,8 @@
-"""The trial cut: cut a copy of the model once before anything is pruned, and find the units that break it.
+"""The trial cut: cut a copy of the model before anything is pruned, and find the units that break it.
 
-A trace cannot see a size that is written into a forward (``x[:, :64]``, ``split(x, 26)``): the dense model runs the
-same with it. So half of every unit is cut at random, in a float64 copy, and compared with the masked dense model, in
-eval and train mode. Where that fails, bisecting finds the units at fault.
+A trace cannot see a size that is written into a forward (``x[:, :64]``, ``split(x, 26)``), with which the dense model
+runs the same. So the units of a float64 copy are cut at random, the result is compared with the masked dense model in
+eval and train mode, and bisecting finds the units that fail.
 """
 import copy
 from typing import Any, Collection, ContextManager, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
@@ -21,6 +21,7 @@ from .equivalence import (
     double_copy,
     mask_dense,
     outputs,
+    random_mask,
     random_masks,
     randomise,
     relative_difference,
@@ -29,12 +30,12 @@ from .equivalence import (
 from .surgery import Surgery
 from .unit import ChannelUnit
 
-#: Relative difference above which a cut has changed the function; rounding in float64 stays far below.
+#: Relative difference above which a cut changes the function; rounding in float64 stays far below.
 TOLERANCE = 1e-7
 
 
 class TrialInput(Protocol):
-    """A demo input that knows cheaper ones."""
+    """A demo input that offers cheaper inputs too."""
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its outputs."""
@@ -44,63 +45,41 @@ class TrialInput(Protocol):
 
 
 class Run(NamedTuple):
-    """What one forward pass of a model gave.
+    """The result of a forward pass."""
 
-    Attributes:
-        outputs (list[Tensor]): Of the model.
-        layers (list[tuple[str, Tensor]]): Output of every call of a conv or linear module, in order.
-    """
-
-    outputs: List[Tensor]
-    layers: List[Tuple[str, Tensor]]
+    outputs: List[Tensor]  #: outputs of the model
+    layers: List[Tuple[str, Tensor]]  #: name and output of every call of a conv or linear module, in order
 
 
 class Difference(NamedTuple):
-    """The first place where two runs differ.
+    """The first place where two runs differ."""
 
-    Attributes:
-        size (float): Relative difference; 0 where there is none above the tolerance.
-        layer (str, optional): Layer, None for the outputs of the model.
-    """
-
-    size: float
-    layer: Optional[str]
+    size: float  #: relative difference; 0 if none exceeds the tolerance
+    layer: Optional[str]  #: name of the layer; None for the outputs of the model
 
 
 class TrialCut:
-    """Cuts of one model, compared with the masked dense model layer by layer.
-
-    Args:
-        model (nn.Module): The dense model; it is not changed.
-        units (list[ChannelUnit]): Its units; they are not changed.
-        demo_input (TrialInput): How to run it.
-    """
+    """Cuts of a model, compared with the masked dense model layer by layer; see :func:`breaking_units`."""
 
     def __init__(self, model: nn.Module, units: Sequence[ChannelUnit], demo_input: TrialInput) -> None:
         self.dense = double_copy(model)
         randomise(self.dense, seed=0)
         self.units = units
-        # about half of every unit in both modes; then most of some units and little of the others, and the reverse
+        # keep about half of every unit, in both modes; most of some units and little of the others, and the reverse
         self.cuts = [(random_masks(units, ratio=0.5, seed=0, spread=0.25), (False, True)),
                      *((masks, (False,)) for masks in uneven_masks(units))]
-        #: identity of a weight -> the axis of its rows, of layers that units touch
-        self.rows = self._rows()
+        tensors = dict([*self.dense.named_parameters(), *self.dense.named_buffers()])
+        axes = {member.axis.tensor: member.axis for unit in units for member in unit.channels.producers}
+        #: id of a weight that a unit touches -> axis of its rows
+        self.rows: Dict[int, Axis] = {id(tensors[name]): axis for name, axis in axes.items()}
         self.candidates = demo_input.for_trial() if hasattr(demo_input, 'for_trial') else [demo_input]
-        #: training -> the input that the dense model takes, None if there is none
+        #: training -> the cheapest input on which the dense model runs, or None
         self.inputs: Dict[bool, Optional[TrialInput]] = {}
 
-    def _rows(self) -> Dict[int, Axis]:
-        tensors = dict([*self.dense.named_parameters(), *self.dense.named_buffers()])
-        axes = {member.axis.tensor: member.axis for unit in self.units for member in unit.channels.producers}
-        return {id(tensors[name]): axis for name, axis in axes.items()}
-
     def failure(self, units: Sequence[ChannelUnit]) -> Optional[str]:
-        """Cut the units in several ways and return what is wrong with a cut model, or None."""
-        for masks, modes in self.cuts:
-            failure = self._failure({unit.name: masks[unit.name] for unit in units}, modes)
-            if failure is not None:
-                return failure
-        return None
+        """Cut the units in several ways; return what is wrong with the first cut model that fails, or None."""
+        failures = (self._failure({unit.name: masks[unit.name] for unit in units}, modes) for masks, modes in self.cuts)
+        return next((failure for failure in failures if failure is not None), None)
 
     def _failure(self, masks: Masks, modes: Sequence[bool]) -> Optional[str]:
         cut = sharing_copy(self.dense)
@@ -132,16 +111,15 @@ class TrialCut:
         return None
 
     def _choose_input(self, dense: nn.Module, training: bool) -> Optional[Run]:
-        """Find the cheapest input on which the dense model runs; return that run, or None where there is none."""
+        """Find the cheapest input on which the dense model runs; return that run, or None."""
         error: Optional[Exception] = None
         for candidate in self.candidates:
             try:
                 found = run(dense, candidate, training)
-            except ERRORS as raised:
-                error = raised
-            else:
                 self.inputs[training] = candidate
                 return found
+            except ERRORS as raised:
+                error = raised
         self.inputs[training] = None
         print_log(f'the dense model does not run on the demo input in {"train" if training else "eval"} mode '
                   f'({error}): the trial cut leaves that mode out', logger='current', level=30)
@@ -151,12 +129,12 @@ class TrialCut:
         """Compare two runs, layers first.
 
         Args:
-            before (Run): Of the masked dense model.
-            after (Run): Of the cut model.
-            surgery (Surgery): That of the cut model: which rows its layers have kept.
+            before (Run): Run of the masked dense model.
+            after (Run): Run of the cut model.
+            surgery (Surgery): Surgery of the cut model, which knows the rows that its layers have kept.
         """
         if [layer for layer, _ in before.layers] != [layer for layer, _ in after.layers]:
-            return Difference(float('inf'), None)  # the forward has taken another way
+            return Difference(float('inf'), None)  # the cut model runs other layers
         for (layer, dense), (_, cut) in zip(before.layers, after.layers):
             change = relative_difference([self._kept_rows(layer, dense, surgery)], [cut])
             if not change < TOLERANCE:
@@ -172,7 +150,7 @@ class TrialCut:
             return out
         dim = -1 if isinstance(module, nn.Linear) else out.dim() - module.weight.dim() + 1
         kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
-        times = out.size(dim) // len(axis.ids)  # of a transposed conv with groups the weight holds the rows of one
+        times = out.size(dim) // len(axis.ids)  # a grouped transposed weight has a group's rows
         if axis.role == 'depthwise':
             kept = (kept[:, None] * times + np.arange(times)).reshape(-1)
         else:
@@ -180,7 +158,7 @@ class TrialCut:
         return out.index_select(dim, torch.from_numpy(kept))
 
     def _noise(self, dense: nn.Module, before: Run, forward: TrialInput, training: bool, layer: Optional[str]) -> float:
-        """Return how far rounding alone moves a layer of the dense model, or its outputs: weights differ by 1e-15."""
+        """Return how far relative noise of 1e-15 in the weights moves a layer of the dense model, or its outputs."""
         other = sharing_copy(dense)
         generator = torch.Generator().manual_seed(0)
         for parameter in other.parameters():
@@ -195,24 +173,21 @@ class TrialCut:
 
 
 def uneven_masks(units: Sequence[ChannelUnit]) -> List[Dict[str, np.ndarray]]:
-    """Return two sets of masks: an eighth of a random half of the units stays and of the others goes; the reverse."""
+    """Return masks that keep an eighth of a random half of the units and drop an eighth of the others; the reverse."""
     random = np.random.RandomState(1)
     heavy = random.rand(len(units)) < 0.5
-    sets: List[Dict[str, np.ndarray]] = []
+    found: List[Dict[str, np.ndarray]] = []
     for flip in (False, True):
         masks: Dict[str, np.ndarray] = {}
         for unit, most in zip(units, heavy ^ flip):
-            count = len(unit.kept)
-            eighth = max(1, count // 8)
-            dropped = min(count - 1, count - eighth if most else eighth)
-            masks[unit.name] = np.ones(count, dtype=bool)
-            masks[unit.name][random.permutation(count)[:dropped]] = False
-        sets.append(masks)
-    return sets
+            eighth = max(1, len(unit.kept) // 8)
+            masks[unit.name] = random_mask(random, len(unit.kept), len(unit.kept) - eighth if most else eighth)
+        found.append(masks)
+    return found
 
 
 def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
-    """Run a model on an input and keep what its conv and linear modules and the model itself return."""
+    """Run a model and record the outputs of the model and of its conv and linear modules."""
     layers: List[Tuple[str, Tensor]] = []
 
     def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
@@ -223,7 +198,7 @@ def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
 
 
 class _Running:
-    """The modules that are running; after an error, those that were."""
+    """The modules that are running, or were when an error was raised."""
 
     def __init__(self) -> None:
         self.stack: List[Tuple[str, nn.Module]] = []
@@ -240,7 +215,7 @@ class _Running:
         self.stack.pop()
 
     def __str__(self) -> str:
-        """Name the innermost module with children, and the layer that it called."""
+        """Return the innermost module with children, and the layer that it called."""
         inside = [name for name, module in self.stack if any(True for _ in module.children())]
         name = f'module {inside[-1]!r}' if inside and inside[-1] else 'the model'
         return name if not self.stack or self.stack[-1][0] in ('', *inside) else f'{name}, at {self.stack[-1][0]!r}'
@@ -256,19 +231,19 @@ def breaking_units(model: nn.Module, units: Sequence[ChannelUnit], demo_input: T
     """Cut half of every unit of a copy at random and find the units whose cut is not exact.
 
     Args:
-        model (nn.Module): The dense model; it is not changed.
-        units (list[ChannelUnit]): Its units; they are not changed.
+        model (nn.Module): The dense model; neither it nor its units are changed.
+        units (list[ChannelUnit]): Its units.
         demo_input (TrialInput): How to run it.
-        proven (collection[str]): Units that an earlier trial has passed; where they are all, nothing runs.
+        proven (collection[str]): Names of units that are not tested, since an earlier trial has passed them.
 
     Returns:
-        dict[str, str]: Unit name -> what its cut breaks; all others can be cut together.
+        dict[str, str]: Unit name -> what its cut breaks; all other units can be cut together.
     """
     unproven = [unit for unit in units if unit.name not in proven]
     if not unproven:
         return {}
     trial = TrialCut(model, units, demo_input)
-    if len(unproven) < len(units):  # very likely those that the earlier trial has frozen
+    if len(unproven) < len(units):  # probably frozen by the earlier trial
         alone = {unit.name: trial.failure([unit]) for unit in unproven}
         return {name: failure for name, failure in alone.items() if failure is not None}
     good: List[ChannelUnit] = []

@@ -1,5 +1,5 @@
-"""Channel units: the coupled channels of a model with what is kept of them, and their group Fisher scores."""
-from typing import Dict, Optional, Sequence
+"""A unit: its sets of tied channels, and which of them are kept."""
+from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 
@@ -10,16 +10,16 @@ from .structure import StructureError
 
 @MODELS.register_module()
 class ChannelUnit:
-    """Coupled channels that are pruned together.
+    """A list of sets of tied channels that a prune run scores and cuts.
 
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.
         mutate_linear (bool): Prune channels that a linear layer reads or produces. Defaults to False, as in mmrazor.
 
     Attributes:
-        kept (ndarray[sets], bool): Which sets stay.
+        kept (ndarray[sets], bool): Which sets are kept.
         padding (int): Sets of zeros beyond the original ones, for a divisor.
-        min_sets (int): Sets that a prune run leaves at least.
+        min_sets (int): Least number of sets that a prune run keeps.
     """
 
     def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
@@ -46,12 +46,12 @@ class ChannelUnit:
 
     @property
     def num_sets(self) -> int:
-        """Sets at present, padding included."""
+        """Present sets, padding included."""
         return int(self.kept.sum()) + self.padding
 
     @property
     def current_width(self) -> int:
-        """Channels of the first producer at present."""
+        """Present channels of the first producer."""
         return self.num_sets * self.multiplicity
 
     @property
@@ -71,14 +71,16 @@ class ChannelUnit:
             raise ValueError(f'kept vector of {self.name!r} has {vector.size} entries, the unit {self.width}')
         return vector.astype(bool)[self._channels_of_sets].all(axis=1)
 
-    def mask_of_numbers(self, channels: Sequence[int]) -> np.ndarray:
-        """Return which sets ``ndarray[sets]`` a list of channels of the first producer keeps.
+    def mask_of_numbers(self, channels: Union[int, Sequence[int]]) -> np.ndarray:
+        """Return which sets ``ndarray[sets]`` a structure keeps: how many channels, from the first on, or which.
 
         Raises:
-            StructureError: A channel is none of them, or tied ones do not stay together.
+            StructureError: A channel does not exist, or tied channels do not stay together.
         """
+        if isinstance(channels, int):
+            return np.asarray(np.arange(len(self.kept)) < channels // self.multiplicity)
         vector: np.ndarray = np.zeros(self.width, dtype=np.uint8)
-        if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < self.width for one in channels):
+        if any(isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < self.width for c in channels):
             raise StructureError(f'the structure names channels of {self.name!r} that it does not have; they are '
                                  f'numbers from 0 to {self.width - 1}')
         vector[list(channels)] = 1
@@ -90,22 +92,21 @@ class ChannelUnit:
 
     @property
     def _channels_of_sets(self) -> np.ndarray:
-        """Channels ``ndarray[sets, k]``, counted from the unit's first one."""
+        """Channels ``ndarray[sets, k]``, counted from the unit's first channel."""
         index = self.channels.first.index
         return np.argsort(np.argsort(index.reshape(-1))).reshape(index.shape)
 
     def reason_to_freeze(self, kinds: Dict[str, str]) -> Optional[str]:
-        """Return why this kind of unit does not prune these channels, or None.
+        """Return why this type of unit does not prune these channels, or None.
 
         Args:
             kinds (dict[str, str]): Layer name -> ``conv`` or ``linear``.
         """
         if self.mutate_linear:
             return None
-        for member in [*self.channels.producers, *self.channels.consumers]:
-            if kinds[member.axis.layer] == 'linear':
-                return f'linear layer {member.axis.layer!r} is coupled to it (mutate_linear=True prunes it)'
-        return None
+        layers = [member.axis.layer for member in [*self.channels.producers, *self.channels.consumers]]
+        linear = next((layer for layer in layers if kinds[layer] == 'linear'), None)
+        return None if linear is None else f'linear layer {linear!r} is coupled to it (mutate_linear=True prunes it)'
 
 
 def by_name(units: Sequence[ChannelUnit]) -> Dict[str, ChannelUnit]:

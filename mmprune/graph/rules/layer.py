@@ -1,4 +1,4 @@
-"""What layers with channel-indexed weights do to labels: convolutions, linear layers, norms, PReLU."""
+"""Rules for layers with channel-indexed weights: convolutions, linear layers, norms, PReLU."""
 from typing import List, Optional
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ def _freeze_functional(tracer: Tracer, call: Call, kind: str, positions: int, ax
 
 @register_layer('conv1d', 'conv2d', 'conv3d', 'conv_transpose1d', 'conv_transpose2d', 'conv_transpose3d')
 def conv(tracer: Tracer, call: Call) -> None:
-    """Convolution: columns read channels, rows issue them; groups tie position k of every group."""
+    """Convolution: columns read channels, rows issue them; groups tie position k of all groups."""
     x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     transposed = 'transpose' in call.name
     groups = call.arg(6, 'groups', 1)
@@ -27,17 +27,11 @@ def conv(tracer: Tracer, call: Call) -> None:
     ids = tracer.channels_of(x, axis)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     channels, out_channels = x.size(axis), out.size(axis)
-    depthwise = groups > 1 and groups == channels
-    if depthwise and not transposed:
+    if groups > 1 and groups == channels:  # depthwise; a transposed weight has a row for each input channel
+        times = out_channels // groups
         rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
-        tracer.tie_or_freeze(rows, ids.repeat_interleave(out_channels // groups), x)
-        out_ids = rows
-    elif depthwise:
-        rows = tracer.axis(weight, 0, 'depthwise', groups=groups)
-        tracer.tie_or_freeze(rows, ids, x)
-        out_ids = rows
-        if out_channels != groups:
-            out_ids = rows.repeat_interleave(out_channels // groups)
+        tracer.tie_or_freeze(rows, ids if transposed else ids.repeat_interleave(times), x)
+        out_ids = rows.repeat_interleave(times) if transposed else rows
     else:
         out_ids = _tied_axis(tracer, weight, out_axis, 'out', out_channels, groups)
         in_ids = _tied_axis(tracer, weight, in_axis, 'in', channels, groups)
@@ -45,25 +39,23 @@ def conv(tracer: Tracer, call: Call) -> None:
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), out_ids)
     tracer.record_call(weight, 'conv', positions, out, axis)
-    shape = [1] * out.dim()
-    shape[axis] = out_channels
-    tracer.set_labels(out, out_ids.view(shape).expand(out.shape))
+    tracer.set_channels(out, out_ids, axis)
 
 
 def _tied_axis(tracer: Tracer, weight: Tensor, axis: int, role: str, channels: int, groups: int) -> Tensor:
-    """Return one id a channel for an axis of a weight; in a grouped conv position k of every group is tied."""
+    """Return the id of each channel along an axis of a weight; groups tie position k of all groups."""
     ids = tracer.axis(weight, axis, role, groups=groups)
-    if weight.size(axis) == channels:  # the axis that runs over all groups
+    if weight.size(axis) == channels:  # this axis runs over all groups
         if groups > 1:
             blocks = ids.view(groups, -1)
             tracer.tie(blocks[1:], blocks[:1].expand_as(blocks[1:]))
         return ids
-    return ids.repeat(groups)  # the axis that is shared by all groups
+    return ids.repeat(groups)  # all groups share this axis
 
 
 @register_layer('linear')
 def linear(tracer: Tracer, call: Call) -> None:
-    """Linear layer on the last axis, whatever stands before it."""
+    """Linear layer on the last axis."""
     x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     positions = out.numel() // out.size(-1)
     if not tracer.is_tensor_of_model(weight):
@@ -74,12 +66,12 @@ def linear(tracer: Tracer, call: Call) -> None:
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
     tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
-    tracer.set_labels(out, rows.expand(out.shape))
+    tracer.set_channels(out, rows, -1)
 
 
 @register_layer('batch_norm', 'instance_norm', 'prelu')
 def channelwise(tracer: Tracer, call: Call) -> None:
-    """Layers with one parameter a channel: their parameters are tied to the channels of axis 1."""
+    """Layers with a parameter a channel: the parameters are tied to the channels of axis 1."""
     x, out = call.args[0], call.out
     if tracer.labels_of(x) is None:
         return
@@ -93,16 +85,13 @@ def channelwise(tracer: Tracer, call: Call) -> None:
             tracer.tie_or_freeze(ids, tracer.channels_of(tensor, 0), tensor)
         else:
             tracer.freeze(ids, f'{call.name} scales it by a tensor of fixed size')
-    shape = [1] * out.dim()
-    shape[1] = out.size(1)
-    tracer.set_labels(out, ids.view(shape).expand(out.shape))
+    tracer.set_channels(out, ids, 1)
 
 
 @register_layer('group_norm')
 def group_norm(tracer: Tracer, call: Call) -> None:
-    """Group norm of a ``nn.GroupNorm`` with weights: whole groups go together. Otherwise it freezes them."""
-    x, groups = call.args[0], call.arg(1, 'num_groups')
-    weight = call.arg(2, 'weight')
+    """Channels of a ``nn.GroupNorm`` with weights are removed in whole groups; other group norms freeze theirs."""
+    x, groups, weight = call.args[0], call.arg(1, 'num_groups'), call.arg(2, 'weight')
     if tracer.labels_of(x) is None:
         return
     followed = isinstance(tracer.module, nn.GroupNorm) and weight is not None and tracer.is_tensor_of_model(weight)
@@ -114,19 +103,17 @@ def group_norm(tracer: Tracer, call: Call) -> None:
     channelwise(tracer, call)
 
 
-@register_layer('layer_norm', 'local_response_norm', 'normalize')
-def cross_channel(tracer: Tracer, call: Call) -> None:
+@register_layer('layer_norm', 'local_response_norm', 'normalize', labelled=True)
+def cross_channel(tracer: Tracer, call: Call, labels: Tensor) -> None:
     """Layers that normalise across channels freeze them."""
-    labels = tracer.labels_of(call.args[0])
-    if labels is not None:
-        axes = _normalised_axes(call)
-        if axes is None or not constant_along(labels, axes):
-            tracer.freeze(labels, f'{call.name} normalises across channels')
-        tracer.set_labels(call.out, labels)
+    axes = _normalised_axes(call)
+    if axes is None or not constant_along(labels, axes):
+        tracer.freeze(labels, f'{call.name} normalises across channels')
+    tracer.set_labels(call.out, labels)
 
 
 def _normalised_axes(call: Call) -> Optional[List[int]]:
-    """Return the axes that a norm reduces over, or None where channels are among them for sure."""
+    """Return the axes that a norm reduces over, or None if channels are always among them."""
     dims = call.args[0].dim()
     if call.name == 'layer_norm':
         shape = call.arg(1, 'normalized_shape')
@@ -137,13 +124,10 @@ def _normalised_axes(call: Call) -> Optional[List[int]]:
     return None
 
 
-@register_layer('repeat_interleave')
-def repeat_interleave(tracer: Tracer, call: Call) -> None:
-    """Every channel several times; aten would show an index."""
+@register_layer('repeat_interleave', labelled=True)
+def repeat_interleave(tracer: Tracer, call: Call, labels: Tensor) -> None:
+    """Repeat every channel; as an aten operation it would be an index."""
     repeats, dim = call.arg(1, 'repeats'), call.arg(2, 'dim')
-    labels = tracer.labels_of(call.args[0])
-    if labels is None:
-        return
     if isinstance(repeats, Tensor):
         follow_nothing(tracer, call)
     else:
@@ -152,7 +136,7 @@ def repeat_interleave(tracer: Tracer, call: Call) -> None:
 
 @register_layer('multi_head_attention_forward')
 def multi_head_attention(tracer: Tracer, call: Call) -> None:
-    """Attention as one function: its projections cost what they cost, and stay."""
+    """Attention as a single function: its projections are counted and frozen."""
     reason = f'{call.name} combines its channels with one another'
     follow_nothing(tracer, call, reason)
     (query, key, value), out_proj = call.args[:3], call.arg(11, 'out_proj_weight')

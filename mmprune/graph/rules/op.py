@@ -1,5 +1,5 @@
-"""What aten operations that compute do to channel labels: element by element, over space, over axes, as products."""
-from typing import List, Optional, Sequence
+"""Rules for aten operations that compute: element by element, over space, over axes, as matrix products."""
+from typing import List, Optional
 
 import torch
 from torch import Tensor
@@ -23,12 +23,12 @@ from .table import Call, follow_nothing, register_op
     'fmin', 'copysign', 'hypot', 'true_divide', 'positive', 'logaddexp', 'logaddexp2', 'logical_xor', 'sinc', 'lgamma',
     'digamma', 'erfinv', 'deg2rad', 'rad2deg', 'log_sigmoid', 'bitwise_xor', 'threshold_backward')
 def elementwise(tracer: Tracer, call: Call) -> None:
-    """Channels that meet in one element live and die together."""
+    """Channels that meet in an element are tied."""
     result = call.result
     tensors = [arg for arg in call.args if isinstance(arg, Tensor)]
     united: Optional[Tensor] = None
     outside: List[Tensor] = []
-    # parameters that were not used before get ids only along the axes that the others vary along
+    # unused parameters come last and get ids along the axes that the others vary along
     for tensor in sorted(tensors, key=tracer.is_unused_parameter):
         if united is not None and tracer.is_unused_parameter(tensor):
             first = result.dim() - tensor.dim()
@@ -53,8 +53,7 @@ def elementwise(tracer: Tracer, call: Call) -> None:
 def _unite(tracer: Tracer, op: str, left: Tensor, right: Tensor) -> Tensor:
     """Tie two label tensors that broadcast against each other; return the labels of the result."""
     if left.shape == right.shape:
-        both = (left >= 0) & (right >= 0)
-        tracer.tie(left[both], right[both])
+        tracer.tie(left, right)
         return torch.where(left >= 0, left, right)
     left_wide = any(a > b for a, b in zip(left.shape, right.shape))
     right_wide = any(b > a for a, b in zip(left.shape, right.shape))
@@ -78,7 +77,7 @@ def spatial(tracer: Tracer, call: Call) -> None:
     """Pooling and resizing work inside each channel."""
     result = call.result
     labels = tracer.labels_of(call.args[0])
-    for positions in call.args[1:]:  # where grid_sample samples
+    for positions in call.args[1:]:  # of grid_sample
         if isinstance(positions, Tensor) and tracer.labels_of(positions) is not None:
             tracer.freeze(tracer.labels_of(positions), f'{call.name} takes it as positions')
     if labels is None:
@@ -91,22 +90,16 @@ def spatial(tracer: Tracer, call: Call) -> None:
 
 
 def keeps_channels(tracer: Tracer, call: Call) -> None:
-    """Rule of a module, or of a function, that treats every channel of axis 1 alike: RoI pooling, resampling."""
-    x, out = call.args[0], call.out
-    if tracer.labels_of(x) is not None:
-        ids = tracer.channels_of(x, 1)
-        tracer.set_labels(out, ids.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape))
+    """Label the result of a module or function that treats all channels of axis 1 alike: RoI pooling, resampling."""
+    if tracer.labels_of(call.args[0]) is not None:
+        tracer.set_channels(call.out, tracer.channels_of(call.args[0], 1), 1)
 
 
 @register_op('mean', 'sum', 'amax', 'amin', 'var', 'std', 'var_mean', 'std_mean', 'linalg_vector_norm', 'norm',
-             'logsumexp', 'max', 'min', 'prod')
-def reduction(tracer: Tracer, call: Call) -> None:
+             'logsumexp', 'max', 'min', 'prod', labelled=True)
+def reduction(tracer: Tracer, call: Call, labels: Tensor) -> None:
     """Reduction over space keeps channels; over groups of channels ties them; over all channels freezes them."""
     source = call.args[0]
-    labels = tracer.labels_of(source)
-    if labels is None:
-        return
-    outs = call.out if isinstance(call.out, (tuple, list)) else [call.out]
     axes = _reduced_axes(call, source.dim())
     if axes is None:
         tracer.freeze(labels, f'{call.name} combines it with other values')
@@ -114,20 +107,14 @@ def reduction(tracer: Tracer, call: Call) -> None:
     first = tracer.merge_along(labels, axes, f'{call.name} reduces over the channel axis')
     if first is None:
         return
-    for tensor in outs:
-        if tensor.is_floating_point() or call.name == 'sum':  # others return positions too
-            kept = first if tensor.dim() == source.dim() else _squeeze(first, axes)
-            tracer.set_labels(tensor, kept.expand(tensor.shape))
-
-
-def _squeeze(labels: Tensor, axes: Sequence[int]) -> Tensor:
-    for axis in sorted(axes, reverse=True):
-        labels = labels.squeeze(axis)
-    return labels
+    for tensor in call.results:
+        if tensor.is_floating_point() or call.name == 'sum':  # max and min return positions too
+            index = tuple(0 if axis in axes else slice(None) for axis in range(source.dim()))
+            tracer.set_labels(tensor, (first if tensor.dim() == source.dim() else first[index]).expand(tensor.shape))
 
 
 def _reduced_axes(call: Call, dims: int) -> Optional[List[int]]:
-    """Return the axes that a reduction removes, or None where its arguments are not understood."""
+    """Return the axes that a reduction removes, or None if it has two operands."""
     axes = call.arg(2 if call.name in ('linalg_vector_norm', 'norm') else 1, 'dim')
     if isinstance(axes, Tensor):  # max(x, y)
         return None
@@ -136,13 +123,11 @@ def _reduced_axes(call: Call, dims: int) -> Optional[List[int]]:
     return [axis % dims for axis in ([axes] if isinstance(axes, int) else axes)]
 
 
-@register_op('_softmax', '_log_softmax', 'softmax', 'log_softmax', 'cumsum')
-def softmax(tracer: Tracer, call: Call) -> None:
+@register_op('_softmax', '_log_softmax', 'softmax', 'log_softmax', 'cumsum', labelled=True)
+def softmax(tracer: Tracer, call: Call, labels: Tensor) -> None:
     """A softmax over groups of channels ties them; over all channels it freezes them."""
-    labels = tracer.labels_of(call.args[0])
-    if labels is not None:
-        tracer.merge_along(labels, [call.axis(1)], f'{call.name} normalises over the channel axis')
-        tracer.set_labels(call.out, labels)
+    tracer.merge_along(labels, [call.axis(1)], f'{call.name} normalises over the channel axis')
+    tracer.set_labels(call.out, labels)
 
 
 @register_op('bmm', 'mm', 'matmul', 'baddbmm', 'addmm', 'addbmm', 'mv', 'dot', 'addmv', 'ger', 'linalg_vecdot')
@@ -151,27 +136,24 @@ def product(tracer: Tracer, call: Call) -> None:
     follow_nothing(tracer, call, f'{call.name} multiplies it with another activation, as attention does')
 
 
-@register_op('glu')
-def glu(tracer: Tracer, call: Call) -> None:
-    """One half gates the other: the same positions of both go together."""
-    labels = tracer.labels_of(call.args[0])
-    if labels is not None:
-        dim = call.axis(1, default=-1)
-        left, right = labels.chunk(2, dim)
-        tracer.keep_size(labels.unflatten(dim, (2, -1)), [dim], f'{call.name} cuts its channels into 2 parts')
-        united = _unite(tracer, call.name, canonical(left), canonical(right))
-        tracer.set_labels(call.out, united.expand(call.out.shape))
+@register_op('glu', labelled=True)
+def glu(tracer: Tracer, call: Call, labels: Tensor) -> None:
+    """One half gates the other: the same positions of both are tied."""
+    dim = call.axis(1, default=-1)
+    left, right = labels.chunk(2, dim)
+    tracer.keep_size(labels.unflatten(dim, (2, -1)), [dim], f'{call.name} cuts its channels into 2 parts')
+    united = _unite(tracer, call.name, canonical(left), canonical(right))
+    tracer.set_labels(call.out, united.expand(call.out.shape))
 
 
 def _ignored(tracer: Tracer, call: Call) -> None:
     """The result holds no activation: sizes, comparisons, new constants."""
 
 
-@register_op('new_zeros', 'new_ones', 'new_empty', 'new_full')
-def new(tracer: Tracer, call: Call) -> None:
+@register_op('new_zeros', 'new_ones', 'new_empty', 'new_full', labelled=True)
+def new(tracer: Tracer, call: Call, labels: Tensor) -> None:
     """A constant of the shape of an activation has its channels; of another shape it has none."""
-    labels = tracer.labels_of(call.args[0])
-    if labels is not None and call.out.shape == call.args[0].shape:
+    if call.out.shape == call.args[0].shape:
         tracer.set_labels(call.out, labels)
 
 

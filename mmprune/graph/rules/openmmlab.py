@@ -1,4 +1,4 @@
-"""Rules for modules and compiled operations of mmcv and mmdet, by class name: neither is imported here."""
+"""Rules for modules and compiled operations of mmcv and mmdet, by class name, so that neither is imported."""
 from typing import Any, Sequence
 
 from torch import Tensor
@@ -14,7 +14,7 @@ register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')(ke
 
 @register_op('DeformConv2dFunction', 'ModulatedDeformConv2dFunction')
 def deform_conv(tracer: Tracer, call: Call) -> None:
-    """A convolution at positions that other channels (offsets, masks) say, for each block of channels its own."""
+    """A convolution at positions given by other channels (offsets, masks), for each block of channels its own."""
     if call.name.startswith('Modulated'):
         x, *steering, weight, bias = call.args[:5]
         *geometry, groups, deform_groups = call.args[5:10]
@@ -28,7 +28,7 @@ def deform_conv(tracer: Tracer, call: Call) -> None:
 
 @register_op('CARAFEFunction', 'CARAFENaiveFunction')
 def reassemble(tracer: Tracer, call: Call) -> None:
-    """Resampling of a map by kernels that other channels hold, for each block of channels its own."""
+    """Resampling by kernels that are other channels, for each block of channels its own."""
     features, masks, _, groups = call.args[:4]
     _freeze_positions(tracer, call.name, [masks])
     _tie_blocks(tracer, call.name, features, groups)
@@ -37,18 +37,18 @@ def reassemble(tracer: Tracer, call: Call) -> None:
 
 @register_op('MultiScaleDeformableAttnFunction')
 def deformable_attention(tracer: Tracer, call: Call) -> None:
-    """What it reads stays, as where the same is computed by torch's operations, without CUDA."""
+    """Its inputs are frozen, as those of the torch operations that compute it without CUDA."""
     follow_nothing(tracer, call, 'deformable attention combines its channels with one another')
 
 
 def _freeze_positions(tracer: Tracer, op: str, tensors: Sequence[Any]) -> None:
-    """Channels that mean positions, kernels or weights of them stay."""
+    """Freeze channels that are used as positions, kernels or masks."""
     for labels in tracer.labels_in(tensors):
         tracer.freeze(labels, f'{op} takes it as positions')
 
 
 def _tie_blocks(tracer: Tracer, op: str, x: Tensor, blocks: int) -> None:
-    """The same position of every block of channels goes together."""
+    """Tie the same position of every block of channels."""
     if blocks > 1 and tracer.labels_of(x) is not None:
         ids = tracer.channels_of(x, 1)
         if bool((ids < 0).any()):
@@ -61,11 +61,11 @@ def _tie_blocks(tracer: Tracer, op: str, x: Tensor, blocks: int) -> None:
 
 @register_module('SingleRoIExtractor')
 def region_extractor(tracer: Tracer, call: Call) -> None:
-    """Regions are pooled from one level each, into a tensor of ``module.out_channels``."""
+    """Each region is pooled from a single level, into a tensor of ``module.out_channels``."""
     levels = call.arg(0, 'feats')
     ids = tracer.channels_of(levels[0], 1)
     for level in levels[1:]:
         tracer.tie_or_freeze(ids, tracer.channels_of(level, 1), level)
     if bool((ids >= 0).all()) and tracer.module is not None:
         tracer.follow_attribute(tracer.module, 'out_channels', ids)
-    tracer.set_labels(call.out, ids.view(1, -1, 1, 1).expand(call.out.shape))
+    tracer.set_channels(call.out, ids, 1)

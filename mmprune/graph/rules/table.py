@@ -1,17 +1,16 @@
-"""The tables of rules, one entry an operation, a layer function or a class of modules; and the call that a rule gets.
+"""The tables of rules for operations, layer functions and classes of modules, and the call that a rule gets.
 
-A rule is called after the operation ran, as ``rule(tracer, call)``. It reads the labels of the call's inputs, ties or
-freezes channel ids, and labels the call's results. An operation without an entry freezes every channel that it touches.
+A rule runs after the operation, as ``rule(tracer, call)``: it reads the labels of the inputs, ties or freezes channel
+ids, and labels the results. An operation without an entry freezes every channel that it touches.
 
-Operations are aten's, keyed by their name without a trailing underscore (``add_`` is ``add``), never by attribute
-look-up, because operations come and go between torch versions; a ``torch.autograd.Function`` counts as one operation,
-by its class name, if it has an entry. Layers with channel-indexed weights are seen as public functions
-(``F.conv2d``...), so that the parameters are still themselves: parameter identity names the layer, whoever called the
-function. Modules whose inside cannot be followed have a rule of their own: nothing inside them is traced, and their
-conv and linear layers are not pruned unless the rule says what they read and produce.
+Operations are aten's, by name without a trailing underscore (``add_`` is ``add``), since they come and go between torch
+versions; a ``torch.autograd.Function`` counts as an operation, by class name, if it has an entry. Layers are seen as
+public functions (``F.conv2d``...), whose weight is still the parameter itself, which names the layer. Nothing is traced
+inside a module with a rule; its layers are pruned only if the rule says what they read and produce.
 """
+import functools
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -21,38 +20,34 @@ from ..tracer import Tracer
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operation, a layer function or a module, after it ran.
+    """A call of an operation, a layer function or a module, after it ran."""
 
-    Attributes:
-        name (str): Of the operation or function; empty for a module, which is ``tracer.module``.
-        args (sequence): Positional arguments.
-        kwargs (dict): Keyword arguments.
-        out (Any): What it returned.
-        function (Callable, optional): The aten operation itself.
-    """
-
-    name: str
-    args: Sequence[Any]
-    kwargs: Dict[str, Any] = field(default_factory=dict)
-    out: Any = None
-    function: Optional[Callable[..., Any]] = None
+    name: str  #: name of the operation or function; empty for a module, which is ``tracer.module``
+    args: Sequence[Any]  #: positional arguments
+    kwargs: Dict[str, Any] = field(default_factory=dict)  #: keyword arguments
+    out: Any = None  #: what it returned
+    function: Optional[Callable[..., Any]] = None  #: the aten operation itself
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument, given by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     def axis(self, position: int, default: int = 0, name: str = 'dim') -> int:
-        """Return an argument that names an axis of the first one, counted from 0."""
+        """Return an argument that is an axis of the first argument, counted from 0."""
         return int(self.arg(position, name, default)) % int(self.args[0].dim())
+
+    @property
+    def results(self) -> Sequence[Tensor]:
+        """What it returned, as a sequence."""
+        return self.out if isinstance(self.out, (tuple, list)) else [self.out]
 
     @property
     def result(self) -> Tensor:
         """The first result."""
-        first: Tensor = self.out[0] if isinstance(self.out, (tuple, list)) else self.out
-        return first
+        return self.results[0]
 
     def moved(self, labels: Tensor) -> Any:
-        """Run the operation on labels in place of its first argument; labels live on the CPU."""
+        """Run the operation on the CPU, with labels as its first argument."""
         assert self.function is not None
         rest = [tree_map(_to_cpu, value) for value in self.args[1:]]
         return self.function(labels, *rest, **tree_map(_to_cpu, self.kwargs))
@@ -71,40 +66,51 @@ LAYER_RULES: Dict[str, Rule] = {}
 MODULE_RULES: Dict[str, Rule] = {}
 
 
-def _register_in(table: Dict[str, Rule], names: Sequence[str]) -> Callable[[Rule], Rule]:
-    def add(rule: Rule) -> Rule:
-        table.update(dict.fromkeys(names, rule))
-        return rule
+def _register_in(table: Dict[str, Rule], names: Sequence[str], labelled: bool = False) -> Callable[[Any], Rule]:
+    def add(rule: Any) -> Rule:
+        entry: Rule = _if_labelled(rule) if labelled else rule
+        table.update(dict.fromkeys(names, entry))
+        return entry
 
     return add
 
 
-def register_op(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for aten operations by name, for example ``@register_op('aten_name')``."""
-    return _register_in(OP_RULES, names)
+def _if_labelled(rule: Callable[[Tracer, Call, Tensor], None]) -> Rule:
+    @functools.wraps(rule)
+    def wrapped(tracer: Tracer, call: Call) -> None:
+        labels = tracer.labels_of(call.args[0])
+        if labels is not None:
+            rule(tracer, call, labels)
+
+    return wrapped
 
 
-def register_layer(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for public functions by name, for example ``@register_layer('conv2d')``."""
-    return _register_in(LAYER_RULES, names)
+def register_op(*names: str, labelled: bool = False) -> Callable[[Any], Rule]:
+    """Register a rule for aten operations by name, for example ``@register_op('aten_name')``.
 
-
-def register_module(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for modules by class name, for example ``@register_module('DeformConv2d')``.
-
-    Subclasses inherit it.
+    A ``labelled`` rule also gets the labels of the first argument, ``rule(tracer, call, labels)``, and runs only if it
+    has labels.
     """
+    return _register_in(OP_RULES, names, labelled)
+
+
+def register_layer(*names: str, labelled: bool = False) -> Callable[[Any], Rule]:
+    """Register a rule for public functions by name, such as ``@register_layer('conv2d')``; see :func:`register_op`."""
+    return _register_in(LAYER_RULES, names, labelled)
+
+
+def register_module(*names: str) -> Callable[[Any], Rule]:
+    """Register a rule for modules by class name, as ``@register_module('DeformConv2d')``; subclasses inherit it."""
     return _register_in(MODULE_RULES, names)
 
 
 def rule_of(module: nn.Module) -> Optional[Rule]:
-    """Return the rule of a module's class or of the nearest base class that has one, or None."""
-    found: List[Rule] = [MODULE_RULES[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in MODULE_RULES]
-    return found[0] if found else None
+    """Return the rule of a module's class or of the nearest base class that has a rule, or None."""
+    return next((MODULE_RULES[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in MODULE_RULES), None)
 
 
 def follow_nothing(tracer: Tracer, call: Call, reason: Optional[str] = None) -> None:
-    """Freeze what a call touches, and say so: it has no rule, or one that follows nothing."""
+    """Freeze every channel that a call reads, for a reason; by default that the call has no rule."""
     text = reason or f'{call.name} has no channel rule (add one with mmprune.register_op)'
     for labels in tracer.labels_in(call.args, call.kwargs):
         tracer.freeze(labels, text)
