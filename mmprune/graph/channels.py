@@ -25,7 +25,7 @@ class CoupledChannels:
     name: str  #: ``{first producer}_({start}, {end})_{channels}``
     members: List[Member]  #: in the order of the forward pass
     reason: Optional[str] = None  #: why the channels must stay; None if they may be pruned
-    attributes: List[Member] = field(default_factory=list)  #: attributes of modules: the number of these channels
+    attributes: List[Member] = field(default_factory=list)  #: module attributes that equal the number of channels
     named_by: Optional[Member] = None  #: the member that :attr:`first` was before tensors were removed
 
     @property

@@ -107,7 +107,7 @@ def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
 
 
 def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Reasons) -> List[CoupledChannels]:
-    """Group the components of one signature: each is a set, each group a unit or frozen."""
+    """Group components, which are sets, by signature; a group becomes a unit or is frozen."""
     signature = _signatures(components, reasons)
     groups: Dict[int, CoupledChannels] = {}
     rank: np.ndarray = np.zeros(len(signature), dtype=np.int64)

@@ -73,7 +73,7 @@ class Broadcast:
 
     wide: np.ndarray  #: ids, -1 is no channel
     narrow: np.ndarray  #: ids, of size 1 along at least one axis of ``wide``
-    reason: str  #: why the narrow ids are frozen where they meet channels that may be removed one by one
+    reason: str  #: why the narrow ids are frozen where they meet channels that may be removed independently
 
 
 @dataclass
