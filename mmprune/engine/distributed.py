@@ -33,7 +33,7 @@ class PortableDDP(MMDistributedDataParallel):
             device_ids=device_ids if torch.cuda.is_available() else None, broadcast_buffers=broadcast_buffers,
             find_unused_parameters=find_unused_parameters)
         super().__init__(module=module, detect_anomalous_params=detect_anomalous_params, **options)
-        self._options, self._shapes = options, _parameter_shapes(self.module)
+        self._options, self._shapes = options, _parameter_shapes(module)
 
 
 def _parameter_shapes(module: nn.Module) -> List[torch.Size]:
