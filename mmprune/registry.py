@@ -53,7 +53,7 @@ def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
 
 
 #: Package -> our modules that, when imported, register what the package has to know.
-PLUGINS = {'mmdeploy': ('mmprune.deploy.mmdeploy_rewriters', 'mmprune.deploy.mmdeploy_task')}
+PLUGINS = {'mmdeploy': tuple(_modules('deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_export'))}
 
 
 def load_plugins() -> None:

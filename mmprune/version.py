@@ -1,21 +1,25 @@
 """The version of the package, and the versions of torch and mmengine that it runs on; setup.py reads both."""
+import importlib
 from importlib import metadata
 from typing import Optional, Tuple
 
 __version__ = '0.1.0'
 
-TORCH = ((2, 0), (2, 14))
+TORCH = ((2, 0), (2, 15))
 MMENGINE = ((0, 10), (0, 11))
-HINT = 'see requirements/full.txt (torch 2.0.1, the whole OpenMMLab stack) or requirements/light.txt (newest torch)'
+HINT = 'bash tools/setup_env.sh makes an environment of versions that were tested together; see docs/install.md'
 
 
-def _version(*packages: str) -> Optional[str]:
+def _version(module: str, *packages: str) -> Optional[str]:
     for package in packages:
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return None
+    try:  # a fork or a build under another name
+        return importlib.import_module(module).__version__
+    except (ImportError, AttributeError):
+        return None
 
 
 def _numbers(version: str) -> Tuple[int, ...]:
@@ -36,7 +40,7 @@ def check_versions() -> None:
     """Raise ImportError if torch or mmengine is missing or out of range; the message says what to install."""
     for name, packages, bounds in (('torch', ('torch',), TORCH),
                                    ('mmengine', ('mmengine', 'onedl-mmengine', 'mmengine-lite'), MMENGINE)):
-        version, needs = _version(*packages), name + wanted(bounds)
+        version, needs = _version(name, *packages), name + wanted(bounds)
         if version is None:
             raise ImportError(f'mmprune needs {needs}, which is not installed: pip install "{needs}"; ' + HINT)
         if not bounds[0] <= _numbers(version) < bounds[1]:

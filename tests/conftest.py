@@ -8,8 +8,6 @@ import pytest
 import torch
 from leaks import no_leaks
 
-#: pytest's own; what importing OpenCV, OpenMP and torch's compiler sets, in whichever test comes first
-
 
 @pytest.fixture(autouse=True)
 def seed():

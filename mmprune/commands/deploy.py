@@ -7,7 +7,8 @@ python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.p
 
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
 same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS or keypoints are compared; a
-detector must find something in IMAGE. Without mmdeploy use tools/export_onnx.py.
+detector must find something in IMAGE. `--exporter dynamo` exports a classifier by torch's new exporter, without
+mmdeploy.
 """
 import argparse
 import sys
@@ -17,11 +18,12 @@ from typing import Any, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 
+from ..arguments import UserError
 from ..command_line import command_parser
 from ..deploy import prediction
 from ..deploy.image import image_input
 from ..deploy.load import load_model
-from ..deploy.onnx_export import DeployOutput
+from ..deploy.onnx_export import EXPORTERS, DeployOutput, export_onnx
 from ..deploy.onnx_runtime import compare, format_comparison
 from ..models.from_config import read_config
 from ..registry import load_plugins
@@ -52,6 +54,23 @@ def deploy_classifier(deploy_cfg: Config, model_cfg: Config, args: argparse.Name
     return (path, *compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds))
 
 
+def deploy_by_dynamo(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    """Export a classifier by torch's new exporter; return what :func:`deploy_classifier` returns."""
+    model = load_model(model_cfg, args.checkpoint)
+    x = image_input(model_cfg, model, args.image)
+    onnx_cfg = deploy_cfg.onnx_config
+    fixed = onnx_cfg.get('input_shape')  # width, height
+    if fixed and tuple(fixed[::-1]) != tuple(x.shape[2:]):
+        raise UserError(f'{args.deploy_cfg} is for images of {fixed[0]} x {fixed[1]}, the test pipeline of '
+                        f'{args.model_cfg} gives {x.size(3)} x {x.size(2)}: set onnx_config.input_shape, or take a '
+                        'dynamic deploy config')
+    axes = onnx_cfg.get('dynamic_axes') or {}
+    path = Path(args.work_dir) / onnx_cfg.save_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wrapped = export_onnx(model, x, path, [int(dim) for dim in axes.get('input', ())], 'dynamo')
+    return (path, *compare(path, wrapped, x, args.threads, args.rounds))
+
+
 def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
     """Export a detector or a pose estimator; return the path of the file, its largest difference and the latencies."""
     task = build_task_processor(model_cfg, deploy_cfg, args.device)
@@ -69,8 +88,6 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         argv (list[str], optional): Its arguments; default: those of the process.
         prog (str, optional): What it is called in its help; default: the script that runs.
     """
-    if MISSING:
-        sys.exit(MISSING)
     parser = command_parser(__doc__, prog)
     parser.add_argument('deploy_cfg', help='such as configs/deploy/classification_onnxruntime_static.py')
     parser.add_argument('model_cfg', help='config of the model')
@@ -80,7 +97,11 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--device', default='cpu', help='device that the model is exported on (cpu)')
     parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
     parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
+                        help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
     args = parser.parse_args(argv)
+    if MISSING and args.exporter != 'dynamo':
+        sys.exit(MISSING)
     if min(args.threads, args.rounds) < 1:
         parser.error('--threads and --rounds must be 1 or more')
     torch.set_num_threads(args.threads)
@@ -88,7 +109,13 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     name, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
     if name not in TASKS or backend != 'onnxruntime':
         parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
-    load_plugins()
-    deploy = deploy_classifier if name == 'Classification' else deploy_detector
+    if args.exporter == 'dynamo':
+        if name != 'Classification':
+            parser.error(f"--exporter dynamo exports classifiers; {name} needs mmdeploy's symbolic functions, which "
+                         'only the TorchScript exporter knows')
+        deploy = deploy_by_dynamo
+    else:
+        load_plugins()
+        deploy = deploy_classifier if name == 'Classification' else deploy_detector
     path, difference, latency = deploy(deploy_cfg, model_cfg, args)
     print(format_comparison(path, difference, latency, args.threads))

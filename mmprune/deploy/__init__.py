@@ -2,5 +2,5 @@
 
 Open ``load.py`` first: it builds a model from a deploy config and a checkpoint. Then ``onnx_export.py`` writes a file,
 which ``onnx_runtime.py`` checks and times. The folder may import models, config, units, graph and what is below them;
-only ``mmdeploy_task.py`` and ``mmdeploy_rewriters.py`` import mmdeploy.
+only the files ``mmdeploy_*.py`` import mmdeploy.
 """

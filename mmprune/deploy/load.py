@@ -1,7 +1,7 @@
 """A config and a checkpoint become a model that is ready to export."""
 import copy
 import math
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 from mmengine.config import ConfigDict
@@ -9,10 +9,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..config import plain
+from ..config import demo_input_of, plain
 from ..graph.demo_input import DemoInput
 from ..models.checkpoint import load_weights
-from ..registry import MODELS
+from ..registry import MODELS, TASK_UTILS, build
 from ..units.equivalence import randomise
 from ..units.structure import StructureError
 
@@ -45,7 +45,7 @@ def load_model(cfg: Mapping[str, Any], checkpoint: str, device: str = 'cpu') -> 
         model_cfg.setdefault('data_preprocessor', plain(cfg['data_preprocessor']))
     model = revert_sync_batchnorm(MODELS.build(ConfigDict(model_cfg)))  # detectors read test_cfg.nms_pre
     if checkpoint == RANDOM:
-        fill_randomly(model, input_shape(cfg))
+        fill_randomly(model, demo_input(cfg))
     else:
         load_weights(model, checkpoint)
     if callable(getattr(model, 'switch_to_deploy', None)):
@@ -58,11 +58,11 @@ def type_name(cfg: Mapping[str, Any]) -> str:
     return str(cfg['type']).split('.')[-1]
 
 
-def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None:
+def fill_randomly(model: nn.Module, demo: DemoInput, seed: int = 0) -> None:
     """Give every layer random weights, and batch norms the statistics of a random batch; the training mode is kept.
 
     Activations then stay in a usual range, where outputs can be compared; residual sums that are not normalised would
-    saturate every softmax. The batch has four samples of the input shape ``(N, C, H, W)``, two if they are large.
+    saturate every softmax. The batch has four samples of the demo input's shape, two if they are large.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -78,7 +78,8 @@ def fill_randomly(model: nn.Module, shape: Sequence[int], seed: int = 0) -> None
             norm.train()  # a backbone with norm_eval keeps its norms in eval mode
             norm.reset_running_stats()
             norm.momentum = None  # the mean over batches, here a single batch
-        DemoInput((2 if math.prod(shape[2:]) > LARGE else 4, *shape[1:]))(model)
+        size = demo.input_shape[1:]
+        demo.with_shape((2 if math.prod(size[1:]) > LARGE else 4, *size))(model)
         model.train(training)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
@@ -90,6 +91,12 @@ def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
     """Return the shape ``(1, C, H, W)`` that the costs of a deploy config are counted for."""
     shape = (cfg['model'].get('demo_input') or {}).get('input_shape') or cfg.get('input_shape')
     return tuple(shape) if shape else (1, 3, 224, 224)
+
+
+def demo_input(cfg: Mapping[str, Any]) -> DemoInput:
+    """Return the demo input of a deploy config, or that of the model of a plain one."""
+    own = plain(cfg['model'].get('demo_input') or demo_input_of(cfg['model'], input_shape(cfg)))
+    return build(TASK_UTILS, own)
 
 
 def with_divisor(cfg: Mapping[str, Any], divisor: Optional[int]) -> Dict[str, Any]:

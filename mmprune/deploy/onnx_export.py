@@ -4,7 +4,7 @@ import inspect
 import io
 import os
 import warnings
-from typing import Any, Dict, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ..graph.nested import output_tensors
 EXPORTERS = ('torchscript', 'dynamo')
 #: Whether ``torch.onnx.export`` has both exporters; older versions have the first only.
 HAS_DYNAMO = 'dynamo' in inspect.signature(torch.onnx.export).parameters
+#: What the dimensions of an input are called where they stay free.
+DIMENSIONS = ('batch', 'channels', 'height', 'width')
 
 
 class DeployOutput(nn.Module):
@@ -57,15 +59,15 @@ def to_scores(logits: Union[Tensor, Sequence[Tensor]], function: str) -> Tensor:
     return total.softmax(dim=1) if function == 'softmax' else total.sigmoid()
 
 
-def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'], dynamic: bool = False,
-                exporter: str = 'torchscript') -> DeployOutput:
+def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'],
+                dynamic: Union[bool, Collection[int]] = False, exporter: str = 'torchscript') -> DeployOutput:
     """Write a model as a single ONNX file with the input ``input`` and the output ``output``.
 
     Args:
         model (nn.Module): In eval mode and already switched to deployment.
         x (Tensor[N, C, H, W]): An input; it fixes the shape.
         path (str): The file; it appears whole or not at all.
-        dynamic (bool): The batch size stays free.
+        dynamic (bool | list[int]): The batch size stays free, or these dimensions of the input do.
         exporter (str): ``torchscript``, on every supported torch and ten times as fast, or ``dynamo``, which needs
             torch 2.5 or newer and onnxscript. Both files run equally fast.
 
@@ -80,20 +82,24 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
                          "use 'torchscript'")
     wrapped = DeployOutput(model).eval()
     # the exporters print about tracing and deprecation; whether the result is right is for the parity check
+    free = {dim: DIMENSIONS[dim] for dim in ((0, ) if dynamic is True else dynamic or ())}
     with whole_file(path) as temporary, torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(
             io.StringIO()):
         warnings.simplefilter('ignore')
-        torch.onnx.export(wrapped, (x, ), str(temporary), input_names=['input'],
-                          **_version_arguments(wrapped, x, dynamic, exporter))
+        torch.onnx.export(wrapped, **_version_arguments(wrapped, x, free, exporter), f=str(temporary),
+                          input_names=['input'])
     return wrapped
 
 
-def _version_arguments(wrapped: nn.Module, x: Tensor, dynamic: bool, exporter: str) -> Dict[str, Any]:
+def _version_arguments(wrapped: nn.Module, x: Tensor, free: Dict[int, str], exporter: str) -> Dict[str, Any]:
     """Return the arguments of ``torch.onnx.export`` that differ between exporters and versions of torch."""
     count = len(output_tensors(wrapped(x)))
     names = ['output'] if count == 1 else [f'output{i}' for i in range(count)]
     if exporter == 'dynamo':
-        shapes = {'input': {0: torch.export.Dim('batch')}} if dynamic else None
-        return dict(output_names=names, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
-    axes = {name: {0: 'batch'} for name in ['input', *names]} if dynamic else None
-    return dict(output_names=names, dynamic_axes=axes, **(dict(dynamo=False) if HAS_DYNAMO else {}))
+        shapes = {'input': {dim: torch.export.Dim(name) for dim, name in free.items()}} if free else None
+        if 0 in free and x.size(0) == 1:  # torch.export takes a size of 1 for a constant
+            x = torch.cat([x, x])
+        return dict(args=(x, ), output_names=names, dynamo=True, dynamic_shapes=shapes, external_data=False,
+                    verbose=False)
+    axes = {'input': free, **{name: {0: 'batch'} for name in names if 0 in free}} if free else None
+    return dict(args=(x, ), output_names=names, dynamic_axes=axes, **(dict(dynamo=False) if HAS_DYNAMO else {}))

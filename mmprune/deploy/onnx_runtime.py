@@ -34,6 +34,8 @@ class OnnxModel:
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         self.input_name = self.session.get_inputs()[0].name
+        #: whether it takes any number of images
+        self.any_batch = not isinstance(self.session.get_inputs()[0].shape[0], int)
 
     def __call__(self, x: Tensor) -> List[Tensor]:
         """Return all outputs for the input ``Tensor[N, C, H, W]``."""
@@ -136,11 +138,21 @@ def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, t
             rounds: int = 30) -> Tuple[float, Dict[str, Latency]]:
     """Return the largest relative difference of an exported file from PyTorch, and the latencies of both.
 
+    A file that takes any batch is checked on twice as many images, too: code that computes with the batch size in
+    Python, as Swin's windows, is exported with that of its example.
+
     Raises:
         ParityError: The outputs differ.
     """
     onnx_model = OnnxModel(path, threads)
     difference = check_parity(onnx_model, model, x)
+    if onnx_model.any_batch:
+        batch = torch.cat([x, x.flip(-1)])
+        try:
+            difference = max(difference, check_parity(onnx_model, model, batch))
+        except Exception as error:  # onnxruntime's have no class of their own
+            raise ParityError(f'the file takes any batch size, but is wrong for {len(batch)} images where its example '
+                              f'had {len(x)}: export it with a fixed one. {error}') from error
     return difference, latency_of_both(lambda: model(x), onnx_model, x, threads, rounds)
 
 

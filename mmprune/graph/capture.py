@@ -104,7 +104,7 @@ class _Functions:
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             self._wrap(cls)  # a class defined while the model runs
-            return self.apply.__func__(cls, *args, **kwargs)
+            return self.apply.__get__(None, cls)(*args, **kwargs)  # from torch 2.14 on it is written in C
 
         torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
 

@@ -46,9 +46,10 @@ class DemoInput:
         if len(rest) == 3 and min(rest[1:]) > TRIAL_SIZE:
             scale = TRIAL_SIZE / min(rest[1:])
             sizes.insert(0, [rest[0], *(math.ceil(size * scale / 32) * 32 for size in rest[1:])])
-        return [self._with_shape((samples, *size)) for size in sizes for samples in (1, max(2, batch))]
+        return [self.with_shape((samples, *size)) for size in sizes for samples in (1, max(2, batch))]
 
-    def _with_shape(self, shape: Sequence[int]) -> 'DemoInput':
+    def with_shape(self, shape: Sequence[int]) -> 'DemoInput':
+        """Return a demo input of the same kind with another shape ``(N, C, H, W)``."""
         other = copy.copy(self)
         other.input_shape = tuple(shape)
         return other

@@ -343,6 +343,63 @@ def test_parity_allows_what_rounding_alone_changes(error, fits):
             check_parity(lambda x: found, net, x)
 
 
+class Average(nn.Module):
+    """Computes with the batch size in Python, which the exporter takes for a constant."""
+
+    def __init__(self, by_shape):
+        super().__init__()
+        self.conv, self.by_shape = nn.Conv2d(3, 4, 1), by_shape
+
+    def forward(self, x):
+        size = int(x.shape[0])
+        return self.conv(x).view(size, -1) if self.by_shape else self.conv(x) / size
+
+
+@pytest.mark.parametrize('by_shape', [False, True])
+def test_a_file_that_takes_any_batch_is_tried_on_another(by_shape, tmp_path):
+    net, x = Average(by_shape).eval(), torch.randn(1, 3, 5, 5)
+    wrapped = export_onnx(net, x, tmp_path / 'fixed.onnx')
+    assert compare(tmp_path / 'fixed.onnx', wrapped, x, rounds=1)[0] < 1e-5
+    wrapped = export_onnx(net, x, tmp_path / 'any.onnx', dynamic=True)
+    with pytest.raises(ParityError, match='wrong for 2 images where its example had 1: export it with a fixed one'):
+        compare(tmp_path / 'any.onnx', wrapped, x, rounds=1)
+
+
+def deploy(folder, kind, *more):
+    """Run tools/deploy.py on a small classifier."""
+    cfg = folder / 'model.py'
+    cfg.write_text(SMALL.format(head='LinearClsHead', more=''))
+    torch.save(dict(state_dict=load_model(small(), 'none').state_dict()), folder / 'model.pth')
+    return subprocess.run([sys.executable, 'tools/deploy.py', f'configs/deploy/{kind}.py', cfg, folder / 'model.pth',
+                           sample_image(), '--work-dir', folder / 'out', '--rounds', '2', *more],
+                          cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+
+
+@pytest.mark.skipif('dynamo' not in EXPORTERS, reason='this torch has no new exporter')
+def test_tool_deploys_by_the_new_exporter(tmp_path):
+    done = deploy(tmp_path, 'classification_onnxruntime_dynamic', '--exporter', 'dynamo')
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()[-3:]
+    assert float(lines[0].split('largest relative difference')[1]) < 1e-4
+    assert [line.split()[0] for line in lines[1:]] == ['PyTorch', 'onnxruntime']
+    onnx_model, model = OnnxModel(tmp_path / 'out/end2end.onnx'), load_model(small(), str(tmp_path / 'model.pth'))
+    assert onnx_model.any_batch
+    for shape in ((1, 3, 32, 32), (3, 3, 40, 48)):  # any batch, any image
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert relative_difference([model(x, mode='tensor').softmax(1)], onnx_model(x)) < 1e-4
+
+
+@pytest.mark.parametrize(('kind', 'message'), [
+    ('classification_onnxruntime_static', 'is for images of 224 x 224, the test pipeline of'),
+    ('detection_onnxruntime_dynamic', '--exporter dynamo exports classifiers; ObjectDetection needs')])
+def test_tool_says_what_the_new_exporter_cannot_do(kind, message, tmp_path):
+    done = deploy(tmp_path, kind, '--exporter', 'dynamo')
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'out').exists()
+
+
 def test_exporter_must_exist(tmp_path):
     with pytest.raises(ValueError, match="exporter is 'jit'"):
         export_onnx(nn.Conv2d(3, 4, 1), torch.randn(1, 3, 5, 5), tmp_path / 'x.onnx', exporter='jit')
@@ -454,7 +511,7 @@ def test_find_divisor_tool(mobilenet):
 
 def test_deploy_tool_without_mmdeploy():
     code = "import runpy, sys; sys.modules['mmdeploy'] = None; runpy.run_path('tools/deploy.py', run_name='__main__')"
-    done = tool('-c', code)
+    done = tool('-c', code, 'deploy.py', 'model.py', 'x.pth', 'x.jpg', '--work-dir', 'out')
     assert done.returncode == 1
     assert 'error: tools/deploy.py needs mmdeploy' in done.stderr
     assert 'tools/export_onnx.py exports without it' in done.stderr

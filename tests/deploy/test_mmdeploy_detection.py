@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from detection_runs import replaced
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from paths import ROOT
 
+from mmprune.config import deploy_model, plain
 from mmprune.deploy import prediction
 from mmprune.deploy.image import image_input
 from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel
 from mmprune.models.from_config import read_config
+from mmprune.registry import MODELS
+from mmprune.units.equivalence import random_masks
+from mmprune.units.mutator import ChannelMutator
 
 for package in ('mmdeploy', 'mmdet', 'mmpose'):
     pytest.importorskip(package)
@@ -115,6 +122,62 @@ def test_boxes_after_nms(structure, divisor, detectors, data_root, tmp_path):
         model.bbox_head.retina_reg.bias += 0.05
     with pytest.raises(prediction.ParityError, match='must not be deployed'):
         prediction.check_predictions(task, model, onnx_file, inputs)
+
+
+def pruned_at_random(name):
+    """Return a deploy config of a detector for images of 256 x 192, its units with about 70 % of their channels."""
+    sizes = {(1333, 800): (256, 192), (640, 640): (256, 192)}
+    cfg = Config(replaced(plain(read_config(f'mmdet::{name}.py')._cfg_dict), sizes))
+    model = deploy_model(cfg, {}, 8, (1, 3, 192, 256))
+    mutator = ChannelMutator(demo_input=model['demo_input'])
+    init_default_scope('mmdet')
+    mutator.prepare(MODELS.build(ConfigDict(cfg.model)))
+    masks = random_masks(mutator.units, 0.3, 0)
+    del model['_delete_']
+    cfg.model = dict(model, fix_subnet={unit.name: int(masks[unit.name].sum()) for unit in mutator.units})
+    settings = cfg.model.architecture.test_cfg
+    settings.get('rcnn', settings).update(score_thr=0.0, max_per_img=50)
+    return cfg
+
+
+#: The last layers of heads.
+PREDICTORS = ('rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'multi_level_conv_cls', 'multi_level_conv_reg',
+              'multi_level_conv_obj', 'rtm_cls', 'rtm_reg')
+
+
+def calm(model, inputs):
+    """Bring what random heads predict to a usual range, so that neither boxes nor scores saturate."""
+    layers = [(name, module) for name, module in model.named_modules()
+              if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))
+              and any(part in PREDICTORS for part in name.split('.'))]
+    largest = {}
+    hooks = [module.register_forward_hook(lambda _, __, out, name=name: largest.update(
+        {name: max(largest.get(name, 0), float(out.abs().max()))})) for name, module in layers]
+    prediction.predict(model, inputs)
+    for hook in hooks:
+        hook.remove()
+    assert len(largest) == len(layers) >= 4
+    with torch.no_grad():
+        for name, module in layers:
+            for parameter in module.parameters():
+                parameter /= largest[name] / 2
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'yolox/yolox_s_8xb8-300e_coco',
+                                  'rtmdet/rtmdet_s_8xb32-300e_coco'])
+def test_every_family_exports(name, data_root, tmp_path):
+    """Two stages with RoIAlign, and heads without anchors: boxes of a pruned and padded network are PyTorch's."""
+    cfg, image = pruned_at_random(name), str(data_root / 'tinycoco/images/val2017/000000444010.jpg')
+    unpadded = load_model(with_divisor(cfg, 1), 'none')
+    inputs = prediction.image_inputs(task_of(DETECTION, cfg), unpadded, image)
+    calm(unpadded, inputs)
+    torch.save(dict(state_dict=unpadded.state_dict()), tmp_path / 'random.pth')
+    task, model, onnx_file = export(DETECTION, cfg, tmp_path / 'random.pth', image, tmp_path)
+    assert all(count % 8 == 0 for count in model.fix_subnet.values())
+    agreement = prediction.check_predictions(task, model, onnx_file, inputs)
+    assert agreement.total >= 50
+    assert agreement.share >= prediction.SHARE
+    assert agreement.difference < 1e-3
 
 
 @pytest.mark.parametrize('divisor', [1, 8, 16])

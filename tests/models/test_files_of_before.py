@@ -1,6 +1,8 @@
-"""What mmprune 0.1.0 wrote goes on with the version of today: checkpoints, json files and configs, old names and all.
+"""What was written elsewhere goes on here: checkpoints, json files and configs, old names and all.
 
-The files were made by `tests/files_of_0_1_0/make.py`, whose steps are run again here on what they left.
+By mmprune 0.1.0 on torch 2.0.1, NumPy 1 and mmengine 0.10.7, and by the same configs on torch 2.14.1, NumPy 2 and
+onedl-mmengine: both ways between the legacy and the full environment. The files were made by
+`tests/files_of_0_1_0/make.py`, whose steps are run again here on what they left.
 """
 import shutil
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from files_of_0_1_0 import make
 from mmengine.config import Config
+from paths import TESTS
 
 import mmprune
 
@@ -22,10 +25,12 @@ both_forms = pytest.mark.parametrize('form', ['configs', 'configs/dumped'])
 CLOSE = dict(rtol=1e-3, atol=1e-4)
 
 
-@pytest.fixture(autouse=True)
-def expected(tmp_path, monkeypatch):
-    """What the old version made of its files, with a copy of those as the current folder."""
+@pytest.fixture(autouse=True, params=['files_of_0_1_0', 'files_of_torch_2_14'])
+def expected(request, tmp_path, monkeypatch):
+    """What the other side made of its files, with a copy of those as the current folder."""
     shutil.copytree(make.HERE, tmp_path / 'files')
+    if request.param != make.HERE.name:
+        shutil.copytree(TESTS / request.param, tmp_path / 'files', dirs_exist_ok=True)
     make.unpack(tmp_path / 'files')
     monkeypatch.chdir(tmp_path / 'files')
     return make.read_json('expected.json')
@@ -115,7 +120,7 @@ def test_structures_are_applied(expected):
     assert make.logits(fresh) == make.logits(model)
 
 
-def test_structures_are_made_as_they_were():
+def test_structures_are_made_as_they_were(expected):
     before = [make.read_json(name) for name in ('counts.json', 'kept.json', 'schema.json')]
     make.make_structures(), make.make_schema()
     assert [make.read_json(name) for name in ('counts.json', 'kept.json', 'schema.json')] == before
