@@ -3,6 +3,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from typing import Any, Callable, Dict, Optional
 
 import torch
@@ -105,3 +106,6 @@ def run(main: Callable[[], None]) -> None:
     except (UserError, FileNotFoundError) as error:
         sys.stderr.write(f'error: {error}\n')
         sys.exit(2)
+    except (ConnectionError, EOFError):
+        time.sleep(1)  # a data worker that died is told by a signal, whose handler raises the cause here
+        raise
