@@ -53,7 +53,8 @@ def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
 
 
 #: Package -> our modules that, when imported, register what the package has to know.
-PLUGINS = {'mmdeploy': tuple(_modules('deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_export'))}
+PLUGINS = {'mmdeploy': tuple(_modules(
+    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_export', 'mmdeploy_boxes'))}
 
 
 def load_plugins() -> None:

@@ -126,8 +126,8 @@ class ResourceInfoHook(Hook):
             raise ValueError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
                              f'the target is {self.targets[-1]}')
         if runner.cfg.get('compile'):
-            runner.logger.warning('every cut changes shapes, so a prune run is compiled again and again, and not at all '
-                                  "once torch's recompile limit is reached; set compile in the finetune config instead")
+            runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
+                                  "after torch's recompile limit; set compile in the finetune config instead")
         self.finished = False
         self._began, self._first_ratio = time.monotonic(), ratio
         self._loader = runner.train_loop.dataloader

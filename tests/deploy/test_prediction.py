@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 
 from mmprune.deploy.onnx_export import export_onnx
@@ -68,6 +69,7 @@ class Task:
     """mmdeploy's, with a file that predicts the given instances."""
 
     update_data_preprocessor = None
+    deploy_cfg = ConfigDict(codebase_config=dict(post_processing=dict(keep_top_k=2)))
 
     def __init__(self, instances):
         self.instances = instances
@@ -87,6 +89,14 @@ def test_parity_error(wanted, found, message):
         check_predictions(Task(found), Predicts(wanted), 'x.onnx', inputs)
     if len(wanted):
         assert check_predictions(Task(wanted), Predicts(wanted), 'x.onnx', inputs).share == 1
+
+
+def test_a_file_may_have_a_limit_that_the_model_has_not():
+    inputs = Inputs(torch.zeros(1, 3, 4, 4), [BaseDataElement()])
+    shuffled = detections()[[2, 0, 1]]
+    assert check_predictions(Task(detections()[:2]), Predicts(shuffled), 'x.onnx', inputs) == (0, 2, 2)
+    with pytest.raises(ParityError, match='1 of 3'):  # below the limit: a box is missing
+        check_predictions(Task(detections()[:1]), Predicts(shuffled), 'x.onnx', inputs)
 
 
 def test_latency_of_a_prediction(tmp_path):

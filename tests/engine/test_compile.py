@@ -1,7 +1,7 @@
 """torch.compile: a cut model computes the same compiled, forward and backward; runs go on by mmengine's ``compile``."""
 import pytest
 import torch
-from digits_runs import FINETUNE, make_runner, train, write_prune_config
+from digits_runs import make_runner, train, write_prune_config
 from toy_nets import Everything, Residual
 
 from mmprune.pruning.pruner import Pruner
