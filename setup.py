@@ -15,7 +15,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 SHIPPED = ('configs', 'tools', 'model-index.yml')
 #: Scripts for a checkout only.
-NOT_SHIPPED = ('__pycache__', '*.pyc', 'setup_env.sh', 'run_tests.sh', 'check_wheel.sh', 'quickstart.*')
+NOT_SHIPPED = ('__pycache__', '*.pyc', 'setup_env.sh', 'mmcv_wheel.sh', 'run_tests.sh', 'check_wheel.sh',
+               'quickstart.*')
 
 
 def read(name: str) -> str:
