@@ -66,7 +66,7 @@ NETWORKS = {
     'RetinaNet': Network('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (160, 128), 'coco/bbox_mAP',
                          'detection_onnxruntime_dynamic.py', 0.001),
     'Faster R-CNN': Network('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', (160, 128), 'coco/bbox_mAP',
-                            'detection_onnxruntime_dynamic.py', 0.002),
+                            'detection_onnxruntime_dynamic.py', 0.002, channels=100, target=0.9),
     'YOLOX-s': Network('mmdet::yolox/yolox_s_8xb8-300e_coco.py', (160, 160), 'coco/bbox_mAP',
                        'detection_onnxruntime_dynamic.py', 0.001, channels=20),
     'RTMDet-s': Network('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py', (160, 160), 'coco/bbox_mAP',
@@ -140,6 +140,8 @@ def dense_config(network: Network, data: Path) -> Config:
             head['num_classes'] = 3
         for settings in find(model.get('test_cfg') or {}, 'score_thr'):
             settings.update(score_thr=0.001, max_per_img=50)
+        if 'roi_head' in model:
+            model['train_cfg']['rcnn']['sampler']['num'] = 64  # regions of an image
         model['backbone'].update({key: value for key, value in (('frozen_stages', -1), ('norm_eval', False))
                                   if key in model['backbone']})
     if 'mmpose' in network.config:

@@ -7,7 +7,7 @@ __version__ = '0.1.0'
 
 TORCH = ((2, 0), (2, 15))
 MMENGINE = ((0, 10), (0, 11))
-HINT = 'bash tools/setup_env.sh makes an environment of versions that were tested together; see docs/install.md'
+HINT = 'tools/setup_env.sh, in a checkout, installs versions that were tested together; see docs/install.md'
 
 
 def _version(module: str, *packages: str) -> Optional[str]:

@@ -17,6 +17,7 @@ log=$folder/mmcv-$version-$tag.log
 cxx=${CXX:-g++}
 find_wheel() { find "$folder" -name "mmcv-$version-$tag-*.whl" -print -quit; }
 say() { echo "mmcv_wheel: $*" >&2; }
+pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 
 mkdir -p "$folder"
 exec 8> "$folder/lock"
@@ -25,21 +26,26 @@ if [ -n "$(find_wheel)" ]; then
   find_wheel
   exit
 fi
-command -v "$cxx" > /dev/null || { say "no C++ compiler: install g++, or set CXX"; exit 1; }
+command -v "${cxx%% *}" > /dev/null || { say "no C++ compiler: install g++, or set CXX"; exit 1; }
 if [ "$FORCE_CUDA" = 0 ]; then
   say "its operators (NMS, RoIAlign, ...) will run on the CPU only; for a GPU set FORCE_CUDA=1, which needs nvcc of torch's CUDA (not tested)"
+  export CUDA_VISIBLE_DEVICES=  # mmcv compiles for a GPU wherever torch sees one
 fi
 say "compiling mmcv $version for torch $torch, once (5 to 20 minutes; log: $log)"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# A compiler that parses torch's headers once, where each of mmcv's 77 files would take 15 seconds for them, and knows
-# the C++ that they are written in: mmcv's setup asks for C++14, torch from 2.1 on needs more. The last -std counts.
-standard=$("$python" -c 'import torch; print("-std=c++14" if torch.__version__ < "2.1" else "-std=c++20")')
+# mmcv's setup asks for C++14; torch's headers need C++17 from 2.1 on, C++20 from 2.14 on.
+pip download -q --no-deps --no-build-isolation --no-binary mmcv -d "$work" "mmcv==$version" >&2
+tar -xzf "$work/mmcv-$version.tar.gz" -C "$work"
+standard=$("$python" -c 'import torch; print("c++14" if torch.__version__ < "2.1" else "c++20")')
+sed -i "s/-std=c++14/-std=$standard/" "$work/mmcv-$version/setup.py"
+
+# A compiler that parses torch's headers once: each of mmcv's 77 files would take 15 seconds for them.
 echo '#include <torch/extension.h>' > "$work/torch.h"
 cat > "$work/c++" <<END
 #!/usr/bin/env bash
-header=$work/torch.h
+header='$work/torch.h'
 case " \$* " in
   *" -c "*) ;;
   *) exec $cxx "\$@" ;;  # linking
@@ -56,16 +62,18 @@ esac
       esac
       shift
     done
-    $cxx "\${flags[@]}" $standard -x c++-header "\$header" -o "\$header.part" && mv "\$header.part" "\$header.gch"
+    $cxx "\${flags[@]}" -x c++-header "\$header" -o "\$header.part" && mv "\$header.part" "\$header.gch"
   fi
-) 9> "$work/lock"
-exec $cxx -include "\$header" "\$@" $standard
+) 9> "\$header.lock"
+exec $cxx -include "\$header" "\$@"
 END
 chmod +x "$work/c++"
-# ninja's count of files, every tenth
-CXX=$work/c++ CFLAGS='-O2 -g0' "$python" -m pip --disable-pip-version-check wheel -v --no-build-isolation --no-deps \
-    --no-cache-dir -w "$work" "mmcv==$version" 2>&1 \
+# of ninja's count of files every tenth is shown
+CXX="$work/c++" CFLAGS='-O2 -g0' pip wheel -v --no-build-isolation --no-deps --no-cache-dir -w "$work" \
+    "$work/mmcv-$version" 2>&1 \
   | tee "$log" | awk 'match($0, /\[[0-9]*0\/[0-9]+\]/) {print "mmcv_wheel: " substr($0, RSTART, RLENGTH); fflush()}' >&2 \
   || { tail -n 30 "$log" >&2; exit 1; }
-mv "$work"/mmcv-*.whl "$folder"
+wheel=$(basename "$work"/mmcv-*.whl)
+cp "$work/$wheel" "$folder/part"
+mv "$folder/part" "$folder/$wheel"  # whole or not at all
 find_wheel

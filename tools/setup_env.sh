@@ -18,10 +18,12 @@ case "$name" in
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3)} \
   || { echo "setup_env: no python3.11 found; set PYTHON to a Python 3.11" >&2; exit 1; }
+python=$("$python" -c 'import sys; print(sys._base_executable)')  # not that of an environment, which may go now
 venv=".venv-$name"
 stamp="$venv/.installed"
-wanted=$(cat "requirements/$name.txt" "requirements/$name-nodeps.txt" requirements/tests.txt \
-             "requirements/constraints-$name.txt" | sha256sum | cut -d' ' -f1)
+# with the folder: an environment does not move
+wanted=$({ pwd; cat "requirements/$name.txt" "requirements/$name-nodeps.txt" requirements/tests.txt \
+                    "requirements/constraints-$name.txt"; } | sha256sum | cut -d' ' -f1)
 package=$(cat setup.py requirements.txt mmprune/version.py | sha256sum | cut -d' ' -f1)
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say() { echo "setup_env: $name, ${SECONDS} s: $*" >&2; }
@@ -50,7 +52,7 @@ sys.exit(0 if v == (3, 11) else f"setup_env: Python 3.11 is the certified versio
   echo "$wanted" > "$stamp"
 }
 
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c ''; then
   install_requirements
 fi
 # mmprune itself: its command, its version and the links in mmprune/.mim

@@ -33,7 +33,7 @@ try:
     MISSING = None
 except ImportError as error:
     MISSING = (f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): '
-               'bash tools/setup_env.sh full installs it; tools/export_onnx.py exports without it')
+               'bash tools/setup_env.sh full in a checkout installs it; tools/export_onnx.py exports without it')
 
 TASKS = ('Classification', 'ObjectDetection', 'PoseDetection')
 
@@ -67,7 +67,7 @@ def deploy_by_dynamo(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     axes = onnx_cfg.get('dynamic_axes') or {}
     path = Path(args.work_dir) / onnx_cfg.save_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    wrapped = export_onnx(model, x, path, [int(dim) for dim in axes.get('input', ())], 'dynamo')
+    wrapped = export_onnx(model, x, path, [int(dim) for dim in axes.get(onnx_cfg.input_names[0], ())], 'dynamo')
     return (path, *compare(path, wrapped, x, args.threads, args.rounds))
 
 
@@ -113,6 +113,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         if name != 'Classification':
             parser.error(f"--exporter dynamo exports classifiers; {name} needs mmdeploy's symbolic functions, which "
                          'only the TorchScript exporter knows')
+        if args.device != 'cpu':
+            parser.error('--exporter dynamo exports on the CPU; leave --device out')
         deploy = deploy_by_dynamo
     else:
         load_plugins()

@@ -1,5 +1,6 @@
 """Export to ONNX by torch alone, without mmdeploy, with the same result on every supported torch."""
 import contextlib
+import importlib.util
 import inspect
 import io
 import os
@@ -9,7 +10,7 @@ from typing import Any, Collection, Dict, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..arguments import one_of
+from ..arguments import UserError, one_of
 from ..files import whole_file
 from ..graph.demo_input import raw_outputs
 from ..graph.nested import output_tensors
@@ -75,14 +76,16 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         DeployOutput: The PyTorch module with the outputs of the file, to compare with.
 
     Raises:
-        ValueError: The exporter is unknown or not part of this torch.
+        UserError: The exporter is unknown, not part of this torch, or needs a package that is not installed.
     """
     if one_of('exporter', exporter, EXPORTERS) == 'dynamo' and not HAS_DYNAMO:
-        raise ValueError(f"exporter 'dynamo' needs torch 2.5 or newer, this is {torch.__version__}; "
-                         "use 'torchscript'")
+        raise UserError(f"exporter 'dynamo' needs torch 2.5 or newer, this is {torch.__version__}; "
+                        "use 'torchscript'")
+    if exporter == 'dynamo' and importlib.util.find_spec('onnxscript') is None:
+        raise UserError("exporter 'dynamo' needs onnxscript: pip install onnxscript, or use 'torchscript'")
     wrapped = DeployOutput(model).eval()
-    # the exporters print about tracing and deprecation; whether the result is right is for the parity check
     free = {dim: DIMENSIONS[dim] for dim in ((0, ) if dynamic is True else dynamic or ())}
+    # the exporters print about tracing and deprecation; whether the result is right is for the parity check
     with whole_file(path) as temporary, torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(
             io.StringIO()):
         warnings.simplefilter('ignore')

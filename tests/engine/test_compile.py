@@ -1,4 +1,4 @@
-"""torch.compile: a cut model computes the same compiled, forward and backward; runs go on by mmengine's ``compile``."""
+"""torch.compile: a cut model computes the same compiled, forward and backward, and a prune run is the plain one."""
 import pytest
 import torch
 from digits_runs import make_runner, train, write_prune_config
@@ -45,7 +45,7 @@ def weights(runner):
 
 @pytest.mark.full
 def test_compiled_runs_are_the_plain_ones(prune_config, tmp_path):
-    """A prune run goes on over its cuts, and says that they cost; a finetune run has no cuts."""
+    """It goes on over its cuts, and says that they cost."""
     options = {'train_dataloader.dataset.indices': 32, 'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
     states = []
     for name, changes in (('plain', {}), ('compiled', dict(compile=dict(backend='aot_eager')))):
@@ -54,6 +54,8 @@ def test_compiled_runs_are_the_plain_ones(prune_config, tmp_path):
         states.append(weights(runner))
     assert runner.model.mutator.structure != runner.model.mutator.dense_widths
     log = next((tmp_path / 'compiled').glob('*/*.log')).read_text()
+    assert 'Model has been "compiled"' in log
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 10
     assert 'set compile in the finetune config instead' in log
     assert list(states[0]) == list(states[1])
     for key, value in states[0].items():
