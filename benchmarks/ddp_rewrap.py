@@ -58,6 +58,7 @@ def rank_main(rank: int, args: argparse.Namespace, port: int, results: Any) -> N
             times[way].append(1000 * (time.perf_counter() - began))
     if rank == 0:
         results.put({way: several[1:] for way, several in times.items()})
+    del wrapped  # torch may hang if the last to hold the group's threads is DDP, which is freed under the GIL
     torch.distributed.destroy_process_group()
 
 

@@ -56,6 +56,7 @@ def main(folder):
                   parameters={name: parameter.detach().flatten().tolist()
                               for name, parameter in model.named_parameters()})
     Path(folder, f'rank{rank}.json').write_text(json.dumps(report))
+    del model, wrapper  # torch may hang if the last to hold the group's threads is DDP, which is freed under the GIL
     torch.distributed.destroy_process_group()
 
 
