@@ -68,9 +68,9 @@ NETWORKS = {
     'Faster R-CNN': Network('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', (160, 128), 'coco/bbox_mAP',
                             'detection_onnxruntime_dynamic.py', 0.002, channels=100, target=0.9),
     'YOLOX-s': Network('mmdet::yolox/yolox_s_8xb8-300e_coco.py', (160, 160), 'coco/bbox_mAP',
-                       'detection_onnxruntime_dynamic.py', 0.001, channels=20),
+                       'detection_onnxruntime_dynamic.py', 0.01, 10, channels=20),
     'RTMDet-s': Network('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py', (160, 160), 'coco/bbox_mAP',
-                        'detection_onnxruntime_dynamic.py', 0.001, channels=20),
+                        'detection_onnxruntime_dynamic.py', 0.001, 10, channels=20),
     'RTMPose-s': Network('mmpose::body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py', (192, 256),
                          'coco/AP', 'pose-detection_simcc_onnxruntime_static.py', 0.001, 10, channels=20)}
 
@@ -201,7 +201,10 @@ class Road:
 
     def accuracy(self, log: str) -> float:
         """Return the last accuracy in a log."""
-        return float(re.findall(rf'{self.network.metric}: (-?[\d.]+)', log)[-1])
+        found = re.findall(rf'{self.network.metric}: (-?[\d.]+)', log)
+        if not found:
+            sys.exit(f'{self.name} finds nothing in any image: train it longer')
+        return float(found[-1])
 
     def walk(self) -> Dict[str, Any]:
         """Do all stages; return a row of the table."""

@@ -256,7 +256,7 @@ def test_no_target_ratio():
 
 
 def runner_of(model, **kwargs):
-    return SimpleNamespace(model=model, hooks=[], train_loop=SimpleNamespace(dataloader=[]), **kwargs)
+    return SimpleNamespace(cfg={}, model=model, hooks=[], train_loop=SimpleNamespace(dataloader=[]), **kwargs)
 
 
 def test_target_that_is_already_met():
