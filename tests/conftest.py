@@ -8,6 +8,18 @@ import pytest
 import torch
 from leaks import no_leaks
 
+#: Files that take a minute and more, the longest first.
+LONG = ('test_resume', 'test_detection_runs', 'test_mmdeploy_detection', 'test_mmdeploy', 'test_distributed',
+        'test_schedules_distributed', 'test_real_data', 'test_slimming_journey', 'test_configs',
+        'test_distributed_cost')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Begin with the long files where files are spread over processes, so that nothing waits for them at the end."""
+    if hasattr(config, 'workerinput'):
+        places = {name: place for place, name in enumerate(LONG)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(autouse=True)
 def seed():

@@ -29,4 +29,4 @@ case "$name" in
 esac
 # one thread in each process: tests of one file stay together, for they share what they train
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$bin/python" -m pytest -n "${PROCESSES:-$(nproc)}" --dist loadfile "$@"
+exec "$bin/python" -m pytest -n "${PROCESSES:-$(nproc)}" --dist loadfile --no-loadscope-reorder "$@"
