@@ -4,6 +4,8 @@ from typing import Iterable, Union
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
+
 SCALED_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
@@ -24,13 +26,13 @@ def bn_sparsity_(model: Union[nn.Module, Iterable[Tensor]], s: float) -> None:
         s (float): Strength; the paper takes 1e-4 or 1e-5.
 
     Raises:
-        ValueError: ``s`` is negative, or no scale is given.
+        UserError: ``s`` is negative, or no scale is given.
     """
     if s < 0:
-        raise ValueError(f's is {s}; it is the strength of a penalty, 0 or more')
+        raise UserError(f's is {s}; it is the strength of a penalty, 0 or more')
     scales = list(norm_scales(model) if isinstance(model, nn.Module) else model)
     if not scales:
-        raise ValueError('there is no norm with a scale that is trained: nothing can become sparse')
+        raise UserError('there is no norm with a scale that is trained: nothing can become sparse')
     for scale in scales:
         if scale.grad is not None:
             scale.grad.add_(scale.sign(), alpha=s)

@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optio
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
 from ..graph.demo_input import mapped
 from ..units.mutator import ChannelMutator
 
@@ -96,19 +97,19 @@ class LossOf:
                    model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
         if self.loss_fn is None:
             if torch.is_grad_enabled():
-                raise ValueError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
+                raise UserError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')
             return torch.zeros(())
         loss = self.loss_fn(outputs, self.targets(batch))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f'a Tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f'loss_fn returned {what}; it must return one number as a Tensor, a mean over the samples')
+            raise UserError(f'loss_fn returned {what}; it must return one number as a Tensor, a mean over the samples')
         return loss
 
     def targets(self, batch: Any) -> Any:
         """Return the targets of a batch, on the model's device."""
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, '
-                             'targets)')
+            raise UserError(f'a batch is {type(batch).__name__}; where targets are needed it must be (inputs, '
+                            'targets)')
         return self._placed(batch[1])
 
     def _placed(self, value: Any) -> Any:

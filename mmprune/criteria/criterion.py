@@ -152,14 +152,14 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
 
     Raises:
         CriterionError: No criterion has that name, or it scores another model.
-        ValueError: ``criterion`` is none of these types.
+        UserError: ``criterion`` is none of these types.
     """
     if isinstance(criterion, Criterion):
         built = criterion
         if getattr(built, 'mutator', mutator) is not mutator:
             raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
     elif not isinstance(criterion, (str, Mapping)):
-        raise ValueError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
+        raise UserError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
     else:
         cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
         name = str(cfg.get('type')).rpartition('.')[2]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
+from ..arguments import UserError
 from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
@@ -37,7 +38,7 @@ class DCP(Criterion):
         combine, normalize (str): See :class:`Criterion`; over the layers that read a unit.
 
     Raises:
-        ValueError: An option is out of its range.
+        UserError: An option is out of its range.
     """
 
     needs_data = True
@@ -50,7 +51,7 @@ class DCP(Criterion):
         for option, value, least in (('discrimination', discrimination, 0), ('samples', samples, 2), ('lr', lr, 0),
                                      ('group', 1 if group is None else group, 1), ('steps', steps, 0)):
             if value < least:
-                raise ValueError(f'{option} is {value}; it must be {least} or more')
+                raise UserError(f'{option} is {value}; it must be {least} or more')
         self.discrimination, self.samples, self.group = discrimination, samples, group
         self.steps, self.lr = steps, lr
 

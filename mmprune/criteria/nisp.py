@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import one_of
+from ..arguments import UserError, one_of
 from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
 from ..units.equivalence import Deterministic, double_copy
@@ -32,7 +32,7 @@ class NISP(Criterion):
         combine, normalize (str): See :class:`Criterion`; over the layers that produce a unit.
 
     Raises:
-        ValueError: An option is out of its range.
+        UserError: An option is out of its range.
     """
 
     needs_data = True
@@ -43,9 +43,9 @@ class NISP(Criterion):
         super().__init__(combine, normalize)
         self.final = one_of('final', final, ('inf_fs', 'ones'))
         if not 0 <= alpha <= 1:
-            raise ValueError(f'alpha is {alpha}; it must lie between 0 and 1')
+            raise UserError(f'alpha is {alpha}; it must lie between 0 and 1')
         if samples < 2:
-            raise ValueError(f'samples is {samples}; it must be 2 or more')
+            raise UserError(f'samples is {samples}; it must be 2 or more')
         self.alpha, self.samples = alpha, samples
 
     def observe(self, calibration: Calibration) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
 from ..graph.channels import Member
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
@@ -47,7 +48,7 @@ class ThiNet(Criterion):
     def __init__(self, positions: int = 10, outputs: int = 10, seed: int = 0) -> None:
         super().__init__()
         if min(positions, outputs) < 1:
-            raise ValueError(f'positions and outputs must be at least 1; they are {positions} and {outputs}')
+            raise UserError(f'positions and outputs must be at least 1; they are {positions} and {outputs}')
         self.positions, self.outputs, self.seed = positions, outputs, seed
 
     def observe(self, calibration: Calibration) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
 from ..graph.demo_input import DemoInput
 from ..graph.grouping import build_graph
 from ..models.divisor import check_divisor
@@ -62,12 +63,12 @@ def search(cfg: Mapping[str, Any], checkpoint: str = RANDOM, divisors: Sequence[
         list[DivisorResult]: The dense model, then each divisor.
 
     Raises:
-        ValueError: A divisor is not a whole number of at least 1, or no divisor is given.
+        UserError: A divisor is not a whole number of at least 1, or no divisor is given.
         StructureError: The config is not a deploy config.
         ParityError: An exported file and PyTorch give different outputs.
     """
     if not divisors:
-        raise ValueError('there is no divisor to try')
+        raise UserError('there is no divisor to try')
     for divisor in divisors:
         check_divisor(divisor)
     x = torch.randn(tuple(shape or input_shape(cfg)), generator=torch.Generator().manual_seed(0))

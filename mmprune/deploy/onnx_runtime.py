@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from ..arguments import UserError
 from ..graph.nested import output_tensors
 from ..units.equivalence import Deterministic, double_copy, relative_difference
 
@@ -15,7 +16,7 @@ TOLERANCE = 1e-4  # largest relative difference between PyTorch and onnxruntime 
 LEAST_ROUNDS = 3  # turns that are run whatever the time budget
 
 
-class ParityError(ValueError):
+class ParityError(UserError):
     """An exported file and the PyTorch model give different outputs."""
 
 
@@ -24,7 +25,7 @@ class OnnxModel:
 
     def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ValueError(f'threads is {threads!r}; it must be 1 or more')
+            raise UserError(f'threads is {threads!r}; it must be 1 or more')
         try:
             import onnxruntime  # an optional dependency
         except ImportError as error:
@@ -109,7 +110,7 @@ def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
         dict[str, Latency]: Name -> milliseconds.
     """
     if rounds < 1:
-        raise ValueError(f'rounds is {rounds}; it must be 1 or more')
+        raise UserError(f'rounds is {rounds}; it must be 1 or more')
     times: Dict[str, List[float]] = {name: [] for name in runs}
     spent = 0.0
     for turn in range(rounds):

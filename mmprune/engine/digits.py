@@ -4,6 +4,7 @@ from typing import Any, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from ..arguments import UserError
 from ..registry import DATASETS
 
 
@@ -24,7 +25,7 @@ class Digits(BaseDataset):
     def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False,
                  indices: Optional[Union[int, Sequence[int]]] = None) -> None:
         if split not in ('train', 'test'):
-            raise ValueError(f'Digits: split is {split!r}; it must be train or test')
+            raise UserError(f'Digits: split is {split!r}; it must be train or test')
         self.split = split
         super().__init__(pipeline=pipeline or [], test_mode=test_mode, indices=indices, serialize_data=False)
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..arguments import one_of, share, whole_number
+from ..arguments import UserError, one_of, share, whole_number
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 from ..models.prune_sub_model import structure_of
 from ..models.pruning_algorithm import PruningAlgorithm
@@ -108,7 +108,7 @@ class ResourceInfoHook(Hook):
         whole_number(f'{type(self).__name__}: interval', interval)
         one_of('ResourceInfoHook: resource_type', resource_type, COSTS)
         if not save_ckpt_thr:
-            raise ValueError('ResourceInfoHook: save_ckpt_thr is empty; it must hold at least one target ratio')
+            raise UserError('ResourceInfoHook: save_ckpt_thr is empty; it must hold at least one target ratio')
         for ratio in save_ckpt_thr:
             share('the target ratio', ratio, f'it is what stays of the dense {resource_type}, so it must lie between '
                   '0 and 1')
@@ -123,8 +123,8 @@ class ResourceInfoHook(Hook):
         ratio = self.ratio()
         self.pending = [target for target in self.targets if ratio > target]
         if not self.pending:
-            raise ValueError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
-                             f'the target is {self.targets[-1]}')
+            raise UserError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
+                            f'the target is {self.targets[-1]}')
         if runner.cfg.get('compile'):
             runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
                                   "after torch's recompile limit; set compile in the finetune config instead")

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..arguments import UserError
 from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import seeded
@@ -112,12 +113,12 @@ def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) ->
 
 
 def _labels(batch: Any) -> Tensor:
-    """Return the class of each image of a batch, ``LongTensor[N]``; raise ValueError if samples have no label."""
+    """Return the class of each image of a batch, ``LongTensor[N]``; raise UserError if samples have no label."""
     samples: Optional[Any] = batch.get('data_samples') if isinstance(batch, Mapping) else batch[1]
     if isinstance(samples, Tensor):
         return samples
     labels: List[Any] = [getattr(getattr(sample, 'gt_label', None), 'label', getattr(sample, 'gt_label', None))
                          for sample in samples or []]
     if not labels or any(label is None for label in labels):
-        raise ValueError('the samples have no gt_label: a criterion that discriminates classes needs a classifier')
+        raise UserError('the samples have no gt_label: a criterion that discriminates classes needs a classifier')
     return torch.cat([label.reshape(-1)[:1] for label in labels])

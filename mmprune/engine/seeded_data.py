@@ -9,6 +9,7 @@ from typing import Any, Iterator, List, Protocol, Tuple, Type
 import torch
 from torch.utils.data import DataLoader
 
+from ..arguments import UserError
 from ..random_state import seeded
 
 
@@ -117,7 +118,7 @@ class EndlessBatches:
 
     def __init__(self, loader: DataLoader, advances: int = 0) -> None:
         if len(loader) == 0:
-            raise ValueError('the data loader has no batch: its dataset is smaller than one batch')
+            raise UserError('the data loader has no batch: its dataset is smaller than one batch')
         self._loader, self._advances, self._passes = loader, advances, 0
         self._batches: Any = loader.batch_sampler
         self._batches.skip = advances

@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
-from ..arguments import whole_number
+from ..arguments import UserError, whole_number
 from ..registry import TASK_UTILS
 from .nested import output_tensors
 
@@ -27,8 +27,8 @@ class DemoInput:
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
         if len(input_shape) < 2 or any(not isinstance(size, int) or size < 1 for size in input_shape):
-            raise ValueError(f'input_shape must be positive sizes with the batch first, like (1, 3, 224, 224); '
-                             f'it is {tuple(input_shape)}')
+            raise UserError(f'input_shape must be positive sizes with the batch first, like (1, 3, 224, 224); '
+                            f'it is {tuple(input_shape)}')
         self.input_shape = tuple(input_shape)
 
     def tensor(self, model: nn.Module) -> torch.Tensor:

@@ -4,6 +4,7 @@ from typing import Dict, Tuple, Type
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ..arguments import UserError
 from .trace import IdleLayer
 
 #: Class of a layer -> its kind.
@@ -18,12 +19,12 @@ def layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLaye
     """Return weight name -> layer for every conv and linear module, as if none had run yet.
 
     Raises:
-        ValueError: A module has lazy parameters that are not initialised yet.
+        UserError: A module has lazy parameters that are not initialised yet.
     """
     for name, module in model.named_modules():
         if any(is_lazy(parameter) for parameter in module._parameters.values()):
-            raise ValueError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
-                             'input before it is pruned')
+            raise UserError(f'module {name!r} has parameters that are not initialised yet: run the model once on an '
+                            'input before it is pruned')
     layers = []
     for name, module in model.named_modules():
         kind = next((kind for base, kind in KINDS.items() if isinstance(module, base)), None)

@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..arguments import nearest
+from ..arguments import UserError, nearest
 from ..graph.watching import watched
 from ..registry import MODELS, build
 from .checkpoint import load_weights
@@ -74,7 +74,7 @@ def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Dict[str, List
     modules = dict(model.named_modules())
     for name in names:
         if name not in modules:
-            raise ValueError(f'outputs: the model has no module {name!r}{nearest(name, list(modules))}')
+            raise UserError(f'outputs: the model has no module {name!r}{nearest(name, list(modules))}')
 
     def record(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
@@ -116,9 +116,9 @@ class _Teacher:
 def _pairs(name: str, student: List[Tensor], teacher: List[Tensor]) -> List[Tuple[Tensor, Tensor]]:
     """Return the outputs of a module in both models, call by call."""
     if [output.shape for output in student] != [output.shape for output in teacher]:
-        raise ValueError(f'outputs: {name!r} puts out {[tuple(output.shape) for output in student]} in the student, '
-                         f'{[tuple(output.shape) for output in teacher]} in the teacher; name layers with weights, '
-                         'such as the convolution inside a block, that run equally often in both')
+        raise UserError(f'outputs: {name!r} puts out {[tuple(output.shape) for output in student]} in the student, '
+                        f'{[tuple(output.shape) for output in teacher]} in the teacher; name layers with weights, '
+                        'such as the convolution inside a block, that run equally often in both')
     return list(zip(student, teacher))
 
 
@@ -163,7 +163,7 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
         nn.Module: The student; its checkpoints do not contain the teacher.
 
     Raises:
-        ValueError: The teacher has no weights, or a module does not exist.
+        UserError: The teacher has no weights, or a module does not exist.
         CheckpointError: The teacher's checkpoint is missing or does not fit.
     """
     student, teacher = dict(student), dict(teacher)
@@ -172,7 +172,7 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
         teacher.setdefault('data_preprocessor', data_preprocessor)
     init_cfg = teacher.pop('init_cfg', None)
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
-        raise ValueError("the teacher needs weights: init_cfg=dict(type='Pretrained', checkpoint=...)")
+        raise UserError("the teacher needs weights: init_cfg=dict(type='Pretrained', checkpoint=...)")
     model, dense = MODELS.build(student), MODELS.build(teacher)
     load_weights(dense, init_cfg['checkpoint'], 'teacher')
     if not isinstance(model, BaseModel):

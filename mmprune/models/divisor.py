@@ -13,7 +13,7 @@ from ..units.unit import ChannelUnit
 
 
 def check_divisor(divisor: Any) -> None:
-    """Raise ValueError unless the divisor is a whole number of at least 1."""
+    """Raise UserError unless the divisor is a whole number of at least 1."""
     whole_number('divisor', divisor, must='channels are made a multiple of it, so it must be 1 or more and whole')
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import nearest
+from ..arguments import UserError, nearest
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
 from ..report.stages import StageResult, format_stages
@@ -100,13 +100,13 @@ class Pruner:
             batches (int, optional): How many batches at most.
 
         Raises:
-            ValueError: The loader is empty, or the criterion needs a loss function and none is given.
+            UserError: The loader is empty, or the criterion needs a loss function and none is given.
         """
         if self.criterion.needs_loss and loss_fn is None:
-            raise ValueError(f'{type(self.criterion).__name__} needs a loss: call calibrate(loader, loss_fn)')
+            raise UserError(f'{type(self.criterion).__name__} needs a loss: call calibrate(loader, loss_fn)')
         kept = list(islice(loader, batches))
         if not kept:
-            raise ValueError('calibrate got no batch: the loader is empty')
+            raise UserError('calibrate got no batch: the loader is empty')
         loss = LossOf(self.mutator, loss_fn)
         self._calibration = Calibration(kept, loss, loss.targets)
         self.criterion.calibrate(self._calibration)
@@ -231,7 +231,7 @@ def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str
              proven: Sequence[str] = ()) -> ChannelMutator:
     for name in choice or {}:
         if name not in CHOICE:
-            raise ValueError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
+            raise UserError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
                              dict(type='ExampleInputs', inputs=example_inputs), **(choice or {}))
     mutator.prepare(model, proven)

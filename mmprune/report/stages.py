@@ -2,6 +2,8 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
+from ..arguments import UserError
+
 HEADER = ('stage', 'accuracy (%)', 'MACs (M)', 'params (M)', 'latency (ms)')
 MISSING = '-'
 
@@ -25,10 +27,10 @@ def format_stages(stages: Sequence[StageResult], markdown: bool = False) -> str:
         markdown (bool): Return a markdown table instead of aligned text.
 
     Raises:
-        ValueError: No stage is given.
+        UserError: No stage is given.
     """
     if not stages:
-        raise ValueError('a table needs at least one stage')
+        raise UserError('a table needs at least one stage')
     rows = [HEADER, *(_cells(stage, stages[0]) for stage in stages)]
     if markdown:
         lines = [f'| {" | ".join(row)} |' for row in rows]

@@ -2,6 +2,7 @@
 import os
 from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
+from ..arguments import UserError
 from .figure import INK, QUIET, UNIT_NAME, new_figure, row_labels, save_figure
 
 BEFORE, AFTER = '#dfe3e8', '#2563ab'
@@ -11,13 +12,13 @@ def original_widths(structure: Mapping[str, int]) -> Dict[str, int]:
     """Return unit name -> channels of the dense model, read off the names of a ``fix_subnet.json``.
 
     Raises:
-        ValueError: A name is not that of a unit.
+        UserError: A name is not that of a unit.
     """
     widths = {}
     for name in structure:
         match = UNIT_NAME.fullmatch(name)
         if match is None:
-            raise ValueError(f'{name!r} is not the name of a unit, such as "backbone.conv1_(0, 64)_64"')
+            raise UserError(f'{name!r} is not the name of a unit, such as "backbone.conv1_(0, 64)_64"')
         widths[name] = int(match['channels'])
     return widths
 
@@ -35,11 +36,11 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: The structure is empty, a name is not that of a unit and ``widths`` is not given, or the suffix
+        UserError: The structure is empty, a name is not that of a unit and ``widths`` is not given, or the suffix
             names no format (:class:`PictureError`).
     """
     if not structure:
-        raise ValueError('the structure has no unit, so there is nothing to draw')
+        raise UserError('the structure has no unit, so there is nothing to draw')
     widths = dict(widths) if widths is not None else original_widths(structure)
     before = [widths[name] for name in structure]
     save_figure(_compose(row_labels(list(structure)), before, list(structure.values()), title), path)

@@ -66,7 +66,7 @@ class Choice:
         min_channels (int or dict[str, int]): Least number of channels that stay, for every unit or by pattern.
 
     Raises:
-        ValueError: ``min_channels`` is not a positive whole number.
+        UserError: ``min_channels`` is not a positive whole number.
     """
 
     def __init__(self, include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,

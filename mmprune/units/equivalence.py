@@ -14,6 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..arguments import UserError
 from ..graph.nested import output_tensors
 from ..graph.rules.table import LAYER_RULES
 from .surgery import Surgery
@@ -144,7 +145,7 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
     """Run a model on the demo input, without randomness, and return its output tensors.
 
     Raises:
-        ValueError: The model returns no tensor.
+        UserError: The model returns no tensor.
     """
     model.train(training)
     for module in model.modules():  # dropout, drop path, drop block
@@ -153,7 +154,7 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
     with torch.no_grad(), _same_randomness(), Deterministic():
         tensors = output_tensors(forward(model))
     if not tensors:
-        raise ValueError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
+        raise UserError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
     return tensors
 
 

@@ -9,9 +9,13 @@ import pytest
 import torch
 import toy_nets
 from mmengine.optim import OptimWrapper
+from paths import ROOT
 from torch import nn
 from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 
+from mmprune.arguments import UserError
+from mmprune.command_line import run
+from mmprune.deploy.onnx_runtime import ParityError
 from mmprune.engine.hook import PruningStructureHook, ResourceInfoHook
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.checkpoint import CheckpointError
@@ -497,3 +501,26 @@ def test_config_is_not_changed_by_building_from_it():
     before = copy.deepcopy(cfg)
     build(MODELS, cfg)
     assert cfg == before
+
+
+#: What no user can cause: contracts between parts of the package.
+OWN_MISTAKES = {'units/unit.py', 'group_fisher/ops.py'}
+
+
+def test_mistakes_of_users_end_a_command_with_one_line():
+    """A plain ValueError would be a traceback."""
+    package = ROOT / 'mmprune'
+    raising = {path.relative_to(package).as_posix() for path in package.rglob('*.py')
+               if 'raise ValueError(' in path.read_text() and '.mim' not in path.parts}
+    assert raising == OWN_MISTAKES
+
+
+@pytest.mark.parametrize('error', [ParityError('differs'), CheckpointError('torn'), UserError('0 is no divisor')])
+def test_one_line(error, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f'error: {error}\n'

@@ -3,7 +3,7 @@ from typing import Any, Dict, Mapping, Union
 
 from mmengine.runner import Runner
 
-from ...arguments import whole_number
+from ...arguments import UserError, whole_number
 from ...registry import HOOKS
 from .schedule import PruningSchedule
 
@@ -32,8 +32,8 @@ class IterativePruningHook(PruningSchedule):
         super().before_train(runner)
         needed = self.start + (self.rounds - 1) * self.epochs
         if runner.max_epochs is not None and runner.max_epochs <= needed:
-            raise ValueError(f'{type(self).__name__}: the last of {self.rounds} rounds comes after {needed} epochs, '
-                             f'but the run has {runner.max_epochs} (train_cfg.max_epochs)')
+            raise UserError(f'{type(self).__name__}: the last of {self.rounds} rounds comes after {needed} epochs, '
+                            f'but the run has {runner.max_epochs} (train_cfg.max_epochs)')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Prune if a round is due."""

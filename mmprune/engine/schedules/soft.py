@@ -4,7 +4,7 @@ from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 import numpy as np
 from mmengine.runner import Runner
 
-from ...arguments import whole_number
+from ...arguments import UserError, whole_number
 from ...graph.channels import Member
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan
@@ -40,8 +40,8 @@ class SoftPruningHook(PruningSchedule):
                  criterion: Union[None, str, Dict[str, Any]] = None, target: Optional[Dict[str, Any]] = None,
                  batches: int = 8) -> None:
         if (criterion is None) != (target is None):
-            raise ValueError('SoftPruningHook: criterion and target come together; without them rate_norm and '
-                             'rate_dist say what goes')
+            raise UserError('SoftPruningHook: criterion and target come together; without them rate_norm and '
+                            'rate_dist say what goes')
         whole_number(f'{type(self).__name__}: epoch_prune', epoch_prune)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
                          target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
@@ -123,10 +123,10 @@ def _numbers(layers: Mapping[str, int]) -> range:
     """Return the numbers of the parameters that ``begin``, ``end`` and ``step`` name."""
     for name, value in layers.items():
         if name not in ('begin', 'end', 'step') or isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f'SoftPruningHook: layers has {name}={value!r}; it takes begin, end and step, which are '
-                             'whole numbers, or patterns')
+            raise UserError(f'SoftPruningHook: layers has {name}={value!r}; it takes begin, end and step, which are '
+                            'whole numbers, or patterns')
     if not {'begin', 'end'} <= set(layers) or layers.get('step', 1) < 1:
-        raise ValueError(f'SoftPruningHook: layers is {dict(layers)}; it needs begin and end, and a step of 1 or more')
+        raise UserError(f'SoftPruningHook: layers is {dict(layers)}; it needs begin and end, and a step of 1 or more')
     return range(layers['begin'], layers['end'] + 1, layers.get('step', 1))
 
 

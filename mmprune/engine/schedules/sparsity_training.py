@@ -4,6 +4,7 @@ from typing import Any, List
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...arguments import UserError
 from ...criteria.bn_sparsity import bn_sparsity_, norm_scales
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...registry import HOOKS
@@ -25,7 +26,7 @@ class SparsityTrainingHook(Hook):
 
     def __init__(self, s: float = 1e-4, all_norms: bool = True) -> None:
         if s < 0:
-            raise ValueError(f'SparsityTrainingHook: s is {s}; it is the strength of a penalty, 0 or more')
+            raise UserError(f'SparsityTrainingHook: s is {s}; it is the strength of a penalty, 0 or more')
         self.s, self.all_norms = s, all_norms
         self._handles: List[Any] = []
 
