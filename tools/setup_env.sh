@@ -35,7 +35,7 @@ sys.exit(0 if v == (3, 11) else f"setup_env: Python 3.11 is the certified versio
   "$python" -m venv "$venv"
   local constraints=(-c "requirements/constraints-$name.txt") mmcv
   case "$name" in
-    light) say 'installing the packages (1 GB, a minute)' ;;
+    light) say 'installing the packages (2 GB, a minute)' ;;
     *) say 'installing the packages (5 GB, 3 minutes and more)' ;;
   esac
   pip install -q "${constraints[@]}" -r "requirements/$name.txt" -r requirements/tests.txt
