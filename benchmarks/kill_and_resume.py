@@ -69,8 +69,9 @@ def finish(config: Path, work_dir: Path, workers: int) -> None:
     """Run to the end."""
     work_dir.mkdir(parents=True, exist_ok=True)
     process = start(config, work_dir, workers)
-    if process.wait() != 0:
-        sys.exit(f'the run failed, see {work_dir.parent / work_dir.name}.log')
+    log = work_dir.parent / f'{work_dir.name}.log'
+    if process.wait() != 0 and 'error: the run ended at' not in log.read_text():  # it is not to reach its target
+        sys.exit(f'the run failed:\n{log.read_text()[-2000:]}')
 
 
 def iteration(work_dir: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..arguments import UserError
 from ..command_line import add_runner_options, command_parser, runner_config
 from ..engine.distributed import start_without_cuda
 from ..models.checkpoint import latest_checkpoint
@@ -45,4 +46,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
                   'files you trust', logger='current')
     start_without_cuda(args.launcher)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    for hook in runner.hooks:
+        if getattr(hook, 'missed', None):
+            raise UserError(hook.missed)

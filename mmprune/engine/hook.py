@@ -16,7 +16,11 @@ from ..registry import HOOKS
 from ..units.complexity import COSTS
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
+from .outlook import check_reach, iterations_needed
 from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
+
+#: What to do about a run that is too short.
+REMEDY = 'Train longer, prune more often (interval) or more at a time (channels_per_event)'
 
 
 @HOOKS.register_module()
@@ -101,6 +105,8 @@ class ResourceInfoHook(Hook):
         early_stop (bool): End the run at the least ratio.
     """
 
+    #: What went wrong, once the run has ended above its target; tools/train.py ends with it.
+    missed: Optional[str] = None
     priority = 55  # after hooks that change the model (EMA: 50), before the logger (60)
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
@@ -125,13 +131,26 @@ class ResourceInfoHook(Hook):
         if not self.pending:
             raise UserError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
                             f'the target is {self.targets[-1]}')
+        self.tell_outlook(runner)
         if runner.cfg.get('compile'):
             runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
                                   "after torch's recompile limit; set compile in the finetune config instead")
         self.finished = False
         self._began, self._first_ratio = time.monotonic(), ratio
+        self._set_goal()
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
+
+    def tell_outlook(self, runner: Runner) -> None:
+        """Raise TargetError if the last target cannot be reached; warn if the run seems too short for it."""
+        check_reach(self.algorithm.mutator, self.resource_type, self.targets[-1])
+        needed = iterations_needed(self.algorithm, self.resource_type, self.targets[-1])
+        left = runner.max_iters - runner.iter
+        if needed > left:
+            runner.logger.warning(
+                f'this run will probably miss its target: {self.targets[-1]:g} of the dense {self.resource_type} take '
+                f'about {needed} iterations ({self.algorithm.channels_per_event} in each event, every '
+                f'{self.algorithm.interval}), and there are {left}. {REMEDY}')
 
     def ratio(self) -> float:
         """Return the present cost over the dense cost."""
@@ -156,6 +175,7 @@ class ResourceInfoHook(Hook):
                                f'{self._eta(ratio)}{pruned}')
         while self.pending and ratio <= self.pending[0]:
             self._save(runner, self.pending.pop(0), ratio)
+            self._set_goal()
         if self.early_stop and not self.pending:
             self.finished = True
             runner.train_loop.stop_training = True
@@ -165,10 +185,13 @@ class ResourceInfoHook(Hook):
         """Warn if a target was not reached."""
         runner.train_loop.dataloader = self._loader
         if self.pending:
-            runner.logger.warning(
-                f'the run ended at {self.ratio():.4f} of the dense {self.resource_type}, above the target '
-                f'{self.pending[-1]}: no checkpoint was written for it. Train longer or lower the prune interval '
-                f'(now {self.algorithm.interval})')
+            self.missed = (f'the run ended at {self.ratio():.4f} of the dense {self.resource_type}, above the target '
+                           f'{self.pending[-1]}: no checkpoint was written for it. {REMEDY}')
+            runner.logger.warning(self.missed)
+
+    def _set_goal(self) -> None:
+        """Let the event that reaches the next target remove no more than it takes."""
+        self.algorithm.goal = (COSTS[self.resource_type], self.pending[0] * self.dense) if self.pending else None
 
     def _eta(self, ratio: float) -> str:
         """Return the time to the last target at the mean speed since the start, for the log."""

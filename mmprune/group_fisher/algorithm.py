@@ -34,6 +34,8 @@ class GroupFisherAlgorithm(PruningAlgorithm):
     Attributes:
         iterations (int): Training iterations so far.
         last_pruned (PrunedSet or None): What the latest prune event removed; the last of them.
+        goal (tuple[str, float] or None): ``macs``, ``params`` or ``acts``, and how many of them the run wants: the
+            event that reaches it removes no more than that takes.
     """
 
     default_mutator = 'GroupFisherChannelMutator'
@@ -51,6 +53,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
         self.last_pruned: Optional[PrunedSet] = None
+        self.goal: Optional[Tuple[str, float]] = None
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
 
@@ -99,7 +102,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         dist.all_reduce(self.mutator.fisher, 'sum')
         pruned: List[PrunedSet] = []
         try:
-            pruned = self.mutator.least_important(self.channels_per_event, self.align)
+            pruned = self._needed(self.mutator.least_important(self.channels_per_event, self.align))
         except NotFiniteError as error:
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)
@@ -109,6 +112,25 @@ class GroupFisherAlgorithm(PruningAlgorithm):
             print_log(f'iteration {self.iterations}: pruned {_listing(pruned)}', logger='current')
         self.mutator.fisher.zero_()
         return pruned
+
+    def _needed(self, pruned: List[PrunedSet]) -> List[PrunedSet]:
+        """Return the first sets that together reach the goal; all where they do not, or where blocks stay whole."""
+        if self.goal is None or self.align > 1 or len(pruned) < 2:
+            return pruned
+        cost, wanted = self.goal
+        mutator = self.mutator
+
+        def reaches(count: int) -> bool:
+            widths = mutator.surgery.widths_with(mutator.masks_without(pruned[:count]))
+            return mutator.complexity.cost(widths)[cost] <= wanted
+
+        if not reaches(len(pruned)):
+            return pruned
+        low, high = 0, len(pruned)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaches(middle) else (middle, high)
+        return pruned[:high]
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -260,7 +260,8 @@ def test_no_target_ratio():
 
 
 def runner_of(model, **kwargs):
-    return SimpleNamespace(cfg={}, model=model, hooks=[], train_loop=SimpleNamespace(dataloader=[]), **kwargs)
+    return SimpleNamespace(cfg={}, max_iters=1000, iter=0, model=model, hooks=[],
+                           train_loop=SimpleNamespace(dataloader=[]), **kwargs)
 
 
 def test_target_that_is_already_met():
@@ -270,9 +271,11 @@ def test_target_that_is_already_met():
     ratio = (36 * (27 + 9 + 9) + 4) / (36 * (162 + 270 + 270) + 24)
     assert message_of(ValueError, ResourceInfoHook(save_ckpt_thr=[0.5]).before_train, runner_of(algorithm)) == (
         f'the target is already met: flops are at {ratio:.4f} of the dense model, the target is 0.5')
-    hook = ResourceInfoHook(save_ckpt_thr=[0.5, 0.01])
+    algorithm = algorithm_of(ToyClassifier(toy_nets.Residual()), size=6)
+    algorithm.mutator.apply_structure({'net.stem_(0, 6)_6': 3, 'net.conv1_(0, 5)_5': 2})
+    hook = ResourceInfoHook(save_ckpt_thr=[0.5, 0.1])
     hook.before_train(runner_of(algorithm))
-    assert hook.pending == [0.01]
+    assert hook.pending == [0.1]
 
 
 def test_resource_type_typo():
