@@ -5,7 +5,8 @@ from typing import Dict
 import numpy as np
 
 from ..group_fisher.algorithm import GroupFisherAlgorithm
-from ..pruning.target import COSTS, TargetError
+from ..pruning.search import share_of_cost
+from ..pruning.target import TargetError
 from ..units.mutator import ChannelMutator
 
 STEPS = 20  # of the bisection, which stops at a millionth of the channels
@@ -25,21 +26,9 @@ def evenly_pruned(mutator: ChannelMutator, share: float) -> Dict[str, np.ndarray
     return masks
 
 
-def ratio_of(mutator: ChannelMutator, masks: Dict[str, np.ndarray], resource: str) -> float:
-    """Return the cost of a structure over that of the dense model.
-
-    Args:
-        mutator (ChannelMutator): Of the model.
-        masks (dict): Unit name -> ``ndarray[sets]`` of bool.
-        resource (str): ``flops``, ``params`` or ``acts``.
-    """
-    complexity, cost = mutator.complexity, COSTS[resource]
-    return complexity.cost(mutator.surgery.widths_with(masks))[cost] / complexity.cost({})[cost]
-
-
 def check_reach(mutator: ChannelMutator, resource: str, target: float) -> None:
     """Raise TargetError if the target cannot be reached, with every unit at its floor."""
-    least = ratio_of(mutator, evenly_pruned(mutator, 1.0), resource)
+    least = share_of_cost(mutator, evenly_pruned(mutator, 1.0), resource)
     if least > target:
         raise TargetError(
             f'the target of {target:g} cannot be reached: {least:.3f} of the dense {resource} stay when every unit is '
@@ -59,7 +48,7 @@ def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: fl
     mutator, low, high = algorithm.mutator, 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if ratio_of(mutator, evenly_pruned(mutator, middle), resource) > target:
+        if share_of_cost(mutator, evenly_pruned(mutator, middle), resource) > target:
             low = middle
         else:
             high = middle

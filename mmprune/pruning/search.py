@@ -129,11 +129,10 @@ class Search:
             wanted = self.target.ratio * self.progress * sum(unit.width for unit in self.rest)
             return removed >= int(wanted + 1e-9)
         wanted = getattr(self.target, self.target.cost_name or '')
-        return bool(self._share_of_cost() <= 1 - (1 - wanted) * self.progress + 1e-12)
+        return bool(self._share() <= 1 - (1 - wanted) * self.progress + 1e-12)
 
-    def _share_of_cost(self) -> float:
-        cost, complexity = COSTS[self.target.cost_name or ''], self.mutator.complexity
-        return complexity.cost(self.mutator.surgery.widths_with(self.masks))[cost] / complexity.cost({})[cost]
+    def _share(self) -> float:
+        return share_of_cost(self.mutator, self.masks, self.target.cost_name or '')
 
     def _check_reach(self) -> None:
         """Raise TargetError unless the masks, with every unit at its floor, meet the target."""
@@ -144,10 +143,22 @@ class Search:
         unscored = len(self.mutator.units) - len(self.pools)
         others = f', {unscored} units have no score or are left out by op_types' if unscored else ''
         raise TargetError(
-            f'{name}={getattr(target, name)} cannot be reached: {self._share_of_cost():.3f} of the dense {name} stay '
+            f'{name}={getattr(target, name)} cannot be reached: {self._share():.3f} of the dense {name} stay '
             f'when every unit is at its floor (min_channels, max_pruned_ratio={most}, align={target.align}; '
             f'{len(self.mutator.frozen)} groups of channels are frozen{others}). Raise the target, lower the floors, '
             'or let more units be pruned (mutate_linear, include, levels)')
+
+
+def share_of_cost(mutator: ChannelMutator, masks: Mapping[str, np.ndarray], resource: str) -> float:
+    """Return the cost of a structure over that of the dense model.
+
+    Args:
+        mutator (ChannelMutator): Of the model, which is not changed.
+        masks (dict): Unit name -> ``ndarray[sets]`` of bool.
+        resource (str): ``flops``, ``params`` or ``acts``.
+    """
+    complexity, cost = mutator.complexity, COSTS[resource]
+    return complexity.cost(mutator.surgery.widths_with(masks))[cost] / complexity.cost({})[cost]
 
 
 def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Pool:

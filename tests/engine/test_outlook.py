@@ -10,7 +10,8 @@ from digits_runs import make_runner, train, write_prune_config
 from paths import ROOT
 from toy_nets import Residual, ToyClassifier, algorithm_of
 
-from mmprune.engine.outlook import check_reach, evenly_pruned, iterations_needed, ratio_of
+from mmprune.engine.outlook import check_reach, evenly_pruned, iterations_needed
+from mmprune.pruning.search import share_of_cost
 from mmprune.pruning.target import TargetError
 
 
@@ -33,7 +34,7 @@ def test_least_ratio_is_that_of_the_floors(floor):
     for unit in mutator.units:
         unit.min_sets = floor
     least = ratio_after_cut(mutator, {unit.name: floor for unit in mutator.units})
-    assert ratio_of(mutator, evenly_pruned(mutator, 1.0), 'flops') == pytest.approx(least)
+    assert share_of_cost(mutator, evenly_pruned(mutator, 1.0), 'flops') == pytest.approx(least)
     check_reach(mutator, 'flops', least + 1e-6)
     with pytest.raises(TargetError, match=rf'{least:.3f} of the dense flops stay when every unit is at its floor'):
         check_reach(mutator, 'flops', least - 1e-6)
@@ -61,7 +62,7 @@ def test_iterations_are_those_of_an_even_cut(interval, channels):
     for step in range(1001):
         masks = evenly_pruned(made.mutator, step / 1000)
         gone = sum(unit.num_sets - int(masks[unit.name].sum()) for unit in made.mutator.units)
-        if ratio_of(made.mutator, masks, 'flops') <= 0.6:
+        if share_of_cost(made.mutator, masks, 'flops') <= 0.6:
             structures.append(gone)
     assert -(-min(structures) // channels) * interval == counts[1]
     assert going >= min(structures)

@@ -2,7 +2,8 @@
 
 By mmprune 0.1.0 on torch 2.0.1, NumPy 1 and mmengine 0.10.7, and by the same configs on torch 2.14.1, NumPy 2 and
 onedl-mmengine: both ways between the legacy and the full environment. The files were made by
-`tests/files_of_0_1_0/make.py`, whose steps are run again here on what they left.
+`tests/files_of_0_1_0/make.py`, whose steps are run again here on what they left; what both wrote byte for byte alike
+lies in that folder only.
 """
 import shutil
 from pathlib import Path
