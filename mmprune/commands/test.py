@@ -4,12 +4,13 @@ mmprune test CONFIG CKPT
 python tools/test.py CONFIG CKPT
 bash tools/dist_test.sh CONFIG CKPT 8
 """
-from typing import Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..command_line import add_runner_options, command_parser, emit_json, runner_config
-from ..engine.distributed import start_without_cuda
+from ..engine.distributed import process_group
 from ..engine.runner import unwrapped
 from ..models.checkpoint import load_weights
 from ..models.pruning_algorithm import PruningAlgorithm
@@ -30,13 +31,18 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     args = parser.parse_args(argv)
     cfg = runner_config(args)
     cfg.load_from, cfg.resume = None, False
-    start_without_cuda(args.launcher)
+    with process_group(args.launcher):
+        metrics, rank = _test(cfg, args.checkpoint)
+    if args.json and rank == 0:
+        emit_json({key: float(value) for key, value in metrics.items()}, args.json)
+
+
+def _test(cfg: Config, checkpoint: str) -> Tuple[Dict[str, Any], int]:
+    """Return the metrics and the rank of this process."""
     runner = Runner.from_cfg(cfg)
     model = unwrapped(runner)
     if isinstance(model, PruningAlgorithm):
-        model.load_pruned(args.checkpoint)
+        model.load_pruned(checkpoint)
     else:
-        load_weights(model, args.checkpoint, 'checkpoint')
-    metrics = runner.test()
-    if args.json and runner.rank == 0:
-        emit_json({key: float(value) for key, value in metrics.items()}, args.json)
+        load_weights(model, checkpoint, 'checkpoint')
+    return runner.test(), runner.rank

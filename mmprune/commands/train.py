@@ -6,12 +6,13 @@ bash tools/dist_train.sh CONFIG 8 --work-dir W
 """
 from typing import Optional, Sequence
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..arguments import UserError
 from ..command_line import add_runner_options, command_parser, runner_config
-from ..engine.distributed import start_without_cuda
+from ..engine.distributed import process_group
 from ..models.checkpoint import latest_checkpoint
 
 
@@ -45,9 +46,14 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
         print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
                   'files you trust', logger='current')
-    start_without_cuda(args.launcher)
+    with process_group(args.launcher):
+        missed = _train(cfg)
+    if missed:
+        raise UserError(missed)
+
+
+def _train(cfg: Config) -> Optional[str]:
+    """Return what a prune run says that ended above its target."""
     runner = Runner.from_cfg(cfg)
     runner.train()
-    for hook in runner.hooks:
-        if getattr(hook, 'missed', None):
-            raise UserError(hook.missed)
+    return next((hook.missed for hook in runner.hooks if getattr(hook, 'missed', None)), None)

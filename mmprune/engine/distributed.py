@@ -1,4 +1,5 @@
 """Model wrappers for distributed training, with or without CUDA, around models whose shapes are fixed or shrink."""
+import gc
 import inspect
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
@@ -96,8 +97,12 @@ def _without_broadcast() -> Iterator[Dict[str, bool]]:
         torch_ddp._sync_module_states = broadcast
 
 
-def start_without_cuda(launcher: str) -> None:
-    """Start the process group over gloo where no CUDA device is present, which mmengine would ask for.
+@contextmanager
+def process_group(launcher: str) -> Iterator[None]:
+    """Run the block in the launcher's process group, over gloo where no CUDA device is present, and leave the group.
+
+    What the block builds around the group (DDP) must be garbage when the block ends. A process that exits with a group
+    that was not left can abort: its threads are still running when the interpreter goes.
 
     Args:
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
@@ -105,7 +110,17 @@ def start_without_cuda(launcher: str) -> None:
     Raises:
         RuntimeError: A launcher that cannot run without CUDA.
     """
-    if launcher == 'none' or torch.cuda.is_available() or torch.distributed.is_initialized():
+    if launcher != 'none':
+        _start_without_cuda(launcher)
+    yield
+    if launcher != 'none' and torch.distributed.is_initialized():
+        gc.collect()  # runner, hooks and model refer to each other; DDP's reducer has to go before its group
+        torch.distributed.destroy_process_group()
+
+
+def _start_without_cuda(launcher: str) -> None:
+    """Start the process group over gloo where no CUDA device is present, for which mmengine would ask."""
+    if torch.cuda.is_available() or torch.distributed.is_initialized():
         return
     if launcher != 'pytorch':
         raise RuntimeError(f'launcher {launcher!r} needs CUDA devices; without them use --launcher pytorch')
