@@ -30,7 +30,8 @@ from mmprune.files import write_text
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import MODELS
 from mmprune.report import proof as check
-from mmprune.units.equivalence import cut_copy, double_copy, outputs, relative_difference
+from mmprune.units.copies import double_copy
+from mmprune.units.equivalence import cut_copy, outputs, relative_difference
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 from mmprune.units.structure import write_structure
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from ..arguments import UserError, one_of
 from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
-from ..units.equivalence import Deterministic, double_copy
+from ..units.copies import double_copy
+from ..units.equivalence import Deterministic
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..graph.nested import output_tensors
-from ..units.equivalence import Deterministic, double_copy, relative_difference
+from ..units.copies import double_copy
+from ..units.equivalence import Deterministic, relative_difference
 
 TOLERANCE = 1e-4  # largest relative difference between PyTorch and onnxruntime that counts as equal
 LEAST_ROUNDS = 3  # turns that are run whatever the time budget

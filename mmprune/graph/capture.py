@@ -5,7 +5,7 @@ modules with a rule of their own as a whole, everything else as aten operations 
 """
 import logging
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -13,16 +13,25 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..random_state import seeded
+from .attributes import unchanged_attributes
 from .nested import output_tensors
-from .rules import movement, openmmlab  # noqa: F401  (fill the tables)
-from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, follow_nothing, rule_of
+from .rules import movement, openmmlab, order, product, spectrum  # noqa: F401  (fill the tables)
+from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, applies, follow_nothing, rule_of
 from .trace import Trace
 from .tracer import Tracer
 from .watching import watched
+from .written_size import follow, holds_written_size, plant
 
 OUTPUT = 'it is an output of the model'
 #: Errors of a forward that are caught.
 ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+#: Operations by which Python looks at a value.
+LOOKS = ('_local_scalar_dense', 'is_nonzero', 'item', 'equal')
+#: Operations that change the order of axes -> the order, of the axes before.
+ORDERS: Dict[str, Callable[[Call], Sequence[int]]] = {
+    't': lambda call: (1, 0), 'transpose': lambda call: _transposed(call), 'permute': lambda call: [
+        axis % call.out.dim() for axis in call.args[1]]}
 #: Wrappers whose forward runs ordinary operations.
 TRANSPARENT_FUNCTIONS = ('CheckpointFunction',)
 
@@ -43,9 +52,24 @@ class _OpMode(TorchDispatchMode):
         return out
 
 
+def _transposed(call: Call) -> Sequence[int]:
+    axes = list(range(call.out.dim()))
+    left, right = call.axis(1), call.axis(2)
+    axes[left], axes[right] = right, left
+    return axes
+
+
 def _after_op(tracer: Tracer, call: Call) -> None:
     """Apply the rule of an operation."""
     rule = OP_RULES.get(call.name)
+    waiting = tracer.deferred.of(call.args, call.kwargs)
+    if waiting and call.name not in LOOKS:
+        if not tracer.labels_in(call.args, call.kwargs):  # it meets nothing yet
+            tracer.deferred.pass_on(waiting, call.out)
+            return
+        tracer.settle(call.args, call.kwargs)
+    if call.name in ORDERS and tracer.note_view(call.out, call.args[0], ORDERS[call.name](call)):
+        return
     if rule is not None:
         rule(tracer, call)
     elif tracer.labels_in(call.args, call.kwargs):
@@ -55,6 +79,8 @@ def _after_op(tracer: Tracer, call: Call) -> None:
 
 def _after_function(tracer: Tracer, call: Call) -> None:
     """Freeze the inputs of a ``torch.autograd.Function`` whose result no operation has labelled."""
+    if call.name not in TRANSPARENT_FUNCTIONS:
+        tracer.settle(call.args)
     before = [] if call.name in TRANSPARENT_FUNCTIONS else tracer.labels_in(call.args)
     if before and not tracer.labels_in(output_tensors(call.out)):
         follow_nothing(tracer, call, f'{call.name} computes outside torch (add a rule with '
@@ -72,15 +98,25 @@ class _LayerMode(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, '__name__', '')
         rule = LAYER_RULES.get(name)
-        if rule is None or self.tracer.paused:
+        if self.tracer.paused:
             return func(*args, **kwargs)
+        written = holds_written_size(args) or holds_written_size(list(kwargs.values()))
+        if rule is None or not applies(self.tracer, name, args):
+            out = func(*args, **kwargs)
+            if written:
+                with torch.no_grad():
+                    follow(self.tracer, name, args, kwargs, out)
+            return out
         self.tracer.paused = True
         try:
             out = func(*args, **kwargs)
             if not args and 'input' in kwargs:
                 args = (kwargs['input'],)
             with torch.no_grad():
+                self.tracer.settle(args, kwargs)
                 rule(self.tracer, Call(name, args, kwargs, out))
+                if written:
+                    follow(self.tracer, name, args, kwargs, out)
                 self.tracer.carry_reason(args, out)
         finally:
             self.tracer.paused = False
@@ -166,6 +202,7 @@ class _Modules:
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         if self.whole and self.whole[-1][0] is module:
             with torch.no_grad():
+                self.tracer.settle(args, kwargs)
                 self.whole.pop()[1](self.tracer, Call('', args, kwargs, out))
             self.tracer.paused, self.tracer.whole_module = False, None
         self.tracer.module_stack.pop()
@@ -182,17 +219,15 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
         Trace: Axes, ties, frozen ids and layer calls.
     """
     tracer = Tracer(model)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]):
+        model.eval()
+        plant(model)
         _run(tracer, model, forward)
         if tracer.unseen_layers:  # auxiliary heads run in training only, but read channels that may be pruned
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
-    finally:
-        for module, flag in training.items():
-            module.training = flag
     return tracer.result()
 
 
@@ -201,6 +236,7 @@ def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) 
     # With gradients enabled attention is not collapsed into one fused operation.
     with torch.enable_grad(), _Modules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer):
         outputs = forward(model)
+    tracer.settle(output_tensors(outputs))
     for tensor in output_tensors(outputs):
         labels = tracer.labels.get(tensor)
         if labels is not None:

@@ -42,6 +42,7 @@ def couple(traced: Trace) -> Tuple[np.ndarray, Reasons]:
         before = root
         for grid in traced.grids:
             root = _merge(root, _ties_of_grid(grid, root))
+            root = _merge(root, _ties_of_size(grid, root))
         for broadcast in traced.broadcasts:
             root = _merge(root, _ties_of_broadcast(broadcast, root))
         if root is before:
@@ -103,6 +104,14 @@ def _ties_of_grid(grid: Grid, root: np.ndarray) -> Optional[Pair]:
     return grid.ids, np.broadcast_to(_first(grid.ids, others), grid.ids.shape)
 
 
+def _ties_of_size(grid: Grid, root: np.ndarray) -> Optional[Pair]:
+    """Tie the indices of the axis that may become shorter to those of the attribute that is its size."""
+    if grid.written is None or _axes(grid, root)[0] != grid.written[0]:
+        return None
+    axis, own = grid.written
+    return np.moveaxis(grid.ids, axis, -1).reshape(-1, len(own))[0], own
+
+
 def _different_slices(components: np.ndarray, axis: int) -> int:
     """Count the different slices across an axis, by a hash of each."""
     rows: np.ndarray = np.moveaxis(components, axis, 0).reshape(components.shape[axis], -1).astype(np.uint64)
@@ -139,6 +148,9 @@ def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
         elif others:  # an index with a value that is no channel must stay
             outside = (grid.ids < 0).any(axis=tuple(others), keepdims=True)
             freeze(np.where(outside, grid.ids, -1), grid.reason)
+        if grid.written is not None and shrinks == grid.written[0]:
+            axis, own = grid.written
+            freeze(own[(grid.ids < 0).any(axis=tuple(a for a in range(grid.ids.ndim) if a != axis))], grid.reason)
     for broadcast in traced.broadcasts:
         if set(_repeated(broadcast)) & set(_varying(_components(broadcast.wide, root))):
             freeze(broadcast.narrow, broadcast.reason)

@@ -72,9 +72,13 @@ class ExampleInputs:
         self.inputs = inputs
 
     def for_trial(self) -> List['ExampleInputs']:
-        """Return inputs for the trial cut: these, and two copies of them if they are one sample."""
+        """Return inputs for the trial cut: these, and samples that differ from one another if these do not."""
         rows = {len(tensor) for tensor in output_tensors(self.inputs) if tensor.dim()}
-        return [self, ExampleInputs(mapped(self.inputs, _twice))] if rows == {1} else [self]
+        if rows == {1}:
+            return [self, ExampleInputs(mapped(self.inputs, lambda tensor: _joined(tensor, tensor)))]
+        alike = len(rows) == 1 and all(bool((tensor == tensor[:1]).all()) for tensor in output_tensors(self.inputs)
+                                       if tensor.dim())
+        return [ExampleInputs(mapped(self.inputs, lambda tensor: _joined(tensor[:1], tensor[1:])))] if alike else [self]
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
@@ -92,8 +96,25 @@ def _like_parameters(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
 
 
-def _twice(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.cat([tensor, tensor]) if tensor.dim() else tensor
+def _joined(first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return rows that differ from one another: a batch norm over 1 x 1 maps sees no variance in rows that are alike.
+
+    The others become the values of the first in another order, scaled at random. Integers are repeated as they are, and
+    so are masks, which hold 0 and 1 only, both of them.
+    """
+    if not first.dim():
+        return first
+    values = first.detach()
+    if values.is_floating_point() and not _is_mask(values):
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(others.numel(), generator=generator).view(others.shape)
+        scale = (1 + 0.2 * torch.randn(others.shape, generator=generator)).clamp(0.5, 1.5)
+        others = others.detach().reshape(-1)[order.to(values.device)] * scale.to(values)
+    return torch.cat([values, others.to(values)])
+
+
+def _is_mask(values: torch.Tensor) -> bool:
+    return bool(((values == 0) | (values == 1)).all()) and bool((values == 0).any()) and bool((values == 1).any())
 
 
 def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:

@@ -65,6 +65,8 @@ class Grid:
     ids: np.ndarray  #: the channel id of each element; -1 is no channel
     fixed: Tuple[int, ...]  #: axes that must keep their size
     reason: str  #: why the ids are frozen where only a fixed axis could become shorter
+    #: an axis whose size is written down in an attribute, and the id there of each of its indices, ``ndarray[size]``
+    written: Optional[Tuple[int, np.ndarray]] = None
 
 
 @dataclass

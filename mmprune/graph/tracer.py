@@ -1,16 +1,16 @@
 """The state of a trace while a forward runs: labels of live tensors, and what rules state about channel ids."""
-import math
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .deferred import Deferred
 from .idle import NEVER_RUN, NOT_FOLLOWED, layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
+from .label_store import LabelStore
 from .nested import output_tensors
 from .trace import Axis, Broadcast, Grid, LayerCall, Trace
 
@@ -18,65 +18,28 @@ MODEL_INPUT = "it is the model's input, or comes from an operation without chann
 NOT_RECTANGULAR = 'its channels lie along several axes of a tensor, of which none can become shorter'
 
 
-class Tracer:
+class Tracer(LabelStore):
     """Labels of live tensors and everything that rules have stated about channel ids."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.names = _tensor_names(model)
-        self.labels = WeakTensorKeyDictionary()
-        self.model = model
+        super().__init__(model)
         self.axes: Dict[Tuple[int, Union[int, str]], Axis] = {}
-        self.loose: Dict[str, Tensor] = {}
         self.calls: List[LayerCall] = []
         self.module_stack: List[Tuple[str, nn.Module]] = []
         self.paused = False
         self.training_only = False
         #: tensor without labels -> why its channels could not be followed
         self.given_up = WeakTensorKeyDictionary()
+        self.deferred = Deferred()
         self.grids: Dict[Tuple[Any, ...], Grid] = {}
         self.broadcasts: List[Broadcast] = []
         #: weight name -> conv or linear module; those with an axis count as seen in the end
         self.idle = layer_modules(model, self.names)
         self.whole_module: Optional[str] = None
-        self._num_ids = 0
         self._ties: List[Tuple[np.ndarray, np.ndarray]] = []
         self._frozen: List[Tuple[np.ndarray, str]] = []
 
     # labels of tensors
-
-    def new_ids(self, count: int) -> Tensor:
-        """Issue ``count`` fresh channel ids, ``Tensor[count]``."""
-        self._num_ids += count
-        return torch.arange(self._num_ids - count, self._num_ids)
-
-    def is_tensor_of_model(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor is a parameter or buffer of the traced model."""
-        return id(tensor) in self.names
-
-    def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
-        """Return the labels of a tensor, or None if it has no channels; an unused parameter gets an id an element."""
-        labels = self.labels.get(tensor)
-        if labels is None and self.is_unused_parameter(tensor):
-            self.label_parameter(tensor, range(tensor.dim()))
-            labels = self.labels[tensor]
-        return labels
-
-    def labels_in(self, *values: Any) -> List[Tensor]:
-        """Return the labels of every labelled tensor among nested values."""
-        found = (self.labels_of(leaf) for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor))
-        return [labels for labels in found if labels is not None]
-
-    def is_unused_parameter(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor is a parameter or buffer of floats without labels so far."""
-        return (self.is_tensor_of_model(tensor) and tensor not in self.labels and tensor.is_floating_point()
-                and tensor.dim() > 0)
-
-    def label_parameter(self, tensor: Tensor, axes: Sequence[int]) -> None:
-        """Give a parameter ids that vary along some of its axes only."""
-        shape = [size if axis in axes else 1 for axis, size in enumerate(tensor.shape)]
-        labels = self.new_ids(math.prod(shape)).view(shape).expand(tensor.shape)
-        self.loose[self.names[id(tensor)]] = labels
-        self.labels[tensor] = labels
 
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor; one whose labels vary along several axes must stay rectangular when channels are removed.
@@ -111,6 +74,20 @@ class Tracer:
         axes = [axis for axis in axes if labels.size(axis) > 1]
         if axes:
             self._add_grid(labels, tuple(axes), because or f'{reason} in {self.where()}')
+
+    def measure(self, labels: Tensor, axis: int, own: Tensor, reason: str) -> None:
+        """State that the size of an axis is written down: where it becomes shorter, these ids go with its indices.
+
+        Args:
+            labels (Tensor): Labels of the tensor.
+            axis (int): The axis.
+            own (Tensor): ``Tensor[size]``, the id of an attribute that goes with each index.
+            reason (str): Why an index without a channel must stay; the name of the running module is added.
+        """
+        labels = canonical(labels)
+        ids = distinct_slices(labels, [other for other in range(labels.dim()) if other != axis]).numpy()
+        key = (ids.shape, axis, int(own[0]), hash(ids.tobytes()))
+        self.grids.setdefault(key, Grid(ids, (), f'{reason} in {self.where()}', (axis, own.numpy())))
 
     def _add_grid(self, labels: Tensor, fixed: Tuple[int, ...], reason: str) -> None:
         ids = distinct_slices(labels).numpy()
@@ -151,14 +128,18 @@ class Tracer:
             self.axes[key] = Axis(self.names[id(tensor)], dim, role, groups, ids.numpy())
         return torch.from_numpy(self.axes[key].ids)
 
-    def follow_attribute(self, module: nn.Module, attribute: str, ids: Tensor) -> None:
-        """State that an attribute of a module is the number of these channels and must follow a cut."""
-        name = next(name for name, other in self.model.named_modules() if other is module)
+    def attribute(self, module: nn.Module, attribute: str, size: int) -> Tensor:
+        """Return the ids of an attribute of a module that is a number of channels, issued when it is first seen."""
         key = (id(module), attribute)
         if key not in self.axes:
-            own = self.new_ids(len(ids)).numpy()
+            name = next(name for name, other in self.model.named_modules() if other is module)
+            own = self.new_ids(size).numpy()
             self.axes[key] = Axis(f'{name}.{attribute}' if name else attribute, 0, 'attribute', 1, own)
-        self.tie(torch.from_numpy(self.axes[key].ids), ids)
+        return torch.from_numpy(self.axes[key].ids)
+
+    def follow_attribute(self, module: nn.Module, attribute: str, ids: Tensor) -> None:
+        """State that an attribute of a module is the number of these channels and must follow a cut."""
+        self.tie(self.attribute(module, attribute, len(ids)), ids)
 
     def tie(self, left: Tensor, right: Tensor) -> None:
         """State that two arrays of ids can only be removed together, element by element; -1 ties nothing."""
@@ -178,11 +159,22 @@ class Tracer:
         if ids.numel():
             self._frozen.append((ids.numpy(), f'{reason} in {self.where()}' if where else reason))
 
-    def merge_along(self, labels: Tensor, axes: Sequence[int], reason: str) -> Optional[Tensor]:
+    def settle(self, *values: Any) -> None:
+        """Freeze the channels that values among these combine, since they meet another tensor."""
+        for labels, reason in self.deferred.of(*values):
+            self.freeze(labels, reason, where=False)
+
+    def merge_along(self, labels: Tensor, axes: Sequence[int], reason: str, out: Any = None) -> Optional[Tensor]:
         """Tie the ids along axes that an operation combines; freeze them if they vary along these axes only.
 
+        Args:
+            labels (Tensor): Labels of what it reads.
+            axes (sequence[int]): The axes.
+            reason (str): Why the ids are frozen; the name of the running module is added.
+            out (Any): Results that hold nothing else: the ids are frozen only where these meet another tensor.
+
         Returns:
-            Tensor or None: The labels with size 1 along the axes; None if they were frozen.
+            Tensor or None: The labels with size 1 along the axes; None if they were, or may be, frozen.
         """
         labels = compact(labels)
         first = take_first(labels, axes)
@@ -191,7 +183,10 @@ class Tracer:
         others = [axis for axis in range(labels.dim()) if axis not in axes]
         wide = first.expand(labels.shape)
         if constant_along(labels, others) or bool(((wide < 0) != (labels < 0)).any()):
-            self.freeze(labels, reason)
+            if out is None:
+                self.freeze(labels, reason)
+            else:
+                self.deferred.add(out, compact(labels), f'{reason} in {self.where()}')
             return None
         self.tie(labels, wide)
         return first
@@ -256,12 +251,3 @@ class Tracer:
         return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
                      list(self.grids.values()), self.broadcasts, idle)
 
-
-def _tensor_names(model: nn.Module) -> Dict[int, str]:
-    """Return ``id(tensor) -> qualified name`` of all parameters and buffers; the first name wins."""
-    names: Dict[int, str] = {}
-    for prefix, module in model.named_modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
-                names.setdefault(id(tensor), f'{prefix}.{name}' if prefix else name)
-    return names

@@ -10,15 +10,14 @@ from torch.overrides import TorchFunctionMode
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
+from ..units.copies import double_copy, float_copy, sharing_copy
 from ..units.equivalence import (
     Deterministic,
     Masks,
     difference,
-    double_copy,
     outputs,
     random_masks,
     randomise,
-    sharing_copy,
 )
 from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
@@ -115,7 +114,7 @@ def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     fused attention.
     """
     counter = _Counter()
-    copied = sharing_copy(model).float().eval()
+    copied = float_copy(model).eval()
     compiled = [item for item in copied.named_modules() if is_deformable(item[1])]  # a function mode cannot see them
     with watched(compiled, after=counter.count_module), torch.no_grad(), counter:
         forward(copied)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
 from ..graph.watching import watched
-from .equivalence import Deterministic, double_copy, randomise
+from .copies import double_copy
+from .equivalence import Deterministic, randomise
 from .unit import ChannelUnit
 
 #: Relative difference, in float64, up to which a block without its branch equals its shortcut.

@@ -10,13 +10,13 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 import numpy as np
 import torch
-from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..arguments import UserError
 from ..graph.nested import output_tensors
 from ..graph.rules.table import LAYER_RULES
+from .copies import sharing_copy
 from .surgery import Surgery
 from .unit import ChannelUnit
 
@@ -70,31 +70,6 @@ def randomise(model: nn.Module, seed: int) -> None:
             if parameter.numel() > 1 and bool((parameter == parameter.reshape(-1)[0]).all()):
                 matrix = sum(size > 1 for size in parameter.shape) > 1
                 fill(parameter, 0.05 if matrix else 0.2, 0.0 if matrix or name.endswith('bias') else 1.0)
-
-
-def double_copy(model: nn.Module) -> nn.Module:
-    """Return a copy in float64 on the CPU, without synchronised batch norms, which need a GPU."""
-    double: nn.Module = revert_sync_batchnorm(_copy(model, _to_double)).double().cpu()
-    return double
-
-
-def _to_double(tensor: Tensor) -> Tensor:
-    return tensor.to('cpu', torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
-def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Copy a model; its parameters are ``value`` of the original ones, without a copy in between."""
-    memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
-                            for parameter in model.parameters()}
-    for module in model.modules():  # deepcopy fails on activations that a module keeps
-        memo.update({id(kept): kept.detach().clone() for kept in vars(module).values()
-                     if isinstance(kept, Tensor) and kept.grad_fn is not None})
-    return copy.deepcopy(model, memo)
-
-
-def sharing_copy(model: nn.Module) -> nn.Module:
-    """Return a copy that shares the storage of the parameters: replace them, do not write into them."""
-    return _copy(model, lambda tensor: tensor)
 
 
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:

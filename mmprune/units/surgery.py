@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.written_size import set_attribute
 from .layer import refresh_attributes, resize_tensor
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
@@ -88,7 +89,7 @@ class Surgery:
         widths = self.widths
         for name in self.attributes:
             layer, _, attribute = name.rpartition('.')
-            setattr(self.model.get_submodule(layer), attribute, widths[name, 0])
+            set_attribute(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
             refresh_attributes(module, id(module) in depthwise)
         torch.clear_autocast_cache()  # it holds casts of the former tensors

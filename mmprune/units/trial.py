@@ -16,16 +16,15 @@ from ..graph.capture import ERRORS
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.trace import Axis
 from ..graph.watching import watched
+from .copies import double_copy, sharing_copy
 from .equivalence import (
     Masks,
-    double_copy,
     mask_dense,
     outputs,
     random_mask,
     random_masks,
     randomise,
     relative_difference,
-    sharing_copy,
 )
 from .surgery import Surgery
 from .unit import ChannelUnit

@@ -5,7 +5,8 @@ import torch
 
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.report import proof as check
-from mmprune.units.equivalence import cut_copy, double_copy, outputs
+from mmprune.units.copies import double_copy
+from mmprune.units.equivalence import cut_copy, outputs
 from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
 
 STAYS = ("it is the model's input, or comes from an operation without channels", 'it is an output of the model')

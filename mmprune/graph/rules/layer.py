@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..label import constant_along
 from ..tracer import Tracer
+from .product import linear_by_view, mixes_positions, pass_channels
 from .table import Call, follow_nothing, register_layer
 
 
@@ -59,9 +60,18 @@ def linear(tracer: Tracer, call: Call) -> None:
     x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     positions = out.numel() // out.size(-1)
     if not tracer.is_tensor_of_model(weight):
-        _freeze_functional(tracer, call, 'linear', positions, out.dim() - 1)
+        if tracer.weight_of(weight)[0] is not None:
+            linear_by_view(tracer, call, x, weight, bias)
+        else:
+            _freeze_functional(tracer, call, 'linear', positions, out.dim() - 1)
         return
     rows = tracer.axis(weight, 0, 'out')
+    labels = tracer.labels_of(x)
+    if mixes_positions(tracer, labels):
+        assert labels is not None
+        pass_channels(tracer, out, labels, x.dim() - 1, out.dim() - 1, [rows, tracer.axis(weight, 1, 'in')])
+        tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
+        return
     tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), rows)

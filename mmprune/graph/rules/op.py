@@ -21,7 +21,9 @@ from .table import Call, follow_nothing, register_op
     'masked_fill', 'exp2', 'expm1', 'log2', 'log10', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'trunc', 'frac',
     'remainder', 'fmod', 'floor_divide', 'erfc', 'sgn', 'heaviside', 'logit', 'rrelu_with_noise', 'xlogy', 'fmax',
     'fmin', 'copysign', 'hypot', 'true_divide', 'positive', 'logaddexp', 'logaddexp2', 'logical_xor', 'sinc', 'lgamma',
-    'digamma', 'erfinv', 'deg2rad', 'rad2deg', 'log_sigmoid', 'bitwise_xor', 'threshold_backward')
+    'digamma', 'erfinv', 'deg2rad', 'rad2deg', 'log_sigmoid', 'bitwise_xor', 'threshold_backward', 'isclose', 'real',
+    'imag', 'angle', 'conj', '_conj', '_conj_physical', 'resolve_conj', 'resolve_neg', 'complex', 'polar',
+    'isposinf', 'isneginf', 'signbit', 'special_erfcx', 'i0', 'special_i0e')
 def elementwise(tracer: Tracer, call: Call) -> None:
     """Channels that meet in an element are tied."""
     result = call.result
@@ -96,26 +98,30 @@ def keeps_channels(tracer: Tracer, call: Call) -> None:
 
 
 @register_op('mean', 'sum', 'amax', 'amin', 'var', 'std', 'var_mean', 'std_mean', 'linalg_vector_norm', 'norm',
-             'logsumexp', 'max', 'min', 'prod', labelled=True)
+             'logsumexp', 'max', 'min', 'prod', 'any', 'all', 'median', 'nanmedian', 'nansum', 'nanmean', 'argmax',
+             'argmin', 'aminmax', 'count_nonzero', 'kthvalue', 'mode', labelled=True)
 def reduction(tracer: Tracer, call: Call, labels: Tensor) -> None:
-    """Reduction over space keeps channels; over groups of channels ties them; over all channels freezes them."""
+    """Reduction over space keeps channels; over groups of channels ties them; over all channels freezes them.
+
+    The latter where the result meets another tensor: a check of values, which only Python sees, freezes nothing.
+    """
     source = call.args[0]
     axes = _reduced_axes(call, source.dim())
     if axes is None:
         tracer.freeze(labels, f'{call.name} combines it with other values')
         return
-    first = tracer.merge_along(labels, axes, f'{call.name} reduces over the channel axis')
+    first = tracer.merge_along(labels, axes, f'{call.name} reduces over the channel axis', out=call.out)
     if first is None:
         return
     for tensor in call.results:
-        if tensor.is_floating_point() or call.name == 'sum':  # max and min return positions too
+        if tensor.dim():
             index = tuple(0 if axis in axes else slice(None) for axis in range(source.dim()))
             tracer.set_labels(tensor, (first if tensor.dim() == source.dim() else first[index]).expand(tensor.shape))
 
 
 def _reduced_axes(call: Call, dims: int) -> Optional[List[int]]:
     """Return the axes that a reduction removes, or None if it has two operands."""
-    axes = call.arg(2 if call.name in ('linalg_vector_norm', 'norm') else 1, 'dim')
+    axes = call.arg(2 if call.name in ('linalg_vector_norm', 'norm', 'kthvalue') else 1, 'dim')
     if isinstance(axes, Tensor):  # max(x, y)
         return None
     if axes is None or axes == []:

@@ -62,6 +62,8 @@ Rule = Callable[[Tracer, Call], None]
 OP_RULES: Dict[str, Rule] = {}
 #: public function name -> rule
 LAYER_RULES: Dict[str, Rule] = {}
+#: name of a layer function whose rule is for some calls only -> tells which; the operations of others are followed
+CONDITIONS: Dict[str, Callable[[Tracer, Sequence[Any]], bool]] = {}
 #: class name of a module -> rule
 MODULE_RULES: Dict[str, Rule] = {}
 
@@ -97,6 +99,17 @@ def register_op(*names: str, labelled: bool = False) -> Callable[[Any], Rule]:
 def register_layer(*names: str, labelled: bool = False) -> Callable[[Any], Rule]:
     """Register a rule for public functions by name, such as ``@register_layer('conv2d')``; see :func:`register_op`."""
     return _register_in(LAYER_RULES, names, labelled)
+
+
+def register_layer_if(condition: Callable[[Tracer, Sequence[Any]], bool], *names: str) -> Callable[[Any], Rule]:
+    """Register a rule for public functions by name, for the calls that a condition on their arguments holds for."""
+    CONDITIONS.update(dict.fromkeys(names, condition))
+    return _register_in(LAYER_RULES, names)
+
+
+def applies(tracer: Tracer, name: str, args: Sequence[Any]) -> bool:
+    """Tell whether the rule of a layer function is for a call with these arguments."""
+    return name not in CONDITIONS or CONDITIONS[name](tracer, args)
 
 
 def register_module(*names: str) -> Callable[[Any], Rule]:

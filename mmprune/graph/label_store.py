@@ -1,0 +1,98 @@
+"""The labels of live tensors while a forward runs, and of parameters that it uses."""
+import math
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+class LabelStore:
+    """Which channel ids the elements of tensors have.
+
+    Args:
+        model (nn.Module): The traced model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.names = _tensor_names(model)
+        self.labels = WeakTensorKeyDictionary()
+        #: name -> labels of parameters that are used element by element
+        self.loose: Dict[str, Tensor] = {}
+        self._views = WeakTensorKeyDictionary()
+        self._num_ids = 0
+
+    def new_ids(self, count: int) -> Tensor:
+        """Issue ``count`` fresh channel ids, ``Tensor[count]``."""
+        self._num_ids += count
+        return torch.arange(self._num_ids - count, self._num_ids)
+
+    def is_tensor_of_model(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a parameter or buffer of the traced model."""
+        return id(tensor) in self.names
+
+    def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
+        """Return the labels of a tensor, or None if it has no channels; an unused parameter gets an id an element."""
+        labels = self.labels.get(tensor)
+        if labels is None and tensor in self._views:
+            parameter, order = self._views[tensor]
+            whole = self.labels_of(parameter)
+            labels = self.labels[tensor] = None if whole is None else whole.permute(order)
+        if labels is None and self.is_unused_parameter(tensor):
+            self.label_parameter(tensor, range(tensor.dim()))
+            labels = self.labels[tensor]
+        return labels
+
+    def labels_in(self, *values: Any) -> List[Tensor]:
+        """Return the labels of every labelled tensor among nested values."""
+        found = (self.labels_of(leaf) for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor))
+        return [labels for labels in found if labels is not None]
+
+    def is_unused_parameter(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a parameter or buffer of floats without labels so far."""
+        return (self.is_tensor_of_model(tensor) and tensor not in self.labels and tensor.is_floating_point()
+                and tensor.dim() > 0)
+
+    def label_parameter(self, tensor: Tensor, axes: Sequence[int]) -> None:
+        """Give a parameter ids that vary along some of its axes only."""
+        shape = [size if axis in axes else 1 for axis, size in enumerate(tensor.shape)]
+        labels = self.new_ids(math.prod(shape)).view(shape).expand(tensor.shape)
+        self.loose[self.names[id(tensor)]] = labels
+        self.labels[tensor] = labels
+
+    def note_view(self, view: Tensor, source: Tensor, order: Sequence[int]) -> bool:
+        """Note that a tensor is a matrix of the model, or an earlier view of one, with its axes in another order.
+
+        Returns:
+            bool: Whether it is: such a tensor is labelled when it is used, by what uses it.
+        """
+        parameter, before = self.weight_of(source)
+        if parameter is None:
+            return False
+        self._views[view] = parameter, tuple(before[axis] for axis in order)
+        return True
+
+    def weight_of(self, tensor: Any) -> Tuple[Optional[Tensor], Tuple[int, ...]]:
+        """Return the parameter or buffer that a tensor is, with its axes in some order, and that order; or None.
+
+        Only tensors of floats with two and more axes, not used element by element before.
+        """
+        if isinstance(tensor, Tensor) and tensor not in self.labels:
+            if tensor in self._views:
+                parameter, order = self._views[tensor]
+                return (parameter, order) if self.is_unused_parameter(parameter) else (None, ())
+            if self.is_unused_parameter(tensor) and tensor.dim() > 1:
+                return tensor, tuple(range(tensor.dim()))
+        return None, ()
+
+
+def _tensor_names(model: nn.Module) -> Dict[int, str]:
+    """Return ``id(tensor) -> qualified name`` of all parameters and buffers; the first name wins."""
+    names: Dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                names.setdefault(id(tensor), f'{prefix}.{name}' if prefix else name)
+    return names
