@@ -590,8 +590,7 @@ class ComputedNormAndBufferWeight(Net):
         return F.conv2d(x, self.w.weight)
 
 
-@net({'b_(0, 4)_4': 4}, "parameter 'enc.weight' is used both as a layer weight and element by element",
-     'linear is called with a computed weight')
+@net({'b_(0, 4)_4': 4}, "'enc.weight' is used in two ways")
 class TiedTranspose(nn.Module):
     """An encoder whose weight decodes as well."""
 

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
-from ..units.copies import double_copy, float_copy, sharing_copy
+from ..units.copies import double_copy, float_copy
 from ..units.equivalence import (
     Deterministic,
     Masks,

@@ -126,7 +126,7 @@ def outputs(model: nn.Module, forward: Forward, training: bool) -> List[Tensor]:
     for module in model.modules():  # dropout, drop path, drop block
         if 'drop' in type(module).__name__.lower() and not any(True for _ in module.children()):
             module.eval()
-    with torch.no_grad(), _same_randomness(), Deterministic():
+    with torch.no_grad(), _same_randomness(), _default_dtype_of(model), Deterministic():
         tensors = output_tensors(forward(model))
     if not tensors:
         raise UserError(f'{type(model).__name__} returns no tensor on the demo input: nothing can be compared')
@@ -177,6 +177,18 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride:
             window = x[:, :, top:top + down * rows:down, left:left + right * columns:right]
             out = torch.addcmul(out, window, weight[:, 0, i, j].view(1, -1, 1, 1))
     return out
+
+
+@contextmanager
+def _default_dtype_of(model: nn.Module) -> Iterator[None]:
+    """Let new tensors of floats have the dtype of a model's parameters."""
+    before = torch.get_default_dtype()
+    dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    torch.set_default_dtype(dtypes[0] if dtypes and dtypes[0] in (torch.float32, torch.float64) else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from ..graph.channels import ChannelGraph, CoupledChannels, Member
 from ..graph.grouping import build_graph
 from ..registry import MODELS, TASK_UTILS, build
 from .block_removal import Block, find_blocks, remove, switch_off
+from .breaking import breaking_units
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .layer import check_optimizers
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
-from .trial import breaking_units
 from .unit import ChannelUnit, by_name
 
 KEPT = 'kept.'

@@ -108,7 +108,8 @@ def _product(tracer: Tracer, call: Call, operands: Sequence[Tensor], subscripts:
     along_contracted = labels is not None and not constant_along(labels, [named.index(one) for one in contracted])
     if len(outputs) != 1 or len(contracted) != 1 or shared or set(own) - set(contracted) - set(outputs) or (
             along_kept and along_contracted):
-        _give_up(tracer, call, operands, f'{call.name} with {tracer.names[id(weight)]!r} combines several axes of channels')
+        _give_up(tracer, call, operands,
+                 f'{call.name} with {tracer.names[id(weight)]!r} combines several axes of channels')
         return None
     columns = tracer.axis(weight, axis_of[contracted[0]], 'in')
     rows = tracer.axis(weight, axis_of[outputs[0]], 'out')
