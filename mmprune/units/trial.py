@@ -143,8 +143,8 @@ class TrialCut:
         except _Differs as found:
             size, layer = found.args
         except ERRORS as error:
-            return Failure(f'cutting it breaks the forward of {running} ({_first_line(error)}): where a size is written '
-                           'down there, take it from the shape of the tensor', running.module)
+            return Failure(f'cutting it breaks the forward of {running} ({_first_line(error)}): where a size is '
+                           'written down there, take it from the shape of the tensor', running.module)
         else:
             size, layer = comparison.at_end(after), None
         if size and size > 100 * self._noise(dense, before, forward, training, layer):
@@ -169,7 +169,8 @@ class TrialCut:
             kept = (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
         return out.index_select(dim, torch.from_numpy(kept))
 
-    def _noise(self, dense: nn.Module, before: Run, forward: TrialInput, training: bool, layer: Optional[str]) -> float:
+    def _noise(self, dense: nn.Module, before: Run, forward: TrialInput, training: bool,
+               layer: Optional[str]) -> float:
         """Return how far noise like rounding in the weights moves a layer of the dense model, or its outputs."""
         other = sharing_copy(dense)
         generator = torch.Generator().manual_seed(0)
@@ -238,7 +239,7 @@ def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
     layers: List[Tuple[str, Tensor]] = []
 
     def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
-        layers.append((layer, out))
+        layers.append((layer, out.clone()))  # an activation may follow in place
 
     with watched(_layers(model), after=keep):
         return Run(outputs(model, forward, training), layers)

@@ -127,8 +127,8 @@ def test_a_mode_in_which_the_dense_model_does_not_run_is_left_out(monkeypatch):
     said = []
     monkeypatch.setattr(trial, 'print_log', lambda text, **options: said.append(text))
     assert [unit.name for unit in mutator_of(EvalOnly()).units] == ['a_(0, 6)_6']
-    assert said == ['EvalOnly does not run on the demo input in train mode (NotImplementedError: inference only): the trial '
-                    'cut compares eval mode only']
+    assert said == ['EvalOnly does not run on the demo input in train mode (NotImplementedError: inference only): the '
+                    'trial cut compares eval mode only']
 
 
 def test_no_trial_where_a_structure_proves_the_units_or_the_user_says_so(monkeypatch):
