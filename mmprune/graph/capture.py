@@ -4,6 +4,7 @@ Each activation carries a parallel label tensor (:mod:`mmprune.graph.label`). La
 modules with a rule of their own as a whole, everything else as aten operations (:mod:`mmprune.graph.rules`).
 """
 import logging
+import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -102,7 +103,11 @@ class _LayerMode(TorchFunctionMode):
             return func(*args, **kwargs)
         written = holds_written_size(args) or holds_written_size(list(kwargs.values()))
         if rule is None or not applies(self.tracer, name, args):
-            out = func(*args, **kwargs)
+            self.tracer.size_is_written = written
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self.tracer.size_is_written = False
             if written:
                 with torch.no_grad():
                     follow(self.tracer, name, args, kwargs, out)
@@ -234,7 +239,9 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
 def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
     """Run the forward and freeze its outputs."""
     # With gradients enabled attention is not collapsed into one fused operation.
-    with torch.enable_grad(), _Modules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer):
+    with torch.enable_grad(), _Modules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer), \
+            warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Converting a tensor with requires_grad=True to a scalar')
         outputs = forward(model)
     tracer.settle(output_tensors(outputs))
     for tensor in output_tensors(outputs):

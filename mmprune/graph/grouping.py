@@ -48,6 +48,10 @@ def group_channels(traced: Trace) -> ChannelGraph:
                 if used.tensor == name:
                     reasons.add(root[used.ids], reason)
     components = [root[axis.ids] for axis in axes]
+    for call in traced.calls:
+        if call.channels is not None:
+            call.repeated = next(((axis.tensor, axis.dim) for axis, ids in zip(axes, components)
+                                  if np.array_equal(ids, root[call.channels])), None)
     kinds = {call.layer: call.kind for call in traced.calls if call.weight}
     kinds.update({layer.layer: layer.kind for layer in traced.idle})
     inference = {call.layer for call in traced.calls if not call.training_only}

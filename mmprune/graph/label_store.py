@@ -21,6 +21,8 @@ class LabelStore:
         self.labels = WeakTensorKeyDictionary()
         #: name -> labels of parameters that are used element by element
         self.loose: Dict[str, Tensor] = {}
+        #: constants that the forward has just made, whose sizes may follow a cut
+        self.constants = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
         self._num_ids = 0
 

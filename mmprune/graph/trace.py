@@ -36,6 +36,9 @@ class LayerCall:
     computed_weight: Optional[Tuple[int, ...]] = None  #: shape of a weight that is computed, not a parameter
     training_only: bool = False  #: the call runs in training only (an auxiliary head) and costs nothing at inference
     samples: int = 1  #: rows of the batch: images, or regions in the second stage of a detector
+    #: ids of channels whose positions the layer mixes, each by the same weight: it runs once for each of them
+    channels: Optional[np.ndarray] = None
+    repeated: Optional[Tuple[str, int]] = None  #: tensor and axis that hold these channels, once they are known
 
     @property
     def layer(self) -> str:

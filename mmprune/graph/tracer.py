@@ -28,6 +28,8 @@ class Tracer(LabelStore):
         self.module_stack: List[Tuple[str, nn.Module]] = []
         self.paused = False
         self.training_only = False
+        #: whether the running function was given a size that a module has written down
+        self.size_is_written = False
         #: tensor without labels -> why its channels could not be followed
         self.given_up = WeakTensorKeyDictionary()
         self.deferred = Deferred()
@@ -60,6 +62,12 @@ class Tracer(LabelStore):
         shape = [1] * tensor.dim()
         shape[axis] = -1
         self.set_labels(tensor, ids.reshape(shape).expand(tensor.shape))
+
+    def label_constant(self, tensor: Tensor, axis: int) -> Tensor:
+        """Give a new constant channels of its own along an axis, and return them."""
+        ids = self.new_ids(tensor.size(axis))
+        self.set_channels(tensor, ids, axis)
+        return ids
 
     def keep_size(self, labels: Tensor, axes: Sequence[int], reason: str, because: Optional[str] = None) -> None:
         """State that axes of a labelled tensor keep their size and order.
@@ -105,6 +113,8 @@ class Tracer(LabelStore):
     def channels_of(self, tensor: Tensor, axis: int) -> Tensor:
         """Return the id of each index of an axis, -1 for no channel; ids that share an index are tied."""
         labels = self.labels_of(tensor)
+        if labels is None and tensor in self.constants:
+            return self.label_constant(tensor, axis)
         if labels is None:
             return torch.full((tensor.size(axis),), -1)
         rows = distinct_slices(to_axis(labels, axis), [0])
@@ -196,12 +206,23 @@ class Tracer(LabelStore):
         self.calls.append(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
                                     training_only=self.training_only))
 
-    def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
-        """Record a call of a conv or linear layer; ``axis`` is the channel axis of ``out``."""
+    def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int,
+                    repeated: Optional[Tensor] = None) -> None:
+        """Record a call of a conv or linear layer.
+
+        Args:
+            weight (Tensor): Its weight.
+            kind (str): ``conv``, ``linear`` or a kind with a counter of its own.
+            positions (int): How often each weight element is multiplied.
+            out (Tensor): Its result.
+            axis (int): The channel axis of the result.
+            repeated (Tensor, optional): Ids of the channels that it runs for, each for itself.
+        """
         channels, name = out.size(axis), self.names[id(weight)]
         by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
         self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
-                                    training_only=self.training_only, samples=out.size(0) if axis else 1))
+                                    training_only=self.training_only, samples=out.size(0) if axis else 1,
+                                    channels=None if repeated is None else repeated.numpy()))
 
     def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
         """Record a call with a computed weight, whose cost never changes."""

@@ -1,4 +1,5 @@
 """Proof that a cut is right: the cut model computes what the masked dense model computes, at the stated cost."""
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -145,7 +146,22 @@ class _Counter(TorchFunctionMode):
         elif name == 'multi_head_attention_forward':
             rows = args[0].numel() // args[0].size(-1)
             self.macs += rows * (args[5].numel() + args[11].numel())
+        elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'bmm', 'addmm', 'einsum'):
+            self.macs += _macs_of_product(name, args)
         return out
+
+
+def _macs_of_product(name: str, args: Any) -> int:
+    """Return the multiply-adds of a matrix product with a parameter; 0 for one of two activations."""
+    tensors = output_tensors(list(args[1:] if name in ('addmm', 'einsum') else args))
+    if sum(isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter) for tensor in tensors) != 1:
+        return 0
+    if name != 'einsum':
+        left, right = reversed(tensors) if name == '__rmatmul__' else tensors
+        return int(left.numel() * right.size(-1))
+    sizes = {letter: size for text, tensor in zip(args[0].partition('->')[0].split(','), tensors)
+             for letter, size in zip(text.strip(), tensor.shape)}
+    return math.prod(sizes.values())
 
 
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:

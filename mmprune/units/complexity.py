@@ -66,12 +66,20 @@ class Complexity:
                 macs += COUNTERS[call.kind](call, call.computed_weight)
                 acts += call.out_positions * call.out_channels
                 continue
-            macs += COUNTERS[call.kind](call, self.shape(call.weight, widths))
             axis = rows[call.weight]
             kept = widths.get((axis.tensor, axis.dim), len(axis.ids))
-            acts += call.out_positions * (call.out_channels * kept // len(axis.ids))
+            left, of = self._repetitions(call, widths)
+            macs += COUNTERS[call.kind](call, self.shape(call.weight, widths)) * left // of
+            acts += call.out_positions * (call.out_channels * kept // len(axis.ids)) * left // of
         params = sum(math.prod(self.shape(tensor, widths)) for tensor in self.parameters)
         return {'macs': macs, 'params': params, 'acts': acts}
+
+    def _repetitions(self, call: LayerCall, widths: Widths) -> Tuple[int, int]:
+        """Return for how many channels a layer that mixes positions runs, and of how many."""
+        if call.repeated is None:
+            return 1, 1
+        tensor, dim = call.repeated
+        return self.shape(tensor, widths)[dim], self.shapes[tensor][dim]
 
     def channel_acts(self, unit: CoupledChannels) -> int:
         """Return the activations of a single set of a unit: its producers' output elements."""

@@ -2,6 +2,7 @@
 import op_nets
 import pytest
 import torch
+import value_nets  # noqa: F401  (adds to the networks)
 
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.report import proof as check

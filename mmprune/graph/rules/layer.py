@@ -69,8 +69,9 @@ def linear(tracer: Tracer, call: Call) -> None:
     labels = tracer.labels_of(x)
     if mixes_positions(tracer, labels):
         assert labels is not None
-        pass_channels(tracer, out, labels, x.dim() - 1, out.dim() - 1, [rows, tracer.axis(weight, 1, 'in')])
-        tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
+        own = [rows, tracer.axis(weight, 1, 'in')]
+        repeated = pass_channels(tracer, out, labels, x.dim() - 1, out.dim() - 1, own)
+        tracer.record_call(weight, 'linear', positions, out, out.dim() - 1, repeated)
         return
     tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):

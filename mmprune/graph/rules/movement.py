@@ -55,7 +55,7 @@ def take_slice(tracer: Tracer, call: Call, labels: Tensor) -> None:
         whole = size % step == 0
         tracer.keep_size(blocks.unflatten(dim, (size // step, step)) if whole else blocks, [dim + whole],
                          f'{call.name} takes one of {step} channels')
-    elif 0 < length < size and size % length == 0 and start % length == 0:
+    elif 0 < length < size and size % length == 0 and start % length == 0 and not tracer.size_is_written:
         _keep_blocks(tracer, call.name, labels, dim, [length] * (size // length))
     movement(tracer, call)
 
@@ -128,6 +128,10 @@ def join(tracer: Tracer, call: Call) -> None:
     labels = [tracer.labels_of(tensor) for tensor in tensors]
     if all(label is None for label in labels):
         return
+    for place, tensor in enumerate(tensors):
+        if call.name == 'cat' and labels[place] is None and tensor in tracer.constants and tensor.dim() == out.dim():
+            tracer.label_constant(tensor, call.arg(1, 'dim', 0) % out.dim())
+            labels[place] = tracer.labels_of(tensor)
     pairs = [(label, tensor) for label, tensor in zip(labels, tensors) if tensor.dim() == tensors[0].dim()]
     full = [torch.full((), -1).expand(tensor.shape) if label is None else label for label, tensor in pairs]
     dim = call.arg(1, 'dim', 0) % out.dim()

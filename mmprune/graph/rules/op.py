@@ -46,6 +46,8 @@ def elementwise(tracer: Tracer, call: Call) -> None:
         return
     tracer.set_labels(result, united.expand(result.shape))
     for tensor in outside:
+        if tensor in tracer.constants:  # where its size does not follow a cut, the trial finds out
+            continue
         first = result.dim() - tensor.dim()
         axes = [first + axis for axis, size in enumerate(tensor.shape) if size > 1]
         tracer.keep_size(united, axes, f'{call.name} combines it with a tensor of fixed size',
@@ -156,12 +158,16 @@ def _ignored(tracer: Tracer, call: Call) -> None:
     """The result holds no activation: sizes, comparisons, new constants."""
 
 
-@register_op('new_zeros', 'new_ones', 'new_empty', 'new_full', labelled=True)
-def new(tracer: Tracer, call: Call, labels: Tensor) -> None:
-    """A constant of the shape of an activation has its channels; of another shape it has none."""
-    if call.out.shape == call.args[0].shape:
+@register_op('new_zeros', 'new_ones', 'new_empty', 'new_full', 'zeros', 'ones', 'empty', 'full', 'scalar_tensor')
+def new(tracer: Tracer, call: Call) -> None:
+    """A new constant has the channels of the activation whose shape it takes, or of what it meets: a first state."""
+    source = call.args[0] if call.args and isinstance(call.args[0], Tensor) else None
+    labels = None if source is None else tracer.labels_of(source)
+    if labels is not None and call.out.shape == labels.shape:
         tracer.set_labels(call.out, labels)
+    else:
+        tracer.constants[call.out] = True
 
 
 register_op('uniform', 'normal', 'fill', 'zero', '_local_scalar_dense', 'is_nonzero', 'equal', 'random',
-            'new_empty_strided', 'set', 'resize', 'arange', 'zeros', 'ones', 'empty', 'full')(_ignored)
+            'new_empty_strided', 'set', 'resize', 'arange')(_ignored)

@@ -83,7 +83,7 @@ def index_put(tracer: Tracer, call: Call) -> None:
     tracer.keep_size(labels, axes, f'{call.name} counts positions along its channels')
     part = torch.full((), -1).expand(source.shape) if own is None else own
     cpu = [None if position is None else position.cpu() for position in positions]
-    moved = labels.clone(memory_format=torch.contiguous_format).index_put_(cpu, part)
+    moved = torch.ops.aten.index_put(labels.contiguous(), cpu, part)
     tracer.tie(labels, moved)
     if own is None and source.numel() > 1:
         tracer.freeze(labels[moved < 0], 'a tensor of fixed size is written over it')

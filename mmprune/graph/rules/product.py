@@ -115,23 +115,29 @@ def _product(tracer: Tracer, call: Call, operands: Sequence[Tensor], subscripts:
     rows = tracer.axis(weight, axis_of[outputs[0]], 'out')
     out_axis = result.index(outputs[0])
     positions = call.out.numel() // call.out.size(out_axis)
-    tracer.record_call(weight, 'linear', positions, call.out, out_axis)
     if along_kept:
         assert labels is not None
-        pass_channels(tracer, call.out, labels, named.index(contracted[0]), out_axis, [rows, columns])
+        repeated = pass_channels(tracer, call.out, labels, named.index(contracted[0]), out_axis, [rows, columns])
+        tracer.record_call(weight, 'linear', positions, call.out, out_axis, repeated)
         return None
+    tracer.record_call(weight, 'linear', positions, call.out, out_axis)
     tracer.tie_or_freeze(columns, tracer.channels_of(x, named.index(contracted[0])), x)
     tracer.set_channels(call.out, rows, out_axis)
     return rows
 
 
 def pass_channels(tracer: Tracer, out: Tensor, labels: Tensor, contracted: int, out_axis: int,
-                  own: Sequence[Tensor]) -> None:
-    """Label the result of a layer that mixes the positions of each channel, and keep the weight whole."""
+                  own: Sequence[Tensor]) -> Optional[Tensor]:
+    """Label the result of a layer that mixes the positions of each channel, and keep the weight whole.
+
+    Returns:
+        Tensor or None: Ids of the channels, if they lie along a single axis.
+    """
     for ids in own:
         tracer.freeze(ids, MIXES_POSITIONS)
     moved = take_first(canonical(labels), [contracted]).movedim(contracted, out_axis)
     tracer.set_labels(out, moved.expand(out.shape))
+    return moved.reshape(-1) if sum(size > 1 for size in moved.shape) == 1 else None
 
 
 def _give_up(tracer: Tracer, call: Call, operands: Sequence[Tensor], reason: str) -> None:
