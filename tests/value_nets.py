@@ -1,8 +1,11 @@
 """Small networks that write sizes down, look at values, and multiply with parameters; see :mod:`op_nets`."""
+import warnings
+
 import torch
 from op_nets import A, Net, net
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils import prune
 
 # sizes that are written down
 
@@ -255,3 +258,52 @@ class Spectrum(Net):
         spectrum = torch.fft.rfft2(x, norm='ortho')
         return torch.fft.irfft2(spectrum * 0.5, s=x.shape[2:], norm='ortho')
 
+
+
+# weights that are computed row by row
+
+
+class Temporal(nn.Module):
+    """A block of a temporal convolutional network, both of its layers with weight norm."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.a, self.b = norm(nn.Conv1d(3, 6, 3, padding=1)), norm(nn.Conv1d(6, 5, 3, padding=1))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu().mean(2))
+
+
+@net({'a_(0, 6)_6': 6, 'b_(0, 5)_5': 5}, shape=(2, 3, 8))
+class WeightNorm(Temporal):
+    """Weight norm by a hook, as torch had it first."""
+
+    def __init__(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)
+            super().__init__(nn.utils.weight_norm)
+
+
+@net({'a_(0, 6)_6': 6, 'b_(0, 5)_5': 5}, shape=(2, 3, 8))
+class ParametrizedWeightNorm(Temporal):
+    """Weight norm as a parametrization."""
+
+    def __init__(self):
+        super().__init__(getattr(nn.utils.parametrizations, 'weight_norm', nn.utils.weight_norm))
+
+
+@net({'a_(0, 6)_6': 6, 'b_(0, 5)_5': 5}, shape=(2, 3, 8))
+class MaskedWeights(Temporal):
+    """Weights times a mask, as torch's own unstructured pruning leaves them."""
+
+    def __init__(self):
+        super().__init__(lambda layer: prune.random_unstructured(layer, 'weight', 0.3))
+
+
+@net({}, 'is called with a computed weight', 'its weight is computed', shape=(2, 3, 8))
+class SpectralNorm(Temporal):
+    """Every row of a spectral norm depends on all others."""
+
+    def __init__(self):
+        super().__init__(nn.utils.parametrizations.spectral_norm)

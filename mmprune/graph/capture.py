@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..random_state import seeded
 from .attributes import unchanged_attributes
 from .nested import output_tensors
-from .rules import movement, openmmlab, order, product, spectrum  # noqa: F401  (fill the tables)
+from .rules import movement, openmmlab, order, product, spectrum, weight  # noqa: F401  (fill the tables)
 from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, applies, follow_nothing, rule_of
 from .trace import Trace
 from .tracer import Tracer

@@ -1,11 +1,19 @@
 """The labels of live tensors while a forward runs, and of parameters that it uses."""
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
+
+
+class Companion(NamedTuple):
+    """An axis of a tensor that goes with an axis of a weight, as the norms ``g`` of a weight norm do."""
+
+    tensor: Tensor
+    axis: int  #: of the tensor
+    weight_axis: int  #: of the weight
 
 
 class LabelStore:
@@ -24,6 +32,11 @@ class LabelStore:
         #: constants that the forward has just made, whose sizes may follow a cut
         self.constants = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
+        #: computed weight -> the parameter that it is computed from, row by row, and what else goes with its axes
+        self._derived = WeakTensorKeyDictionary()
+        #: names of the weights of conv and linear modules, and those among them that something else computes with
+        self.layer_weights: Set[str] = set()
+        self.computed_with: Set[str] = set()
         self._num_ids = 0
 
     def new_ids(self, count: int) -> Tensor:
@@ -38,6 +51,9 @@ class LabelStore:
     def labels_of(self, tensor: Tensor) -> Optional[Tensor]:
         """Return the labels of a tensor, or None if it has no channels; an unused parameter gets an id an element."""
         labels = self.labels.get(tensor)
+        if labels is None and self.names.get(id(tensor), '') in self.layer_weights:
+            self.computed_with.add(self.names[id(tensor)])
+            return None
         if labels is None and tensor in self._views:
             parameter, order = self._views[tensor]
             whole = self.labels_of(parameter)
@@ -88,6 +104,24 @@ class LabelStore:
             if self.is_unused_parameter(tensor) and tensor.dim() > 1:
                 return tensor, tuple(range(tensor.dim()))
         return None, ()
+
+    def derive(self, weight: Tensor, parameter: Tensor, companions: Sequence[Companion]) -> None:
+        """State that a computed weight has the rows and the columns of a parameter.
+
+        Args:
+            weight (Tensor): The computed weight.
+            parameter (Tensor): The parameter, of the same shape, or a weight that was derived from one before.
+            companions (list[Companion]): Other tensors of the model along its axes.
+        """
+        stored = self.stored_weight(parameter)
+        if stored is not None:
+            self._derived[weight] = stored[0], [*stored[1], *companions]
+
+    def stored_weight(self, weight: Any) -> Optional[Tuple[Tensor, List[Companion]]]:
+        """Return the parameter whose rows and columns a weight has, and the tensors that go along; or None."""
+        if self.is_tensor_of_model(weight):
+            return weight, []
+        return self._derived.get(weight) if isinstance(weight, Tensor) else None
 
 
 def _tensor_names(model: nn.Module) -> Dict[int, str]:

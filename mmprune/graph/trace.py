@@ -5,6 +5,13 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 
+def layer_of(tensor: str) -> str:
+    """Return the module that uses a parameter or buffer: its owner, or the layer that the owner parametrizes."""
+    owner = tensor.rpartition('.')[0]
+    layer, parametrized, _ = owner.partition('.parametrizations.')
+    return layer if parametrized or not owner.startswith('parametrizations.') else ''
+
+
 @dataclass
 class Axis:
     """An axis of a parameter or buffer that is indexed by channels."""
@@ -19,8 +26,8 @@ class Axis:
 
     @property
     def layer(self) -> str:
-        """Name of the module that owns the tensor."""
-        return self.tensor.rpartition('.')[0]
+        """Name of the module that uses the tensor."""
+        return layer_of(self.tensor)
 
 
 @dataclass
@@ -42,8 +49,8 @@ class LayerCall:
 
     @property
     def layer(self) -> str:
-        """Name of the module that owns the weight."""
-        return self.weight.rpartition('.')[0]
+        """Name of the module that uses the weight."""
+        return layer_of(self.weight)
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class IdleLayer:
 
     @property
     def layer(self) -> str:
-        """Name of the module that owns the weight."""
-        return self.weight.rpartition('.')[0]
+        """Name of the module that uses the weight."""
+        return layer_of(self.weight)
 
 
 @dataclass

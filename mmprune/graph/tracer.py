@@ -10,7 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .deferred import Deferred
 from .idle import NEVER_RUN, NOT_FOLLOWED, layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
-from .label_store import LabelStore
+from .label_store import Companion, LabelStore
 from .nested import output_tensors
 from .trace import Axis, Broadcast, Grid, LayerCall, Trace
 
@@ -37,6 +37,7 @@ class Tracer(LabelStore):
         self.broadcasts: List[Broadcast] = []
         #: weight name -> conv or linear module; those with an axis count as seen in the end
         self.idle = layer_modules(model, self.names)
+        self.layer_weights = {layer.weight for layer in self.idle.values() if layer.reason == NEVER_RUN}
         self.whole_module: Optional[str] = None
         self._ties: List[Tuple[np.ndarray, np.ndarray]] = []
         self._frozen: List[Tuple[np.ndarray, str]] = []
@@ -240,6 +241,13 @@ class Tracer(LabelStore):
         """The module that is running."""
         return self.module_stack[-1][1] if self.module_stack else None
 
+    def tie_companions(self, weight: Tensor, companions: Sequence[Companion]) -> None:
+        """Let other tensors of the model follow the axes of a weight that is computed from them."""
+        for tensor, axis, weight_axis in companions:
+            used = self.axes.get((id(weight), weight_axis))
+            if used is not None:
+                self.tie(self.axis(tensor, axis, 'affine'), torch.from_numpy(used.ids))
+
     def note_run(self, module: nn.Module) -> None:
         """Note that a module runs: the reason of an idle layer is no longer that it never does."""
         weight = self.names.get(id(getattr(module, 'weight', None)))
@@ -264,11 +272,16 @@ class Tracer(LabelStore):
 
     def result(self) -> Trace:
         """Return everything stated so far."""
+        for axis in self.axes.values():
+            if axis.tensor in self.computed_with:
+                self.freeze(torch.from_numpy(axis.ids), f'parameter {axis.tensor!r} is used both as a layer weight and '
+                                                        'element by element', where=False)
         none: np.ndarray = np.zeros(0, dtype=np.int64)
         left, right = (np.concatenate(ids) for ids in zip((none, none), *self._ties))
         loose = {name: labels.numpy() for name, labels in self.loose.items()}
         weights = {axis.tensor for axis in self.axes.values()}
-        idle = [layer for layer in self.idle.values() if layer.weight not in weights]
+        layers = {axis.layer for axis in self.axes.values() if axis.role in ('out', 'in', 'depthwise')}
+        idle = [layer for layer in self.idle.values() if layer.weight not in weights and layer.layer not in layers]
         return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
                      list(self.grids.values()), self.broadcasts, idle)
 

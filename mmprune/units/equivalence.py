@@ -19,6 +19,7 @@ from ..graph.rules.table import LAYER_RULES
 from .copies import sharing_copy
 from .surgery import Surgery
 from .unit import ChannelUnit
+from .weight_norm import kept_scale
 
 Masks = Mapping[str, np.ndarray]
 Forward = Callable[[nn.Module], Any]
@@ -82,10 +83,11 @@ def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> 
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
     dense = sharing_copy(model)
     tensors = dict([*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)])
-    for (name, dim), parts in dropped.items():
-        weight = tensors[name]
-        index = torch.from_numpy(np.concatenate(parts)).to(weight.device)
-        weight.data = weight.data.index_fill(dim, index, 0.0)
+    with kept_scale(dense, {name for name, _ in dropped}):
+        for (name, dim), parts in dropped.items():
+            weight = tensors[name]
+            index = torch.from_numpy(np.concatenate(parts)).to(weight.device)
+            weight.data = weight.data.index_fill(dim, index, 0.0)
     return dense
 
 

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.trace import layer_of
 from ..graph.written_size import set_attribute
 from .layer import refresh_attributes, resize_tensor
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
+from .weight_norm import kept_scale
 
 #: Of a tensor; a convolution over volumes has 5.
 MOST_DIMS = 5
@@ -79,11 +81,11 @@ class Surgery:
             units[name].kept = np.array(mask, dtype=bool)
         for name, count in padding.items():
             units[name].padding = count
-        for name in tensors:
-            tensor, modules = owners[name]
-            axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
-            axes = [(dim, source) for dim, source in axes if source is not None]
-            resize_tensor(tensor, axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+        with kept_scale(self.model, tensors):
+            for name in tensors:
+                axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
+                axes = [(dim, source) for dim, source in axes if source is not None]
+                resize_tensor(owners[name][0], axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
         depthwise = {id(module) for name in tensors for module in owners[name][1]
                      if any(member.axis.role == 'depthwise' for _, member in self.members[name])}
         widths = self.widths
@@ -112,8 +114,10 @@ class Surgery:
         The masked model computes what the cut one computes: the layers that read a dropped channel have zeros for it,
         whatever its norm and activation make of it. The arguments are those of :meth:`dropped`.
         """
-        for (name, dim), (tensor, index) in self.dropped(masks, where).items():
-            tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)
+        dropped = self.dropped(masks, where)
+        with kept_scale(self.model, {name for name, _ in dropped}):
+            for (name, dim), (tensor, index) in dropped.items():
+                tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)
         torch.clear_autocast_cache()
 
     def dropped(self, masks: Mapping[str, np.ndarray],
@@ -189,4 +193,7 @@ def _owners(model: nn.Module, tensors: Iterable[str]) -> Dict[str, Tuple[Tensor,
         for tensor in [*module._parameters.values(), *module._buffers.values()]:
             if id(tensor) in wanted:
                 found[wanted[id(tensor)]][1].append(module)
+    for name, (_, modules) in found.items():
+        if layer_of(name) != name.rpartition('.')[0]:  # a parametrization's: its layer has the sizes
+            modules.append(model.get_submodule(layer_of(name)))
     return found

@@ -22,9 +22,11 @@ def conv(tracer: Tracer, call: Call) -> None:
     groups = call.arg(6, 'groups', 1)
     axis = x.dim() - weight.dim() + 1
     positions = x.numel() // x.size(axis) if transposed else out.numel() // out.size(axis)
-    if not tracer.is_tensor_of_model(weight):
+    stored = tracer.stored_weight(weight)
+    if stored is None:
         _freeze_functional(tracer, call, 'conv', positions, axis)
         return
+    weight, companions = stored
     ids = tracer.channels_of(x, axis)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     channels, out_channels = x.size(axis), out.size(axis)
@@ -39,6 +41,7 @@ def conv(tracer: Tracer, call: Call) -> None:
         tracer.tie_or_freeze(in_ids, ids, x)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), out_ids)
+    tracer.tie_companions(weight, companions)
     tracer.record_call(weight, 'conv', positions, out, axis)
     tracer.set_channels(out, out_ids, axis)
 
@@ -59,12 +62,14 @@ def linear(tracer: Tracer, call: Call) -> None:
     """Linear layer on the last axis."""
     x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     positions = out.numel() // out.size(-1)
-    if not tracer.is_tensor_of_model(weight):
+    stored = tracer.stored_weight(weight)
+    if stored is None:
         if tracer.weight_of(weight)[0] is not None:
             linear_by_view(tracer, call, x, weight, bias)
         else:
             _freeze_functional(tracer, call, 'linear', positions, out.dim() - 1)
         return
+    weight, companions = stored
     rows = tracer.axis(weight, 0, 'out')
     labels = tracer.labels_of(x)
     if mixes_positions(tracer, labels):
@@ -74,6 +79,7 @@ def linear(tracer: Tracer, call: Call) -> None:
         tracer.record_call(weight, 'linear', positions, out, out.dim() - 1, repeated)
         return
     tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
+    tracer.tie_companions(weight, companions)
     if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias):
         tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
     tracer.record_call(weight, 'linear', positions, out, out.dim() - 1)
