@@ -12,6 +12,7 @@ from ..registry import CRITERIA, build
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure
 from ..units.unit import ChannelUnit
+from ..units.weight_norm import effective
 from .calibration import Calibration, calibrating
 
 #: How the scores of a unit's layers are combined; Network Slimming's ``or`` keeps what any layer keeps, ``and`` only
@@ -124,9 +125,8 @@ class Criterion:
         """
 
     def tensor(self, member: Member) -> Tensor:
-        """Return the parameter or buffer that a member of a unit lies on."""
-        layer, _, name = member.axis.tensor.rpartition('.')
-        return getattr(self.mutator.model.get_submodule(layer), name).detach()  # type: ignore[no-any-return]
+        """Return the parameter or buffer that a member of a unit lies on; with weight norm what is computed from it."""
+        return effective(self.mutator.model, member.axis.tensor)
 
     def slices(self, unit: ChannelUnit, member: Member, tensor: Optional[Tensor] = None) -> Tensor:
         """Return the elements of a tensor that belong to each present set of a unit: ``Tensor[C, elements]``.

@@ -12,7 +12,7 @@ KINDS: Dict[Type[nn.Module], str] = {nn.modules.conv._ConvNd: 'conv', nn.Linear:
 CONV_OR_LINEAR = tuple(KINDS)
 NEVER_RUN = 'the traced forward never runs it'
 NOT_FOLLOWED = 'it runs, but its weight is not used by a conv or linear function that is followed'
-COMPUTED = 'its weight is computed (weight norm, spectral norm, a mask), and cannot be cut: make it a parameter first'
+COMPUTED = 'its weight is computed (spectral norm, standardisation), and cannot be cut: make it a parameter first'
 
 
 def layer_modules(model: nn.Module, names: Dict[int, str]) -> Dict[str, IdleLayer]:

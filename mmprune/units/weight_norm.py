@@ -1,4 +1,4 @@
-"""Weight norm through a cut: ``g * v / |v|`` keeps its scale where columns of ``v`` go, since ``g`` shrinks with it."""
+"""Weight norm through a cut: ``g * v / |v|`` keeps its scale where columns of ``v`` go, since ``g`` shrinks with it.
 
 Salimans and Kingma, Weight Normalization, 2016.
 """
@@ -9,6 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
+
+
+def effective(model: nn.Module, name: str) -> Tensor:
+    """Return the tensor that a layer computes with: that of the name, or the product of its norm and direction.
+
+    Args:
+        model (nn.Module): The model.
+        name (str): Name of a parameter or buffer, such as ``conv.weight`` or ``conv.weight_v``.
+    """
+    for direction_name, direction, norms, dim, _ in _weight_norms(model):
+        if direction_name == name:
+            return direction.detach() * (norms.detach() / _norm(direction, dim))
+    layer, _, attribute = name.rpartition('.')
+    return getattr(model.get_submodule(layer), attribute).detach()  # type: ignore[no-any-return]
 
 
 @contextmanager

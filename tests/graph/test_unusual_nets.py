@@ -214,21 +214,61 @@ def test_scores_by_gradients_want_samples(cfg):
         pruner.calibrate([(x, None)], lambda out, _: out.square().mean())
 
 
-@pytest.mark.parametrize(('wrap', 'reason'), [
-    (parametrizations.spectral_norm, "conv2d is called with a computed weight, which cannot be cut in module '0'"),
-    (nn.utils.weight_norm, '_weight_norm')])
-@pytest.mark.filterwarnings('ignore:.*weight_norm.*deprecated')
-def test_layers_with_computed_weights_are_listed_with_a_reason(wrap, reason):
-    net = nn.Sequential(wrap(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+def test_layers_with_computed_weights_are_listed_with_a_reason():
+    net = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+                        nn.Conv2d(8, 4, 3))
     state = copy.deepcopy(net.train().state_dict())
     pruner = Pruner(net, torch.randn(1, 3, 12, 12), 'L2', ratio=0.5)
     reasons = {channels.name: channels.reason for channels in pruner.mutator.frozen}
     assert [unit.name for unit in pruner.mutator.units] == ['2_(0, 8)_8']
-    assert reasons['0_(0, 8)_8'].startswith('its weight is computed (weight norm, spectral norm, a mask), and cannot')
-    assert reasons['2_(0, 8)_8'].startswith(reason)
+    assert reasons['0_(0, 8)_8'].startswith('its weight is computed (spectral norm, standardisation), and cannot')
+    assert reasons['2_(0, 8)_8'].startswith("conv2d is called with a computed weight, which cannot be cut in module '0'")
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     pruner.cut()
     assert net[2].out_channels == 4
+
+
+def weight_normed(wrap):
+    torch.manual_seed(0)
+    return nn.Sequential(wrap(nn.Conv2d(3, 8, 3)), nn.ReLU(), wrap(nn.Conv2d(8, 6, 3)), nn.ReLU(), nn.Conv2d(6, 4, 3))
+
+
+WEIGHT_NORMS = [nn.utils.weight_norm, getattr(parametrizations, 'weight_norm', nn.utils.weight_norm)]
+
+
+@pytest.mark.parametrize('wrap', WEIGHT_NORMS)
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*deprecated')
+def test_weight_norm_keeps_the_weights_that_stay(wrap):
+    x = torch.randn(2, 3, 12, 12)
+    net = weight_normed(wrap)
+    net(x)
+    before = [net[place].weight.detach().clone() for place in (0, 2)]
+    norms = before[0].square().sum((1, 2, 3))
+    pruner = Pruner(net, x, 'L2', ratio=0.5)
+    masked = pruner.mask()(x)
+    pruner.cut()
+    torch.testing.assert_close(net(x), masked)
+    kept = [torch.from_numpy(unit.kept) for unit in pruner.mutator.units]
+    assert set(kept[0].nonzero().flatten().tolist()) == set(norms.topk(4)[1].tolist())  # by what the layer computes with
+    torch.testing.assert_close(net[0].weight, before[0][kept[0]])
+    torch.testing.assert_close(net[2].weight, before[1][kept[1]][:, kept[0]])
+    assert [net[0].out_channels, net[2].in_channels, net[2].out_channels] == [4, 4, 3]
+
+
+@pytest.mark.parametrize('wrap', WEIGHT_NORMS)
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*deprecated')
+def test_weight_norm_trains_on_after_a_cut(wrap):
+    x = torch.randn(2, 3, 12, 12)
+    net = weight_normed(wrap)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    pruner = Pruner(net, x, 'L2', ratio=0.5)
+    for step in range(3):
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+        if step == 0:
+            pruner.cut(optimizer)
+    assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
 
 
 class Tied(nn.Module):
