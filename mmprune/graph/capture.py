@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..random_state import seeded
 from .attributes import unchanged_attributes
+from .idle import NEVER_RUN, whole_modules
 from .nested import output_tensors
 from .rules import movement, openmmlab, order, product, spectrum, weight  # noqa: F401  (fill the tables)
 from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, applies, follow_nothing, rule_of
@@ -228,12 +229,27 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     with unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]):
         model.eval()
         plant(model)
-        _run(tracer, model, forward)
+        for example in getattr(forward, 'examples', [forward]):
+            _run(tracer, model, example)
+            tracer.end_example()
         if tracer.unseen_layers:  # auxiliary heads run in training only, but read channels that may be pruned
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
-    return tracer.result()
+    traced = tracer.result()
+    _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
+    return traced
+
+
+def _tell_never_run(model: nn.Module, layers: Sequence[str]) -> None:
+    """Warn of layers that no example reaches: what they read may be cut all the same."""
+    if layers:
+        names = whole_modules(model, layers)
+        more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+        print_log(f'{len(layers)} conv and linear layers of {type(model).__name__} never run on the demo input: '
+                  f'{", ".join(map(repr, names[:5]))}{more}. What they read is cut as if they were not there, so that '
+                  'they cannot run any more; give a list of examples that reaches them, or exclude what they read',
+                  logger='current', level=logging.WARNING)
 
 
 def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:

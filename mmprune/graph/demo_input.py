@@ -2,7 +2,7 @@
 import copy
 import inspect
 import math
-from typing import Any, Callable, List, Mapping, Sequence
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 import torch
 from mmengine.model import BaseModel
@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
 from ..arguments import UserError, whole_number
-from ..registry import TASK_UTILS
+from ..registry import TASK_UTILS, build
 from .nested import output_tensors
 
 #: Shorter side of the images of a trial cut.
@@ -23,13 +23,16 @@ class DemoInput:
 
     Args:
         input_shape (tuple[int]): Shape of the input, batch first; costs are counted for this shape.
+        arguments (dict, optional): Further keyword arguments of the model's forward, such as ``dict(aux=True)``.
     """
 
-    def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
+    def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224),
+                 arguments: Optional[Mapping[str, Any]] = None) -> None:
         if len(input_shape) < 2 or any(not isinstance(size, int) or size < 1 for size in input_shape):
             raise UserError(f'input_shape must be positive sizes with the batch first, like (1, 3, 224, 224); '
                             f'it is {tuple(input_shape)}')
         self.input_shape = tuple(input_shape)
+        self.arguments = dict(arguments or {})
 
     def tensor(self, model: nn.Module) -> torch.Tensor:
         """Return a random input of the model's dtype and device; the global random state is not used."""
@@ -56,7 +59,7 @@ class DemoInput:
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
-        return raw_outputs(model, self.tensor(model))
+        return raw_outputs(model, self.tensor(model), self.arguments)
 
 
 @TASK_UTILS.register_module()
@@ -129,12 +132,37 @@ def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
     return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
 
 
-def raw_outputs(model: nn.Module, x: torch.Tensor) -> Any:
+def raw_outputs(model: nn.Module, x: torch.Tensor, arguments: Optional[Mapping[str, Any]] = None) -> Any:
     """Run a model on one tensor, without data samples, and return what it computes before any post-processing."""
     if not isinstance(model, BaseModel):
-        return model(x)
+        return model(x, **(arguments or {}))
     unused = {'data_samples': None} if 'data_samples' in inspect.signature(model.forward).parameters else {}
-    return model(x, **unused, mode='tensor')
+    return model(x, **{**unused, 'mode': 'tensor', **(arguments or {})})
+
+
+@TASK_UTILS.register_module()
+class SeveralInputs:
+    """Several demo inputs, for a model with branches that one of them does not take; they are traced as one.
+
+    Args:
+        inputs (list): Demo inputs, or their configs. Costs are those of the first; of the others only those layers
+            count that no earlier one runs.
+    """
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        if not inputs:
+            raise UserError('there is no demo input in the list: give at least one')
+        self.examples = [build(TASK_UTILS, dict(one)) if isinstance(one, Mapping) else one for one in inputs]
+
+    def for_trial(self) -> List['SeveralInputs']:
+        """Return what each input offers for the trial cut, the cheapest first."""
+        offered = [one.for_trial() if hasattr(one, 'for_trial') else [one] for one in self.examples]
+        most = max(map(len, offered))
+        return [SeveralInputs([each[min(place, len(each) - 1)] for each in offered]) for place in range(most)]
+
+    def __call__(self, model: nn.Module) -> List[Any]:
+        """Run the model on every input and return all raw outputs."""
+        return [one(model) for one in self.examples]
 
 
 @TASK_UTILS.register_module()

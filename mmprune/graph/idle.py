@@ -1,5 +1,5 @@
 """Conv and linear modules whose channels the trace cannot follow, and why."""
-from typing import Dict, Tuple, Type
+from typing import Collection, Dict, List, Tuple, Type
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -46,3 +46,21 @@ def _size(layer: nn.Module) -> Tuple[int, int]:
     if layer.transposed:
         return layer.in_channels, layer.out_channels // layer.groups
     return layer.out_channels, layer.in_channels // layer.groups
+
+
+def whole_modules(model: nn.Module, layers: Collection[str]) -> List[str]:
+    """Return the outermost modules all of whose conv and linear layers are among those named.
+
+    Args:
+        model (nn.Module): The model.
+        layers (collection[str]): Names of conv and linear modules.
+    """
+    every = [name for name, module in model.named_modules() if isinstance(module, CONV_OR_LINEAR)]
+    found: List[str] = []
+    for name, _ in model.named_modules():  # from the outside to the inside
+        if any(name == outer or name.startswith(f'{outer}.') for outer in found):
+            continue
+        inside = [layer for layer in every if layer == name or layer.startswith(f'{name}.' if name else '')]
+        if inside and all(layer in layers for layer in inside):
+            found.append(name)
+    return found

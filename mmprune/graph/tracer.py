@@ -1,6 +1,6 @@
 """The state of a trace while a forward runs: labels of live tensors, and what rules state about channel ids."""
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Tracer(LabelStore):
         self.idle = layer_modules(model, self.names)
         self.layer_weights = {layer.weight for layer in self.idle.values() if layer.reason == NEVER_RUN}
         self.whole_module: Optional[str] = None
+        self._counted: Set[str] = set()
         self._ties: List[Tuple[np.ndarray, np.ndarray]] = []
         self._frozen: List[Tuple[np.ndarray, str]] = []
 
@@ -204,8 +205,8 @@ class Tracer(LabelStore):
 
     def record_positions(self, weight: Tensor, kind: str, positions: int) -> None:
         """Record a linear call inside a larger function, whose own output is not seen."""
-        self.calls.append(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
-                                    training_only=self.training_only))
+        self._record(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
+                               training_only=self.training_only))
 
     def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int,
                     repeated: Optional[Tensor] = None) -> None:
@@ -221,9 +222,18 @@ class Tracer(LabelStore):
         """
         channels, name = out.size(axis), self.names[id(weight)]
         by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
-        self.calls.append(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
-                                    training_only=self.training_only, samples=out.size(0) if axis else 1,
-                                    channels=None if repeated is None else repeated.numpy()))
+        self._record(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
+                               training_only=self.training_only, samples=out.size(0) if axis else 1,
+                               channels=None if repeated is None else repeated.numpy()))
+
+    def _record(self, call: LayerCall) -> None:
+        """Record a call, unless an earlier example has counted the layer."""
+        if self.training_only or call.weight not in self._counted:
+            self.calls.append(call)
+
+    def end_example(self) -> None:
+        """Let the layers that have run count for nothing more: costs are those of one example."""
+        self._counted = {call.weight for call in self.calls if call.weight}
 
     def record_computed_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int) -> None:
         """Record a call with a computed weight, whose cost never changes."""

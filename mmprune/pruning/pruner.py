@@ -30,8 +30,9 @@ class Pruner:
 
     Args:
         model (nn.Module): The trained model.
-        example_inputs (Tensor, tuple or dict): What it is called with to trace its channels: a tensor, positional or
-            keyword arguments. Costs are counted for one call.
+        example_inputs (Tensor, tuple, dict or list): What it is called with to trace its channels: a tensor, positional
+            or keyword arguments; or a list of these, for branches that one of them does not take. Costs are counted for
+            one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
             Random GroupFisher WholeGroup``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
         ratio (float, optional): Share of each unit's channels that is removed; short for ``target=dict(ratio=...,
@@ -232,8 +233,9 @@ def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str
     for name in choice or {}:
         if name not in CHOICE:
             raise UserError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
-    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
-                             dict(type='ExampleInputs', inputs=example_inputs), **(choice or {}))
+    examples = [dict(type='ExampleInputs', inputs=one)
+                for one in (example_inputs if isinstance(example_inputs, list) else [example_inputs])]
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), examples, **(choice or {}))
     mutator.prepare(model, proven)
     return mutator
 
@@ -261,7 +263,7 @@ def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str,
 
     Args:
         model (nn.Module): The dense model; it is cut in place.
-        example_inputs (Tensor, tuple or dict): As for :class:`Pruner`.
+        example_inputs (Tensor, tuple, dict or list): As for :class:`Pruner`.
         structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
             :func:`save_structure` writes it.
         choice (dict, optional): As when the model was pruned.

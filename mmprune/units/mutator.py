@@ -32,7 +32,8 @@ class ChannelMutator(nn.Module):
 
     Args:
         channel_unit_cfg (dict): Type and arguments of the units.
-        demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
+        demo_input (dict or list[dict]): How to run the model once, or several times where one input does not reach all
+            of its branches; see :mod:`mmprune.graph.demo_input`.
         include (str or list[str], optional): See :class:`~mmprune.units.choice.Choice`.
         exclude (str or list[str], optional): As in ``Choice``.
         min_channels (int or dict[str, int]): As in ``Choice``.
@@ -49,12 +50,14 @@ class ChannelMutator(nn.Module):
     complexity: Complexity
     model: nn.Module
 
-    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
                  min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
-        self.demo_input = build(TASK_UTILS, demo_input or dict(type='DemoInput'))
+        several = list(demo_input) if isinstance(demo_input, (list, tuple)) else [demo_input or dict(type='DemoInput')]
+        cfg = several[0] if len(several) == 1 else dict(type='SeveralInputs', inputs=several)
+        self.demo_input = build(TASK_UTILS, cfg)
         self.choice = Choice(include, exclude, min_channels)
         self.trial_cut = trial_cut
 

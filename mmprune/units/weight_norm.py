@@ -18,7 +18,7 @@ def effective(model: nn.Module, name: str) -> Tensor:
         model (nn.Module): The model.
         name (str): Name of a parameter or buffer, such as ``conv.weight`` or ``conv.weight_v``.
     """
-    for direction_name, direction, norms, dim, _ in _weight_norms(model):
+    for direction_name, direction, norms, dim, _ in _weight_norms(model) if name.endswith(('_v', '.original1')) else []:
         if direction_name == name:
             return direction.detach() * (norms.detach() / _norm(direction, dim))
     layer, _, attribute = name.rpartition('.')

@@ -222,7 +222,7 @@ def test_layers_with_computed_weights_are_listed_with_a_reason():
     reasons = {channels.name: channels.reason for channels in pruner.mutator.frozen}
     assert [unit.name for unit in pruner.mutator.units] == ['2_(0, 8)_8']
     assert reasons['0_(0, 8)_8'].startswith('its weight is computed (spectral norm, standardisation), and cannot')
-    assert reasons['2_(0, 8)_8'].startswith("conv2d is called with a computed weight, which cannot be cut in module '0'")
+    assert reasons['2_(0, 8)_8'].startswith("conv2d is called with a computed weight, which cannot be cut in module ")
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     pruner.cut()
     assert net[2].out_channels == 4
@@ -249,7 +249,7 @@ def test_weight_norm_keeps_the_weights_that_stay(wrap):
     pruner.cut()
     torch.testing.assert_close(net(x), masked)
     kept = [torch.from_numpy(unit.kept) for unit in pruner.mutator.units]
-    assert set(kept[0].nonzero().flatten().tolist()) == set(norms.topk(4)[1].tolist())  # by what the layer computes with
+    assert kept[0].nonzero().flatten().tolist() == sorted(norms.topk(4)[1].tolist())  # what the layer computes with
     torch.testing.assert_close(net[0].weight, before[0][kept[0]])
     torch.testing.assert_close(net[2].weight, before[1][kept[1]][:, kept[0]])
     assert [net[0].out_channels, net[2].in_channels, net[2].out_channels] == [4, 4, 3]

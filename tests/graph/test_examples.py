@@ -1,0 +1,151 @@
+"""Several examples, united in one trace; branches that none of them takes; what a trace leaves behind."""
+import random
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmprune import Pruner
+from mmprune.graph import capture
+from mmprune.graph.demo_input import DemoInput, ExampleInputs
+from mmprune.units.mutator import ChannelMutator
+
+IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Auxiliary(nn.Module):
+    """A second head that runs when it is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+        self.aux = nn.Sequential(nn.Conv2d(6, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1))
+
+    def forward(self, x, aux=False):
+        x = self.a(x).relu()
+        return (self.head(x), self.aux(x)) if aux else self.head(x)
+
+
+def test_a_branch_that_no_example_takes_is_named(monkeypatch):
+    said = []
+    monkeypatch.setattr(capture, 'print_log', lambda text, **options: said.append(text))
+    pruner = Pruner(Auxiliary(), IMAGE, ratio=0.5)
+    assert said[0].startswith("2 conv and linear layers of Auxiliary never run on the demo input: 'aux'. What they read is")
+    assert [unit.name for unit in pruner.mutator.units] == ['a_(0, 6)_6']
+
+
+def test_several_examples_are_one_trace(monkeypatch):
+    said = []
+    monkeypatch.setattr(capture, 'print_log', lambda text, **options: said.append(text))
+    model = Auxiliary().double()
+    pruner = Pruner(model, [IMAGE, dict(x=IMAGE, aux=True)], ratio=0.5)
+    assert said == []
+    assert {unit.name: unit.num_sets for unit in pruner.mutator.units} == {'a_(0, 6)_6': 6, 'aux.0_(0, 5)_5': 5}
+    once = 64 * (3 * 6 + 6 * 2)
+    assert pruner.mutator.cost['macs'] == once + 64 * (6 * 5 + 5 * 2)  # each layer once, though two examples run it
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    masked = pruner.mask()(x, aux=True)
+    for before, after in zip(masked, pruner.cut()(x, aux=True)):
+        torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-12)
+
+
+def test_demo_inputs_of_a_config_can_be_several():
+    mutator = ChannelMutator(dict(type='ChannelUnit'), [dict(type='DemoInput', input_shape=(1, 3, 8, 8)), dict(
+        type='DemoInput', input_shape=(1, 3, 8, 8), arguments=dict(aux=True))])
+    mutator.prepare(Auxiliary())
+    assert [unit.name for unit in mutator.units] == ['a_(0, 6)_6', 'aux.0_(0, 5)_5']
+    with pytest.raises(ValueError, match='there is no demo input in the list'):
+        ChannelMutator(demo_input=[dict(type='SeveralInputs', inputs=[])])
+
+
+class Remembering(nn.Module):
+    """Keeps caches, counters and a lock, as some networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.bias, self.b = nn.Conv2d(3, 6, 1), nn.Parameter(torch.ones(6)), nn.Conv2d(6, 2, 1)
+        self.cache, self.calls, self.width, self.lock = {}, [], 6, threading.Lock()
+        self.activation = torch.jit.script(torch.nn.functional.relu)
+
+    def forward(self, x):
+        with self.lock:
+            self.cache[x.shape] = self.bias[None, :, None, None] * 1
+            self.calls.append(self.width)
+            self.last = x
+        return self.b(self.activation(self.a(x)) + self.cache[x.shape])
+
+
+def test_a_trace_leaves_nothing_in_the_model():
+    model = Remembering()
+    model.cache['before'] = 1
+    cache, kept = model.cache, set(vars(model))
+    pruner = Pruner(model, IMAGE, ratio=0.5)
+    assert (model.cache, model.calls, type(model.width)) == ({'before': 1}, [], int)
+    assert model.cache is cache
+    assert set(vars(model)) == kept
+    assert [unit.name for unit in pruner.mutator.units] == ['a_(0, 6)_6']
+
+
+def test_written_sizes_are_plain_again_after_an_error():
+    class Fails(Remembering):
+        def forward(self, x):
+            raise RuntimeError('no forward')
+
+    model = Fails()
+    with pytest.raises(RuntimeError, match='no forward'):
+        Pruner(model, IMAGE, ratio=0.5)
+    assert type(model.width) is int
+
+
+def test_building_draws_from_no_global_generator():
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    model = Auxiliary()  # a head that never runs, so that the training branches are traced too
+    model.head = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(6, 2, 1))
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    Pruner(model, IMAGE, ratio=0.5)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize('image', [torch.ones(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.ones(2, 3, 8, 8)])
+def test_the_trial_sees_two_different_samples(image):
+    rows = ExampleInputs(image).for_trial()[-1].inputs
+    assert len(rows) == 2
+    assert not torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], image[0])
+    assert abs(float(rows[0].mean() - rows[1].mean())) > 1e-6
+
+
+def test_integers_and_masks_of_a_second_sample_are_repeated():
+    mask, tokens = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[5, 7]])
+    rows = ExampleInputs((mask, tokens)).for_trial()[-1].inputs
+    assert [row.tolist() for row in rows] == [mask.repeat(2, 1).tolist(), tokens.repeat(2, 1).tolist()]
+
+
+class Pooled(nn.Module):
+    """A batch norm on 1 x 1 maps, where two equal samples have no variance."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 1)
+        self.norm, self.head = nn.BatchNorm2d(6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.b(self.a(x).relu().mean((2, 3), keepdim=True))).flatten(1))
+
+
+@pytest.mark.parametrize('image', [torch.ones(1, 3, 8, 8), torch.randn(1, 3, 8, 8)])
+def test_a_norm_behind_global_pooling_freezes_nothing(image):
+    pruner = Pruner(Pooled(), image, ratio=0.5)
+    assert [unit.name for unit in pruner.mutator.units] == ['a_(0, 8)_8', 'b_(0, 6)_6']
+
+
+def test_two_demo_images_differ():
+    rows = DemoInput((1, 3, 8, 8)).for_trial()[-1].tensor(nn.Conv2d(3, 3, 1))
+    assert len(rows) == 2
+    assert not torch.equal(rows[0], rows[1])
