@@ -14,6 +14,7 @@ from ..models.from_config import mutator_from_config
 from ..report.figure import picture_format
 from ..report.unit_picture import draw_units
 from ..units.mutator import ChannelMutator
+from ..units.reasons import explain
 
 
 def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:
@@ -66,13 +67,15 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser = command_parser(__doc__, prog)
     parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
     parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
+    parser.add_argument('--mutate-linear', action='store_true', help='prune what linear layers read and produce')
     parser.add_argument('--json', help='write everything to a file, or - for stdout (nothing else then)')
     parser.add_argument('--picture', help='draw which layers produce and read each unit, .svg or .png')
     add_config_options(parser)
     args = parser.parse_args(argv)
     if args.picture:
         picture_format(args.picture)  # a wrong suffix shows before the model is built
-    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options)
+    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options, args.mutate_linear,
+                                     may_be_whole=True)
     found = describe(mutator)
     if args.json:
         emit_json(found, args.json)
@@ -80,3 +83,4 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         draw_units(mutator, args.picture, title=Path(args.config.rpartition('::')[2]).stem)
     if args.json != '-':
         print_table(found)
+        print(explain(mutator))

@@ -42,9 +42,13 @@ class GroupFisherChannelMutator(ChannelMutator):
     def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
         """Trace the dense model, build its units and tap the inputs of their consumers."""
         super().prepare(model, proven)
+        self._tap()
+
+    def _tap(self) -> None:
+        """Record what the consumers of the units read."""
         consumers = Consumers(self)
         self._start = consumers.start
-        self.register_buffer('fisher', _empty_accumulator(model, consumers.total))
+        self.register_buffer('fisher', _empty_accumulator(self.model, consumers.total))
         self.taps = TapRecorder(consumers)
         self._unrecorded: Set[str] = set()
 
@@ -61,6 +65,13 @@ class GroupFisherChannelMutator(ChannelMutator):
     def release(self) -> None:
         """Give every layer its plain class back."""
         self.taps.remove()
+
+    def leave_whole(self, reasons: Mapping[str, str]) -> None:
+        """Prune units no more, and record nothing of them."""
+        super().leave_whole(reasons)
+        if reasons:
+            self.taps.remove()
+            self._tap()
 
     def rank_state(self) -> Dict[str, Tensor]:
         """Return this process's accumulator; the ranks are summed only when channels go."""

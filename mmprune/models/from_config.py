@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 
 from ..config import architecture_of, demo_input_of, plain
 from ..registry import MODELS, SCOPE, build
-from ..units.mutator import ChannelMutator
+from ..units.mutator import ChannelMutator, NoPrunableUnitError
 from ..units.structure import read_structure
 from .architecture import build_architecture
 
@@ -89,7 +89,8 @@ def _leave_default_scope(value: Any) -> None:
 
 
 def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
-                        cfg_options: Optional[dict] = None) -> Tuple[ChannelMutator, Optional[Mapping[str, int]]]:
+                        cfg_options: Optional[dict] = None, mutate_linear: bool = False,
+                        may_be_whole: bool = False) -> Tuple[ChannelMutator, Optional[Mapping[str, int]]]:
     """Build the dense model of a config and prepare a mutator on it.
 
     Args:
@@ -97,6 +98,8 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
         input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else
             (1, 3, 224, 224).
         cfg_options (dict, optional): Changes to the config.
+        mutate_linear (bool): Prune what linear layers read and produce, whatever the config says.
+        may_be_whole (bool): Return the mutator even if no unit may be pruned.
 
     Returns:
         tuple[ChannelMutator, dict or None]: The mutator, prepared; the structure that a deploy config names.
@@ -109,7 +112,14 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     shape = input_shape or cfg.get('input_shape')
     if shape is not None or not mutator_cfg.get('demo_input'):
         mutator_cfg['demo_input'] = demo_input_of(architecture, shape or INPUT_SHAPE)
+    if mutate_linear:
+        default = dict(type='GroupFisherChannelUnit' if 'GroupFisher' in str(mutator_cfg['type']) else 'ChannelUnit')
+        mutator_cfg['channel_unit_cfg'] = dict(mutator_cfg.get('channel_unit_cfg') or default, mutate_linear=True)
     model, _ = build_architecture(architecture, None)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
-    mutator.prepare(model, proven=structure or ())
+    try:
+        mutator.prepare(model, proven=structure or ())
+    except NoPrunableUnitError:
+        if not may_be_whole:
+            raise
     return mutator, structure

@@ -13,6 +13,7 @@ from ..criteria.criterion import Criterion, build_criterion
 from ..report.stages import StageResult, format_stages
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
+from ..units.reasons import explain
 from ..units.structure import Structure, StructureError, read_structure, write_structure
 from .latency import forward_ms
 from .plan import Plan, make_plan, rescored
@@ -218,6 +219,10 @@ class Pruner:
         stages = [*self._stages, self._stage('pruned')] if is_cut else self._stages
         notes = self.plan.notes() if self.plan is not None else []
         return '\n'.join([format_stages(stages), *notes])
+
+    def explain(self) -> str:
+        """Return how many of the dense model's multiply-adds can go, and why the others stay, in a line."""
+        return explain(self.mutator)
 
     def _note_dense(self) -> None:
         if not self._stages:

@@ -74,6 +74,15 @@ class Complexity:
         params = sum(math.prod(self.shape(tensor, widths)) for tensor in self.parameters)
         return {'macs': macs, 'params': params, 'acts': acts}
 
+    def macs_by_layer(self, widths: Widths) -> Dict[str, int]:
+        """Return layer -> its multiply-adds in a structure, those of all its calls; computed weights under ``''``."""
+        found: Dict[str, int] = {}
+        for call in [call for call in self.graph.calls if not call.training_only]:
+            left, of = self._repetitions(call, widths)
+            shape = call.computed_weight or self.shape(call.weight, widths)
+            found[call.layer] = found.get(call.layer, 0) + COUNTERS[call.kind](call, shape) * left // of
+        return found
+
     def _repetitions(self, call: LayerCall, widths: Widths) -> Tuple[int, int]:
         """Return for how many channels a layer that mixes positions runs, and of how many."""
         if call.repeated is None:

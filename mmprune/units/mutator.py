@@ -15,6 +15,7 @@ from .breaking import breaking_units
 from .choice import Choice, Patterns, layers_of
 from .complexity import Complexity
 from .layer import check_optimizers
+from .reasons import what_stays
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery
 from .unit import ChannelUnit, by_name
@@ -34,9 +35,7 @@ class ChannelMutator(nn.Module):
         channel_unit_cfg (dict): Type and arguments of the units.
         demo_input (dict or list[dict]): How to run the model once, or several times where one input does not reach all
             of its branches; see :mod:`mmprune.graph.demo_input`.
-        include (str or list[str], optional): See :class:`~mmprune.units.choice.Choice`.
-        exclude (str or list[str], optional): As in ``Choice``.
-        min_channels (int or dict[str, int]): As in ``Choice``.
+        include, exclude, min_channels: See :class:`~mmprune.units.choice.Choice`.
         trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`.trial`.
 
     Attributes:
@@ -89,14 +88,13 @@ class ChannelMutator(nn.Module):
         if self.trial_cut:
             known = relocate(dict.fromkeys(proven), [unit.name for unit in self.units])
             self._freeze(breaking_units(model, self.units, self.demo_input, known))
-        if not self.units:
-            lines = [f'{channels.name}: {channels.reason}' for channels in self.frozen[:10]]
-            raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  '
-                                      + '\n  '.join(lines or ['it calls no conv or linear layer']))
         self.surgery = Surgery(model, self.units)
         self.removed: List[Any] = []
         self._order = [unit.name for unit in self.units]
         self._blocks: Optional[List[Block]] = None
+        if not self.units:
+            raise NoPrunableUnitError(f'{type(model).__name__} has no unit that may be pruned:\n  ' + '\n  '.join(
+                what_stays(self.frozen, self.complexity.macs_by_layer({}))))
 
     def _freeze(self, reasons: Mapping[str, str]) -> None:
         """Move units to the frozen channels; ``reasons`` has unit name -> reason."""
@@ -179,7 +177,8 @@ class ChannelMutator(nn.Module):
         units = self.all_units
         check_structure(counts, units, frozen={channels.name: channels.reason for channels in self.frozen},
                         removable=self._removable(counts))
-        self.cut({unit.name: unit.mask_of_numbers(structure[unit.name]) for unit in units}, optimizers)
+        self.cut({unit.name: unit.mask_of_numbers(structure[unit.name]) if unit.name in structure else unit.kept | True
+                  for unit in units}, optimizers)
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
@@ -269,7 +268,7 @@ class ChannelMutator(nn.Module):
 
     def masks_from(self, state_dict: Mapping[str, Any], prefix: str,
                    source: str = 'the structure of the checkpoint') -> Optional[Dict[str, np.ndarray]]:
-        """Read the kept vectors of a checkpoint.
+        """Read the kept vectors of a checkpoint; units that it does not have are pruned no more.
 
         Args:
             state_dict (dict): A state dict of an algorithm.
@@ -288,4 +287,14 @@ class ChannelMutator(nn.Module):
             return None
         units, counts = self.all_units, {name: int(vector.sum()) for name, vector in vectors.items()}
         check_structure(counts, units, source, removable=self._removable(counts))
-        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units}
+        self.leave_whole({unit.name: f'{source} does not have it' for unit in units if unit.name not in vectors})
+        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in self.all_units}
+
+    def leave_whole(self, reasons: Mapping[str, str]) -> None:
+        """Prune units no more, which the checkpoint of an earlier version does not have: unit name -> why."""
+        if reasons:
+            self._freeze(reasons)
+            self._order = [name for name in self._order if name not in reasons]
+            self._blocks = None
+            before, self.surgery = self.surgery, Surgery(self.model, self.units)
+            self.surgery.removed_tensors = before.removed_tensors

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from mmengine.logging import print_log
+
 from ..arguments import UserError, nearest
 from ..files import write_text
 
@@ -41,7 +43,7 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
 
 def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet',
                     frozen: Optional[Mapping[str, Optional[str]]] = None, removable: Collection[str] = ()) -> None:
-    """Check a structure against the units of a model.
+    """Check a structure against the units of a model; units that it lacks stay whole, which is said in one line.
 
     Args:
         structure (dict): Unit name -> channels of the first producer that stay.
@@ -51,7 +53,8 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
         removable (collection[str]): Units that may have 0 channels, since their block can be removed.
 
     Raises:
-        StructureError: A name is unknown or missing, or a count is not possible; all problems are listed.
+        StructureError: It names no unit of the model, a name is unknown, or a count is not possible; all problems are
+            listed.
     """
     by_name = {unit.name: unit for unit in units}
     problems: List[str] = []
@@ -68,10 +71,18 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
         elif count % unit.multiplicity:
             problems.append(f'{name!r}: {count} channels; they are tied in sets of {unit.multiplicity}, so the count '
                             'must be a multiple of that')
-    problems += [f'unit {name!r} is missing' for name in by_name if name not in structure]
+    missing = [name for name in by_name if name not in structure]
+    if missing and len(missing) == len(by_name) and not problems:
+        problems.append(f'it names none of the {len(missing)} units, such as {missing[0]!r}')
+    elif problems:
+        problems += [f'unit {name!r} is missing' for name in missing]
     if problems:
         more = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
         raise StructureError(f'{source} does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
+    if missing:  # an earlier version, or an option, did not prune them
+        more = [f'and {len(missing) - 3} more'] if len(missing) > 3 else []
+        print_log(f'{source} says nothing of {len(missing)} of {len(by_name)} units, which stay whole: '
+                  f'{", ".join([*map(repr, missing[:3]), *more])}', logger='current')
 
 
 def relocation(structure: Iterable[str], names: Sequence[str]) -> Tuple[str, str]:

@@ -32,7 +32,7 @@ def test_a_branch_that_no_example_takes_is_named(monkeypatch):
     said = []
     monkeypatch.setattr(capture, 'print_log', lambda text, **options: said.append(text))
     pruner = Pruner(Auxiliary(), IMAGE, ratio=0.5)
-    assert said[0].startswith("2 conv and linear layers of Auxiliary never run on the demo input: 'aux'. What they read")
+    assert said[0].startswith("2 conv and linear layers of Auxiliary never run on the demo input: 'aux'. What they")
     assert [unit.name for unit in pruner.mutator.units] == ['a_(0, 6)_6']
 
 

@@ -137,8 +137,8 @@ def test_mistakes_are_named(pruned, tmp_path):
         GroupFisherDeploySubModel(Twins(), structure, 1, INPUT)
     one = GroupFisherDeploySubModel(Second(), structure, 1, INPUT, include='detector.encoder')
     assert one.detector.encoder.stem.weight.shape[0] == 5
-    with pytest.raises(StructureError, match=r'unit .lateral.0_\(0, 5\)_5. is missing'):
-        GroupFisherDeploySubModel(Second(), structure, 1, INPUT)
+    whole = GroupFisherDeploySubModel(Second(), structure, 1, INPUT)  # what was not pruned stays
+    assert whole.detector.lateral[0].out_channels == 5
     with pytest.raises(StructureError, match=r"'head_\(0, 4\)_4' is not pruned in this model: .*output"):
         GroupFisherDeploySubModel(First(), {**structure, 'head_(0, 4)_4': 2}, 1, INPUT, include='backbone')
     wrong = {name: count - 1 for name, count in structure.items()}

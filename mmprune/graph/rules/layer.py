@@ -27,6 +27,7 @@ def conv(tracer: Tracer, call: Call) -> None:
         _freeze_functional(tracer, call, 'conv', positions, axis)
         return
     weight, companions = stored
+    _freeze_if_along(tracer, call, x, axis)
     ids = tracer.channels_of(x, axis)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     channels, out_channels = x.size(axis), out.size(axis)
@@ -44,6 +45,14 @@ def conv(tracer: Tracer, call: Call) -> None:
     tracer.tie_companions(weight, companions)
     tracer.record_call(weight, 'conv', positions, out, axis)
     tracer.set_channels(out, out_ids, axis)
+
+
+def _freeze_if_along(tracer: Tracer, call: Call, x: Tensor, axis: int) -> None:
+    """Freeze the channels of an activation that a convolution runs along, as an efficient channel attention does."""
+    labels = tracer.labels_of(x)
+    space = [other for other in range(x.dim()) if other > axis]
+    if labels is not None and constant_along(labels, [axis]) and not constant_along(labels, space):
+        tracer.freeze(labels, f'{call.name} runs along its channels')
 
 
 def _tied_axis(tracer: Tracer, weight: Tensor, axis: int, role: str, channels: int, groups: int) -> Tensor:
