@@ -44,7 +44,7 @@ TIMM = {
         'pit_ti_224 tnt_s_patch16_224 hiera_tiny_224 mixer_s32_224 resmlp_12_224 gmixer_12_224 gmlp_ti16_224 '
         'vit_relpos_small_patch16_224 vitamin_small_224 vit_small_resnet26d_224')}
 TIMM_SIZES = {'inception_v3': 96, 'inception_v4': 128, 'inception_resnet_v2': 128, 'nasnetalarge': 96,
-              'pnasnet5large': 96, 'mobilenetv4_hybrid_medium': 128}
+              'pnasnet5large': 96, 'mobilenetv4_hybrid_medium': 128, 'bat_resnext26ts': 256}
 #: Name -> configuration class, its arguments, size of the images. Few blocks, since they repeat.
 _FEW: Dict[str, Any] = dict(num_hidden_layers=3)
 TRANSFORMERS: Dict[str, Tuple[str, Dict[str, Any], int]] = {

@@ -696,7 +696,7 @@ class FunctionalWeights(nn.Module):
         return self.head(F.conv2d(self.a(x), self.w.weight) + self.bias.view(1, -1, 1, 1))
 
 
-@net({}, 'conv2d is called with a computed weight', 'its weight is not used by a conv or linear function')
+@net({}, 'conv2d is called with a computed weight', 'its weight is computed')
 class StandardisedWeight(Net):
     class Standardised(nn.Conv2d):
         def forward(self, x):

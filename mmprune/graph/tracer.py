@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .deferred import Deferred
-from .idle import NEVER_RUN, NOT_FOLLOWED, layer_modules
+from .idle import COMPUTED, NEVER_RUN, NOT_FOLLOWED, layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .label_store import Companion, LabelStore
 from .nested import output_tensors
@@ -291,7 +291,8 @@ class Tracer(LabelStore):
         loose = {name: labels.numpy() for name, labels in self.loose.items()}
         weights = {axis.tensor for axis in self.axes.values()}
         layers = {axis.layer for axis in self.axes.values() if axis.role in ('out', 'in', 'depthwise')}
-        idle = [layer for layer in self.idle.values() if layer.weight not in weights and layer.layer not in layers]
+        idle = [replace(layer, reason=COMPUTED) if layer.weight in self.computed_with else layer
+                for layer in self.idle.values() if layer.weight not in weights and layer.layer not in layers]
         return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
                      list(self.grids.values()), self.broadcasts, idle)
 

@@ -4,7 +4,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
-from ..label import canonical, constant_along, take_first
+from ..label import canonical, compact, constant_along, take_first
 from ..tracer import Tracer
 from .table import Call, follow_nothing, register_op
 
@@ -140,7 +140,17 @@ def softmax(tracer: Tracer, call: Call, labels: Tensor) -> None:
 
 @register_op('bmm', 'mm', 'matmul', 'baddbmm', 'addmm', 'addbmm', 'mv', 'dot', 'addmv', 'ger', 'linalg_vecdot')
 def product(tracer: Tracer, call: Call) -> None:
-    """Matrix products of activations, as in attention, combine channels with one another."""
+    """Matrix products of activations, as in attention, combine channels with one another.
+
+    A product with a constant that mixes the positions of each channel passes it on.
+    """
+    if call.name in ('mm', 'bmm'):
+        for place, axis in ((0, -1), (1, -2)):
+            labels, other = tracer.labels_of(call.args[place]), call.args[1 - place]
+            if labels is not None and other not in tracer.given_up and tracer.labels_of(other) is None \
+                    and constant_along(labels, [labels.dim() + axis]):
+                tracer.set_labels(call.out, take_first(compact(labels), [labels.dim() + axis]).expand(call.out.shape))
+                return
     follow_nothing(tracer, call, f'{call.name} multiplies it with another activation, as attention does')
 
 
