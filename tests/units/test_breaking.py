@@ -137,5 +137,5 @@ def test_a_model_that_runs_in_neither_is_refused_with_the_reason():
             raise RuntimeError('one run only')
 
     with pytest.raises(UserError, match=r'the trial cut cannot run Once on the demo input, not in float64 '
-                                        r"\(RuntimeError: one run only\) nor in float32 .*trial_cut=False prunes without"):
+                                        r'\(RuntimeError: one run only\) nor in float32 .*trial_cut=False prunes'):
         Pruner(Once(), torch.randn(1, 3, 8, 8), ratio=0.5)
