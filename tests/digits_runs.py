@@ -1,4 +1,5 @@
 """Runs of the real Runner on digits with a tiny budget, shared by the tests of the journey and of the hooks."""
+import json
 from pathlib import Path
 
 import torch
@@ -95,3 +96,10 @@ def train(runner: Runner) -> Probe:
     runner.register_hook(probe)
     runner.train()
     return probe
+
+
+def scalars(work_dir: Path, name: str) -> list:
+    """Return (step, value) of every line of the visualizer's file that has the scalar."""
+    lines = [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/scalars.json'))
+             for line in path.read_text().splitlines()]
+    return [(line['step'], line[name]) for line in lines if name in line]

@@ -4,7 +4,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmengine import dist
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -63,6 +63,14 @@ class PruningStructureHook(Hook):
         if isinstance(model, PruningAlgorithm):
             runner.logger.info(format_structure(model.mutator.structure, model.mutator.dense_widths,
                                                 'channels that stay:'))
+
+
+def _logger_is_due(runner: Runner, batch_idx: int) -> bool:
+    """Tell whether mmengine's logger, which runs later, writes a line for this iteration."""
+    loader = runner.train_dataloader
+    return any(hook.every_n_inner_iters(batch_idx, hook.interval)
+               or (hook.end_of_epoch(loader, batch_idx) and (not hook.ignore_last or len(loader) <= hook.interval))
+               for hook in runner.hooks if isinstance(hook, LoggerHook))
 
 
 class _Stoppable:
@@ -179,7 +187,8 @@ class ResourceInfoHook(Hook):
         if self.early_stop and not self.pending:
             self.finished = True
             runner.train_loop.stop_training = True
-            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)  # the logger may not be due at the target
+            if not _logger_is_due(runner, batch_idx):
+                runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
         """Warn if a target was not reached."""

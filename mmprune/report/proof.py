@@ -144,8 +144,7 @@ class _Counter(TorchFunctionMode):
             weight = args[1] if len(args) > 1 else kwargs['weight']
             self.macs += (args[0] if 'transpose' in name else out).numel() * weight.flatten(1).size(1)
         elif name == 'multi_head_attention_forward':
-            rows = args[0].numel() // args[0].size(-1)
-            self.macs += rows * (args[5].numel() + args[11].numel())
+            self.macs += _macs_of_projections(args, kwargs)
         elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'bmm', 'addmm', 'einsum'):
             self.macs += _macs_of_product(name, args)
         return out
@@ -162,6 +161,14 @@ def _macs_of_product(name: str, args: Any) -> int:
     sizes = {letter: size for text, tensor in zip(args[0].partition('->')[0].split(','), tensors)
              for letter, size in zip(text.strip(), tensor.shape)}
     return math.prod(sizes.values())
+
+
+def _macs_of_projections(args: Any, kwargs: Any) -> int:
+    """Return the multiply-adds of the projections of query, key, value and result in a multi-head attention."""
+    rows = [x.numel() // x.size(-1) for x in (*args[:3], args[0])]
+    packed = args[5]
+    weights = [kwargs[f'{name}_proj_weight'] for name in 'qkv'] if packed is None else packed.chunk(3)
+    return sum(count * weight.numel() for count, weight in zip(rows, (*weights, args[11])))
 
 
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:

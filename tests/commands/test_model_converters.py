@@ -2,10 +2,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmrazor_files import pruned_state
 from paths import ROOT, TINY
 
 from mmprune.commands import convert_mmrazor, convert_torchvision
@@ -37,53 +39,49 @@ def build(path) -> GroupFisherAlgorithm:
     return MODELS.build(plain(cfg.model))
 
 
-def mmrazor_state(algorithm, masks, with_frozen=False):
+#: What mmrazor has a mask of too: the last stage's output, before the inner channels of the stage's last block.
+STAYS, BEFORE = 'backbone.layer4.0.conv2_(0, 64)_64', 'backbone.layer4.1.conv1_(0, 64)_64'
+
+
+def mmrazor_state(algorithm, masks):
     """A state dict in mmrazor's layout: architecture at full size, masks in the order of the forward pass."""
-    state = {f'architecture.{key}': value.clone() for key, value in algorithm.architecture.state_dict().items()}
-    state['architecture.backbone.conv1.mutable_attrs.in_channels.mask'] = torch.ones(3)
-    vectors = [torch.from_numpy(masks[unit.name]).float() for unit in algorithm.mutator.units]
-    if with_frozen:  # what mmrazor numbers too: the last stage's output before its inner convolutions, the classifier
-        position = [unit.name for unit in algorithm.mutator.units].index('backbone.layer4.1.conv1_(0, 64)_64')
-        vectors.insert(position, torch.ones(64))
-        vectors.append(torch.ones(10))
-    for number in reversed(range(len(vectors))):  # the order of the keys must not matter
-        state[f'mutator.units.{number}.mutable_channel.mask'] = vectors[number]
-    return state
+    vectors = [masks[unit.name] for unit in algorithm.mutator.units]
+    vectors.insert([unit.name for unit in algorithm.mutator.units].index(BEFORE), np.ones(64, dtype=bool))
+    return pruned_state(algorithm.architecture, vectors)
 
 
-@pytest.mark.parametrize('with_frozen', [False, True])
-def test_mmrazor_checkpoint_becomes_the_masked_model(prune_config, tmp_path, with_frozen):
+def test_mmrazor_checkpoint_becomes_the_masked_model(prune_config, tmp_path):
     algorithm = build(prune_config)
     randomise(algorithm.architecture, 0)
     masks = random_masks(algorithm.mutator.units, 0.5, seed=0)
     difference, cut = largest_difference(algorithm.mutator, masks)
     assert difference < 1e-10
-    state = mmrazor_state(algorithm, masks, with_frozen)
+    state = mmrazor_state(algorithm, masks)
     torch.save(dict(state_dict=state), tmp_path / 'mmrazor.pth')
     done = subprocess.run([sys.executable, '-W', 'ignore', str(ROOT / 'tools/model_converters/from_mmrazor.py'),
                            str(prune_config), str(tmp_path / 'mmrazor.pth'), str(tmp_path / 'pruned.pth')],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert f'12 masks, 1 of them of channels that stay in both ({STAYS})\n11 units, ' in done.stdout
     fresh = build(prune_config)
     fresh.load_pruned(str(tmp_path / 'pruned.pth'))
-    x = torch.randn(2, 3, 16, 16)
-    fresh.eval()
-    cut.float().eval()
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    fresh.double().eval()
+    cut.eval()
     assert fresh.architecture.backbone.conv1.weight.shape[0] == masks['backbone.conv1_(0, 8)_8'].sum()
-    torch.testing.assert_close(fresh(x, mode='tensor'), cut(x, mode='tensor'), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fresh(x, mode='tensor'), cut(x, mode='tensor'), rtol=1e-10, atol=1e-10)
 
 
-def test_masks_of_another_model_are_refused(prune_config):
+def test_masks_of_another_model_are_refused(prune_config, tmp_path):
     algorithm = build(prune_config)
     state = mmrazor_state(algorithm, random_masks(algorithm.mutator.units, 0.5, seed=0))
     state['mutator.units.0.mutable_channel.mask'] = torch.ones(9)
-    with pytest.raises(CheckpointError, match=r'have widths 9 .*Is PRUNE_CONFIG of that model'):
-        convert_mmrazor.convert(algorithm, state)
-
-
-def test_dense_checkpoint_is_no_mmrazor_checkpoint():
-    with pytest.raises(CheckpointError, match='it is no pruned checkpoint of mmrazor'):
-        convert_mmrazor.masks_in_order({'architecture.conv.weight': torch.ones(1)})
+    torch.save(dict(state_dict=state), tmp_path / 'mmrazor.pth')
+    with pytest.raises(CheckpointError) as error:
+        convert_mmrazor.main([str(prune_config), str(tmp_path / 'mmrazor.pth'), str(tmp_path / 'pruned.pth')])
+    assert str(error.value) == ("source: mask 0 is for 9 channels, and 'backbone.conv1_(0, 8)_8', which is number 0 "
+                                'here, has 8 channels. Is PRUNE_CONFIG of that model?')
+    assert not (tmp_path / 'pruned.pth').exists()
 
 
 @pytest.mark.full

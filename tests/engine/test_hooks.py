@@ -1,7 +1,7 @@
 """The prune run beside other hooks: an EMA of the model is cut along, validated, saved and resumed."""
 import pytest
 import torch
-from digits_runs import make_runner, train, write_prune_config
+from digits_runs import INTERVAL, TARGET, make_runner, scalars, train, write_prune_config
 from mmengine.dataset import Compose
 from mmengine.hooks import EMAHook, Hook
 
@@ -130,3 +130,23 @@ def test_parts_of_the_architecture_are_found_on_the_algorithm(prune_config, tmp_
     assert algorithm.mutator is not getattr(algorithm.architecture, 'mutator', None)
     with pytest.raises(AttributeError, match='bbox_head'):
         algorithm.bbox_head.use_l1 = True
+
+
+@pytest.mark.parametrize(('logger', 'images', 'every'), [
+    (dict(interval=1), 400, 1),  # due at the target; the ratio is known from the first event on
+    (dict(interval=1000), 400, None),  # never due
+    (dict(interval=INTERVAL + 1), 8 * INTERVAL, INTERVAL),  # due at the end of epochs shorter than its interval
+    (dict(interval=INTERVAL + 1, ignore_last=False), 8 * 2 * INTERVAL, None)])  # due at the end of every epoch
+def test_the_iteration_at_the_target_has_one_line(prune_config, tmp_path, logger, images, every):
+    options = {f'default_hooks.logger.{key}': value for key, value in logger.items()}
+    options.update({'train_dataloader.dataset.indices': images, 'train_cfg.max_epochs': 400 // images,
+                    'train_cfg.val_interval': 1000})
+    runner = make_runner(prune_config, tmp_path / 'run', options)
+    train(runner)
+    ratios = scalars(tmp_path / 'run', 'flops_ratio')
+    steps = [step for step, _ in ratios]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == runner.iter
+    assert ratios[-1][1] <= TARGET
+    if logger.get('ignore_last', True):
+        assert steps == ([*range(INTERVAL, runner.iter + 1, every)] if every else [runner.iter])

@@ -165,16 +165,21 @@ def multi_head_attention(tracer: Tracer, call: Call) -> None:
     """Attention as a single function: its projections are counted and frozen."""
     reason = f'{call.name} combines its channels with one another'
     follow_nothing(tracer, call, reason)
-    (query, key, value), out_proj = call.args[:3], call.arg(11, 'out_proj_weight')
-    packed = call.arg(5, 'in_proj_weight')
-    names = ('q_proj_weight', 'k_proj_weight', 'v_proj_weight')
-    weights = [(packed, query)] if packed is not None else list(zip([call.kwargs.get(name) for name in names],
-                                                                   (query, key, value)))
-    for weight, x in [*weights, (out_proj, query)]:
+    inputs = [call.arg(place, name) for place, name in enumerate(('query', 'key', 'value'))]
+    rows = [x.numel() // x.size(-1) for x in inputs]
+    packed, out_proj = call.arg(5, 'in_proj_weight'), call.arg(11, 'out_proj_weight')
+    separate = [call.arg(18 + place, f'{name}_proj_weight') for place, name in enumerate('qkv')]
+    weights = list(zip(separate, rows)) if packed is None else [(packed, min(rows))]
+    for weight, positions in [*weights, (out_proj, rows[0])]:
         if isinstance(weight, Tensor) and tracer.is_tensor_of_model(weight):
             for axis, role in ((0, 'out'), (1, 'in')):
                 tracer.freeze(tracer.axis(weight, axis, role), reason)
-            tracer.record_positions(weight, 'linear', x.numel() // x.size(-1))
+            tracer.record_positions(weight, 'linear', positions)
+    if isinstance(packed, Tensor) and tracer.is_tensor_of_model(packed):
+        for part, x in zip(packed.chunk(3), inputs):  # each third is multiplied as often as its own input has rows
+            more = x.reshape(-1, x.size(-1))[min(rows):]
+            if len(more):
+                tracer.record_computed_call(part, 'linear', len(more), more, 1)
 
 
 @register_layer('scaled_dot_product_attention', 'embedding', 'embedding_bag')
