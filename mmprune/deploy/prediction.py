@@ -80,6 +80,14 @@ def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike
     return agreement
 
 
+def summary(agreement: Agreement) -> str:
+    """Return the line that tells how many predictions are equal, and why others are not."""
+    line = f'{agreement.matched} of {agreement.total} predictions are equal within {TOLERANCE:g}'
+    if not agreement.explained:
+        return line
+    return f'{line}; rounding alone decides on {agreement.explained} more, at a threshold or a tie'
+
+
 def _keypoints(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs,
                wanted: Sequence[InstanceData], found: Sequence[InstanceData]) -> Agreement:
     """Compare what the network returns, where the file returns it, and the keypoints."""
