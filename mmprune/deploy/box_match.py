@@ -72,7 +72,7 @@ def gaps(wanted: InstanceData, found: InstanceData) -> Tensor:
 
 
 def match(wanted: InstanceData, found: InstanceData, tolerance: float) -> Tuple[List[float], Tensor, Tensor]:
-    """Return the gaps of pairs of equal boxes, and the numbers of boxes that are left over in each prediction."""
+    """Return the gaps of pairs of equal boxes, and for each box of either prediction whether it is left over."""
     left, right = torch.ones(len(wanted), dtype=torch.bool), torch.ones(len(found), dtype=torch.bool)
     matched: List[float] = []
     if left.any() and right.any():

@@ -71,7 +71,8 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
         limit += min(_rounding(model, x, wanted, functions), 10 * tolerance)
     if not difference <= limit:
         raise ParityError(f'{logits.where(wanted, found, functions)}, more than {limit:.3g}. The file must not be '
-                          'deployed: it is of other weights, or an operator was exported wrongly')
+                          'deployed: export it again from this checkpoint; if it still differs, an operator is '
+                          'exported wrongly, and the other --exporter may know it')
     return difference
 
 

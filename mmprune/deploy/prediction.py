@@ -71,9 +71,9 @@ def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike
         agreement = _boxes(task, model, inputs, wanted, found)
     if agreement.text:
         raise ParityError(f'{agreement.matched} of {agreement.total} predictions of onnxruntime are those of PyTorch '
-                          f'within {TOLERANCE:g}: {agreement.text}. The file must not be deployed: it is of other '
-                          'weights, or a part of the head was exported wrongly; tools/export_onnx.py checks the '
-                          'network without its post-processing')
+                          f'within {TOLERANCE:g}: {agreement.text}. The file must not be deployed: export it again '
+                          'from this checkpoint; if it still differs, tools/export_onnx.py tells whether the network '
+                          'or its post-processing is exported wrongly')
     if not agreement.matched:
         raise ParityError('the model finds nothing on this image, or nothing above rounding at its score threshold, so '
                           'there is nothing to compare; name another image')
