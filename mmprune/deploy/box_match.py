@@ -111,8 +111,8 @@ def compare_boxes(wanted: InstanceData, found: InstanceData, rules: Rules = KEEP
     only_wanted = only_wanted[logit(only_wanted.scores) > least[0]]
     only_found = only_found[logit(only_found.scores) > least[1]]
     total = len(matched) + max(len(only_wanted), len(only_found))
-    left = len(only_wanted) + len(only_found)
-    if left and rules.overlap is not None and candidates is not None:
+    left = len(only_wanted) + len(only_found)  # rounding decides on few: more are not worth a look
+    if 0 < left <= max(2, total / 2) and rules.overlap is not None and candidates is not None:
         only_wanted, only_found = _unexplained(
             (wanted, only_wanted), (found, only_found), rules, candidates, total, tolerance)
     differ = len(only_wanted) + len(only_found)
