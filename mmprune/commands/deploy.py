@@ -6,9 +6,8 @@ python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG
 python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
-same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS or keypoints are compared; a
-detector must find something in IMAGE. `--exporter dynamo` exports a classifier by torch's new exporter, without
-mmdeploy.
+same files work with mmdeploy's own tools/deploy.py. Logits, boxes after the NMS or keypoints are compared; a detector
+must find something in IMAGE. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy.
 """
 import argparse
 import sys
@@ -77,7 +76,7 @@ def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namesp
     model = load_model(task.whole_cfg, args.checkpoint)
     path = export(deploy_cfg, model_cfg, args)
     agreement, latency = prediction.compare(task, model, path, args.image, args.threads, args.rounds)
-    print(f'{agreement.matched} of {agreement.total} predictions are equal within {prediction.TOLERANCE:g}')
+    print(prediction.summary(agreement))
     return path, agreement.difference, latency
 
 

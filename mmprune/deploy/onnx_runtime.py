@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError
-from ..graph.nested import output_tensors
 from ..units.copies import double_copy
-from ..units.equivalence import Deterministic, relative_difference
+from ..units.equivalence import Deterministic
+from . import logits
 
 TOLERANCE = 1e-4  # largest relative difference between PyTorch and onnxruntime that counts as equal
 LEAST_ROUNDS = 3  # turns that are run whatever the time budget
@@ -48,14 +48,15 @@ class OnnxModel:
 
 
 def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: float = TOLERANCE) -> float:
-    """Compare an exported file with the PyTorch module it was made from.
+    """Compare an exported file with the PyTorch module it was made from; class scores are compared as logits.
 
     Args:
         onnx_model (OnnxModel): The file.
         model (nn.Module): Gives the same outputs, in eval mode; see :class:`DeployOutput`.
         x (Tensor[N, C, H, W]): A real input.
-        tolerance (float): Largest difference allowed, relative to the largest value of each output. A deep network that
-            amplifies rounding may exceed it by PyTorch's own difference of float32 from float64, up to ten tolerances.
+        tolerance (float): Largest difference allowed, relative to the largest value of each output, or to its largest
+            logit where it ends in a softmax or sigmoid. A deep network that amplifies rounding may exceed it by
+            PyTorch's own difference of float32 from float64, up to ten tolerances.
 
     Returns:
         float: The largest relative difference.
@@ -63,25 +64,24 @@ def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: 
     Raises:
         ParityError: It is above the tolerance, or shapes differ.
     """
-    with torch.no_grad():
-        wanted = [tensor.cpu() for tensor in output_tensors(model(x))]
+    wanted, functions = logits.run(model, x)
     found = onnx_model(x)
-    difference = relative_difference(wanted, found)
+    difference = logits.difference(wanted, found, functions)
     limit = tolerance
     if tolerance < difference <= 11 * tolerance:
-        limit += min(_rounding(model, x, wanted), 10 * tolerance)
+        limit += min(_rounding(model, x, wanted, functions), 10 * tolerance)
     if not difference <= limit:
-        shapes = [tuple(tensor.shape) for tensor in wanted], [tuple(tensor.shape) for tensor in found]
-        raise ParityError(f'onnxruntime and PyTorch differ by {difference:.3g} relative to the largest output, more '
-                          f'than {limit:.3g}; shapes {shapes[0]} in PyTorch, {shapes[1]} in onnxruntime. '
-                          'The file must not be deployed')
+        raise ParityError(f'{logits.where(wanted, found, functions)}, more than {limit:.3g}. The file must not be '
+                          'deployed: export it again from this checkpoint; if it still differs, an operator is '
+                          'exported wrongly, and the other --exporter may know it')
     return difference
 
 
-def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor]) -> float:
+def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor], functions: logits.Functions) -> float:
     """Return the relative difference of outputs in float32 from those of the model in float64."""
-    with torch.no_grad(), Deterministic():
-        return relative_difference(output_tensors(double_copy(model)(x.double())), outputs)
+    with Deterministic():
+        exact, _ = logits.run(double_copy(model), x.double())
+    return logits.difference(exact, outputs, functions)
 
 
 class Latency(NamedTuple):

@@ -1,5 +1,6 @@
 """Compare predictions of a file that mmdeploy exported with PyTorch's: boxes after the NMS, or keypoints."""
 import copy
+import functools
 import os
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
@@ -7,24 +8,12 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from ..units.equivalence import relative_difference
-from .onnx_runtime import Latency, OnnxModel, ParityError, latency_of_both
-
-TOLERANCE = 1e-3  # largest relative difference of two boxes, scores or keypoints that count as equal
-SHARE = 0.95  # of the boxes must be equal: where an overlap is at its threshold, two correct NMS may differ
-
-
-class Agreement(NamedTuple):
-    """How far two predictions agree."""
-
-    difference: float  # largest relative difference of boxes or keypoints that count as equal
-    matched: int  # boxes or keypoints that count as equal
-    total: int  # boxes or keypoints of the longer prediction
-
-    @property
-    def share(self) -> float:
-        """Share that is equal; 0 if nothing is predicted."""
-        return self.matched / self.total if self.total else 0.0
+from . import logits
+from .box_match import TOLERANCE, Agreement, compare_boxes
+from .keypoint_match import compare_keypoints
+from .nms_candidates import rules_of, without_nms
+from .onnx_export import DeployOutput
+from .onnx_runtime import Latency, OnnxModel, ParityError, check_parity, latency_of_both
 
 
 class Inputs(NamedTuple):
@@ -55,69 +44,72 @@ def predict(model: nn.Module, inputs: Inputs) -> List[InstanceData]:
     return [sample.pred_instances for sample in samples]
 
 
-def compare_predictions(wanted: Sequence[InstanceData], found: Sequence[InstanceData],
-                        tolerance: float = TOLERANCE) -> Agreement:
-    """Compare predictions image by image, boxes or keypoints."""
-    parts = [_compare_keypoints(left, right, tolerance) if 'keypoints' in left else
-             compare_boxes(left, right, tolerance) for left, right in zip(wanted, found)]
-    return Agreement(max(part.difference for part in parts), sum(part.matched for part in parts),
-                     sum(part.total for part in parts))
+def combined(parts: Sequence[Agreement]) -> Agreement:
+    """Return the agreement of several images."""
+    return Agreement(max((part.difference for part in parts), default=0.0), sum(part.matched for part in parts),
+                     sum(part.total for part in parts), sum(part.explained for part in parts),
+                     '; '.join(part.text for part in parts if part.text))
 
 
-def compare_boxes(wanted: InstanceData, found: InstanceData, tolerance: float = TOLERANCE) -> Agreement:
-    """Match boxes of the same label one to one, those of high scores first.
-
-    Args:
-        wanted (InstanceData): ``bboxes`` ``Tensor[N, 4]``, ``scores`` ``Tensor[N]``, ``labels`` ``Tensor[N]``.
-        found (InstanceData): The same of another model; boxes without an area do not count.
-        tolerance (float): Largest difference of coordinates relative to the largest, and of scores relative to the
-            highest, at which two boxes are equal.
-    """
-    found = found[(found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)]
-    total = max(len(wanted), len(found))
-    if not (len(wanted) and len(found)):
-        return Agreement(0.0, 0, total)
-    gaps = torch.maximum(
-        (wanted.bboxes[:, None] - found.bboxes[None]).abs().amax(dim=2) / wanted.bboxes.abs().max(),
-        (wanted.scores[:, None] - found.scores[None]).abs() / wanted.scores.max())
-    gaps[wanted.labels[:, None] != found.labels[None]] = float('inf')
-    matched: List[float] = []
-    for row in wanted.scores.argsort(descending=True).tolist():
-        gap, column = gaps[row].min(dim=0)
-        if gap <= tolerance:
-            matched.append(float(gap))
-            gaps[:, column] = float('inf')
-    return Agreement(max(matched, default=0.0), len(matched), total)
-
-
-def _compare_keypoints(wanted: InstanceData, found: InstanceData, tolerance: float) -> Agreement:
-    pairs = [[torch.as_tensor(data.keypoints), torch.as_tensor(data.keypoint_scores)] for data in (wanted, found)]
-    gap = relative_difference(*pairs)
-    count = pairs[0][1].numel()
-    return Agreement(gap, count if gap <= tolerance else 0, count)
+def compare_predictions(wanted: Sequence[InstanceData], found: Sequence[InstanceData]) -> Agreement:
+    """Compare predictions image by image, boxes or keypoints; nothing is explained."""
+    return combined([compare_keypoints(left, right) if 'keypoints' in left else compare_boxes(left, right)
+                     for left, right in zip(wanted, found)])
 
 
 def check_predictions(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs) -> Agreement:
     """Compare mmdeploy's predictions by an exported file with those of the PyTorch model, in eval mode and deployed.
 
     Raises:
-        ParityError: Less than ``SHARE`` of the boxes agree, or any keypoint differs, or the model predicts nothing.
+        ParityError: A box or keypoint differs, and no last digit of float32 explains it, or the model predicts nothing.
     """
     backend = task.build_backend_model([str(path)], data_preprocessor_updater=task.update_data_preprocessor)
     wanted, found = predict(model, inputs), predict(backend, inputs)
-    agreement = compare_predictions([_best(task, *pair) for pair in zip(wanted, found)], found)
-    if not agreement.total:
-        raise ParityError('the model finds nothing on this image, so there is nothing to compare; name another image')
-    if agreement.share < SHARE:
+    if 'keypoints' in wanted[0]:
+        agreement = _keypoints(model, path, inputs, wanted, found)
+    else:
+        agreement = _boxes(task, model, inputs, wanted, found)
+    if agreement.text:
         raise ParityError(f'{agreement.matched} of {agreement.total} predictions of onnxruntime are those of PyTorch '
-                          f'within {TOLERANCE:g}, less than {SHARE:.0%}. The file must not be deployed')
+                          f'within {TOLERANCE:g}: {agreement.text}. The file must not be deployed: export it again '
+                          'from this checkpoint; if it still differs, tools/export_onnx.py tells whether the network '
+                          'or its post-processing is exported wrongly')
+    if not agreement.matched:
+        raise ParityError('the model finds nothing on this image, or nothing above rounding at its score threshold, so '
+                          'there is nothing to compare; name another image')
     return agreement
 
 
-def _best(task: Any, wanted: InstanceData, found: InstanceData) -> InstanceData:
-    """Return the best boxes, as many as a file has at most, if it has so many: YOLOX itself knows no limit."""
-    most = (task.deploy_cfg.codebase_config.get('post_processing') or {}).get('keep_top_k')
-    return wanted[wanted.scores.argsort(descending=True)[:most]] if most == len(found) < len(wanted) else wanted
+def summary(agreement: Agreement) -> str:
+    """Return the line that tells how many predictions are equal, and why others are not."""
+    line = f'{agreement.matched} of {agreement.total} predictions are equal within {TOLERANCE:g}'
+    if not agreement.explained:
+        return line
+    return f'{line}; rounding alone decides on {agreement.explained} more, at a threshold or a tie'
+
+
+def _keypoints(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs,
+               wanted: Sequence[InstanceData], found: Sequence[InstanceData]) -> Agreement:
+    """Compare what the network returns, where the file returns it, and the keypoints."""
+    network, onnx_model = DeployOutput(model).eval(), OnnxModel(path)
+    maps, _ = logits.run(network, inputs.x)
+    if [tensor.shape for tensor in onnx_model(inputs.x)] == [tensor.shape for tensor in maps]:
+        check_parity(onnx_model, network, inputs.x)
+    return combined([compare_keypoints(left, right, [tensor[i:i + 1] for tensor in maps])
+                     for i, (left, right) in enumerate(zip(wanted, found))])
+
+
+def _boxes(task: Any, model: nn.Module, inputs: Inputs, wanted: Sequence[InstanceData],
+           found: Sequence[InstanceData]) -> Agreement:
+    """Compare boxes after the NMS, and tell those that rounding lets it decide otherwise."""
+    rules = rules_of(model, task.deploy_cfg.codebase_config.get('post_processing') or {})
+
+    def candidates(image: int, proposals: bool) -> InstanceData:
+        with without_nms(model, proposals):
+            return predict(model, inputs)[image]
+
+    return combined([compare_boxes(left, right, rules, functools.partial(candidates, i))
+                     for i, (left, right) in enumerate(zip(wanted, found))])
 
 
 def compare_latency(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs, threads: int = 1,

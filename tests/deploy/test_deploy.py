@@ -317,6 +317,28 @@ def test_parity_error(tmp_path):
         check_parity(OnnxModel(tmp_path / 'x.onnx'), nn.Conv2d(3, 3, 1).eval(), x)
 
 
+@pytest.mark.parametrize('exporter', EXPORTERS)
+@pytest.mark.parametrize(('head', 'function'), [('LinearClsHead', 'softmax'), ('MultiLabelLinearClsHead', 'sigmoid')])
+def test_classifiers_are_compared_by_their_logits(head, function, exporter, tmp_path):
+    """The classes are so sure that scores hardly change when the head is 1 % off; what is sound is accepted."""
+    model = load_model(small(head), 'none')
+    images = torch.randn(20, 3, 32, 32)
+    with torch.no_grad():
+        model.head.fc.weight *= 100 / model(images, mode='tensor').abs().max()
+    wrapped = export_onnx(model, images[:1], tmp_path / 'x.onnx', exporter=exporter)
+    onnx_model, other = OnnxModel(tmp_path / 'x.onnx'), copy.deepcopy(wrapped)
+    with torch.no_grad():
+        other.model.head.fc.weight *= 1.01
+    hidden = 0
+    for x in images.split(1):
+        assert check_parity(onnx_model, wrapped, x) < 1e-4
+        hidden += relative_difference(output_of(other, x), onnx_model(x)) < 1e-4
+        with pytest.raises(ParityError, match=f'relative to the largest logit before the {function}'):
+            check_parity(onnx_model, other, x)
+    if function == 'softmax':
+        assert hidden > 5
+
+
 class Amplifies(nn.Module):
     """Rounding of a sum grows to ``strength`` times what it was."""
 
