@@ -55,7 +55,7 @@ def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
 
 #: Package -> our modules that, when imported, register what the package has to know.
 PLUGINS = {'mmdeploy': tuple(_modules(
-    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_export', 'mmdeploy_boxes'))}
+    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_segmentation', 'mmdeploy_export', 'mmdeploy_boxes'))}
 
 
 def load_plugins() -> None:
