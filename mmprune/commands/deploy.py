@@ -6,10 +6,12 @@ python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG
 python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/segmentation_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 
-MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet, mmpose or
-mmseg. The same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS, keypoints or the
-scores of all pixels are compared; a detector must find something in IMAGE. `--exporter dynamo` exports a classifier by
-torch's new exporter, without mmdeploy.
+The last is for segmentors of mmseg; the scores that every pixel gets are compared.
+
+MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
+same files work with mmdeploy's own tools/deploy.py. Class scores, boxes after the NMS or keypoints are compared; a
+detector must find something in IMAGE. `--exporter dynamo` exports a classifier by torch's new exporter, without
+mmdeploy.
 """
 import argparse
 import sys
@@ -87,8 +89,13 @@ def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     """Export a segmentor; return the path of the file, its largest difference and the latencies."""
     task = build_task_processor(model_cfg, deploy_cfg, args.device)
     model = load_model(task.whole_cfg, args.checkpoint)
+    if not hasattr(model, 'encode_decode'):
+        raise UserError(f'{args.deploy_cfg} is for segmentors of mmseg; the model of {args.model_cfg} is '
+                        f'{type(model).__name__}')
     path = export(deploy_cfg, model_cfg, args)
     x = prediction.image_inputs(task, model, args.image).x
+    if model.test_cfg.get('mode') == 'slide':
+        print("test_cfg.mode is 'slide': the file, and what it is compared with, see the whole image at once instead")
     segmented, latency = compare_segmentor(path, model, x, args.threads, args.rounds)
     print(f'{segmented.matched} of {segmented.total} pixels get the same class')
     return path, segmented.difference, latency
