@@ -5,8 +5,8 @@ python benchmarks/sweep_models.py --models 'ResNet*' VAN   # some of them
 python benchmarks/sweep_models.py --table docs/models.md   # also write the table there
 
 Results are kept in a json file, one entry a model, so that a sweep can be interrupted, go on, and run in two
-environments (mmcls models in the light one, torchvision's in the full one). The networks of tests/op_nets.py, one for
-each operation, are swept too.
+environments (mmcls models in the light one, mmseg's and torchvision's in the full one). The networks of
+tests/op_nets.py, one for each operation, are swept too.
 """
 import argparse
 import datetime
@@ -26,6 +26,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
+from mmprune.config import demo_input_of
 from mmprune.files import write_text
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.registry import MODELS
@@ -45,7 +46,7 @@ class Entry(NamedTuple):
     """A model of the sweep.
 
     Attributes:
-        source (str): ``mmcls``, ``torchvision`` or ``op``.
+        source (str): ``mmcls``, ``mmseg``, ``torchvision`` or ``op``.
         name (str): Config, builder or network.
         size (int): Height and width of the images.
     """
@@ -75,6 +76,23 @@ MMCLS = {
     'MobileViT-small': 'mobilevit/mobilevit-small_8xb128_in1k', 'VAN-tiny': 'van/van-tiny_8xb128_in1k',
     'PoolFormer-s12': 'poolformer/poolformer-s12_32xb128_in1k',
     'EdgeNeXt-xxsmall': 'edgenext/edgenext-xxsmall_8xb256_in1k'}
+MMSEG = {
+    'DeepLabV3+-ResNet-18': 'deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024',
+    'DeepLabV3+-ResNet-50': 'deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024',
+    'SegFormer-B0': 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512',
+    'PIDNet-S': 'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes',
+    'UNet': 'unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024',
+    'PSPNet-ResNet-18': 'pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024',
+    'FCN-ResNet-18': 'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024',
+    'BiSeNetV1': 'bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024',
+    'BiSeNetV2': 'bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024',
+    'STDC1': 'stdc/stdc1_4xb12-80k_cityscapes-512x1024',
+    'DDRNet-23-slim': 'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024',
+    'Fast-SCNN': 'fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024',
+    'ICNet-ResNet-18': 'icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832',
+    'UPerNet-ResNet-18': 'upernet/upernet_r18_4xb2-40k_cityscapes-512x1024',
+    'OCRNet-HRNet-W18s': 'ocrnet/ocrnet_hr18s_4xb2-80k_cityscapes-512x1024',
+    'FPN-ResNet-50': 'sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024'}
 TORCHVISION = {
     'AlexNet': 'alexnet', 'VGG-19-BN': 'vgg19_bn', 'GoogLeNet': 'googlenet', 'SqueezeNet 1.1': 'squeezenet1_1',
     'MNASNet': 'mnasnet1_0', 'RegNetY-400MF': 'regnet_y_400mf', 'ShuffleNetV2 x1.0': 'shufflenet_v2_x1_0',
@@ -92,7 +110,7 @@ TOKEN_MODELS = ('ViT-base', 'Swin-tiny', 'DeiT-tiny', 'ConvNeXt-tiny', 'PoolForm
 def entries() -> Dict[str, Entry]:
     """Return name -> model, those of installed packages only."""
     found = {}
-    for source, names in (('mmcls', MMCLS), ('torchvision', TORCHVISION)):
+    for source, names in (('mmcls', MMCLS), ('mmseg', MMSEG), ('torchvision', TORCHVISION)):
         if importlib.util.find_spec(source) is not None:
             found.update({name: Entry(source, target, FIXED_SIZE.get(name, 96)) for name, target in names.items()})
     found.update({f'op: {name}': Entry('op', name) for name in op_nets().NETS})
@@ -110,11 +128,11 @@ def op_nets() -> Any:
 def builder(entry: Entry) -> Tuple[Callable[[], Any], Tuple[int, ...]]:
     """Return what gives the architecture, a config or a module, and its input shape."""
     shape: Tuple[int, ...] = (2, 3, entry.size, entry.size)
-    if entry.source == 'mmcls':
+    if entry.source in ('mmcls', 'mmseg'):
         from mmengine.hub import get_config
 
         def config() -> dict:
-            model = dict(get_config(f'mmcls::{entry.name}.py').model, _scope_='mmcls')
+            model = dict(get_config(f'{entry.source}::{entry.name}.py').model, _scope_=entry.source)
             model['backbone'].pop('init_cfg', None)
             return model
 
@@ -136,8 +154,9 @@ def sweep(entry: Entry, seeds: int) -> Dict[str, Any]:
     """Prove one model; return what was found, as plain values."""
     torch.manual_seed(0)
     architecture, shape = builder(entry)
-    unit, demo = dict(type='ChannelUnit', mutate_linear=True), dict(type='DemoInput', input_shape=shape)
     built = architecture()
+    unit = dict(type='ChannelUnit', mutate_linear=True)
+    demo = demo_input_of(built if isinstance(built, dict) else {}, shape)
     model: nn.Module = MODELS.build(built) if isinstance(built, dict) else built
     mutator = ChannelMutator(unit, demo)
     start = time.perf_counter()
@@ -257,7 +276,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter('ignore')
-    order = [*MMCLS, *TORCHVISION, *(f'op: {name}' for name in op_nets().NETS)]
+    order = [*MMCLS, *MMSEG, *TORCHVISION, *(f'op: {name}' for name in op_nets().NETS)]
     chosen = {name: entry for name, entry in entries().items()
               if any(fnmatch.fnmatch(name, pattern) for pattern in args.models)}
     if not chosen:

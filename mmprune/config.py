@@ -53,9 +53,13 @@ def architecture_of(base: Mapping[str, Any]) -> Config:
 
 
 def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> Config:
-    """Return the demo input of an architecture: with regions for a two-stage detector."""
-    two_stages = 'rpn_head' in architecture and 'roi_head' in architecture
-    return dict(type='mmprune.RegionDemoInput' if two_stages else 'mmprune.DemoInput', input_shape=tuple(input_shape))
+    """Return the demo input of an architecture; two-stage detectors and auxiliary heads need one of their own."""
+    kind = 'DemoInput'
+    if 'rpn_head' in architecture and 'roi_head' in architecture:
+        kind = 'RegionDemoInput'
+    elif architecture.get('auxiliary_head'):
+        kind = 'SegmentorDemoInput'
+    return dict(type=f'mmprune.{kind}', input_shape=tuple(input_shape))
 
 
 def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],

@@ -38,7 +38,8 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
     *_modules('engine', 'hook', 'resume_hook', 'checkpoint_hook'),
     *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training')])
 #: Demo inputs, one per model family.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=_modules('graph', 'demo_input'))
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=_modules(
+    'graph', 'demo_input', 'segmentor_input'))
 #: How important channels are, one a paper.
 CRITERIA = Registry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',
@@ -54,7 +55,7 @@ def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
 
 #: Package -> our modules that, when imported, register what the package has to know.
 PLUGINS = {'mmdeploy': tuple(_modules(
-    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_export', 'mmdeploy_boxes'))}
+    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_segmentation', 'mmdeploy_export', 'mmdeploy_boxes'))}
 
 
 def load_plugins() -> None:

@@ -9,8 +9,8 @@ import torch
 from leaks import no_leaks
 
 #: Files that take a minute and more, the longest first.
-LONG = ('test_resume', 'test_detection_runs', 'test_mmdeploy_detection', 'test_mmdeploy', 'test_distributed',
-        'test_schedules_distributed', 'test_real_data', 'test_slimming_journey', 'test_configs',
+LONG = ('test_resume', 'test_detection_runs', 'test_segmentation_journey', 'test_mmdeploy_detection', 'test_mmdeploy',
+        'test_distributed', 'test_schedules_distributed', 'test_real_data', 'test_slimming_journey', 'test_configs',
         'test_distributed_cost')
 
 

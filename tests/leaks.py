@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 
 CHANGES_BY_ITSELF = ('PYTEST_CURRENT_TEST', 'LD_LIBRARY_PATH', 'QT_QPA_', 'KMP_', 'TORCHINDUCTOR_CACHE_DIR',
-                     '_TORCHINDUCTOR_PYOBJECT')
+                     '_TORCHINDUCTOR_PYOBJECT', 'TOKENIZERS_PARALLELISM')
 
 
 @contextmanager

@@ -4,6 +4,9 @@ mmprune deploy configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKP
 python tools/deploy.py configs/deploy/classification_onnxruntime_static.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+python tools/deploy.py configs/deploy/segmentation_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+
+The last is for segmentors of mmseg; the scores that every pixel gets are compared.
 
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
 same files work with mmdeploy's own tools/deploy.py. Logits, boxes after the NMS or keypoints are compared; a detector
@@ -24,6 +27,7 @@ from ..deploy.image import image_input
 from ..deploy.load import load_model
 from ..deploy.onnx_export import EXPORTERS, DeployOutput, export_onnx
 from ..deploy.onnx_runtime import compare, format_comparison
+from ..deploy.segmentation import compare_segmentor
 from ..models.from_config import read_config
 from ..registry import load_plugins
 
@@ -34,7 +38,7 @@ except ImportError as error:
     MISSING = (f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): '
                'bash tools/setup_env.sh full in a checkout installs it; tools/export_onnx.py exports without it')
 
-TASKS = ('Classification', 'ObjectDetection', 'PoseDetection')
+TASKS = ('Classification', 'ObjectDetection', 'PoseDetection', 'Segmentation')
 
 
 def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Path:
@@ -80,6 +84,22 @@ def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namesp
     return path, agreement.difference, latency
 
 
+def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+    """Export a segmentor; return the path of the file, its largest difference and the latencies."""
+    task = build_task_processor(model_cfg, deploy_cfg, args.device)
+    model = load_model(task.whole_cfg, args.checkpoint)
+    if not hasattr(model, 'encode_decode'):
+        raise UserError(f'{args.deploy_cfg} is for segmentors of mmseg; the model of {args.model_cfg} is '
+                        f'{type(model).__name__}')
+    path = export(deploy_cfg, model_cfg, args)
+    x = prediction.image_inputs(task, model, args.image).x
+    if model.test_cfg.get('mode') == 'slide':
+        print("test_cfg.mode is 'slide': the file, and what it is compared with, see the whole image at once instead")
+    segmented, latency = compare_segmentor(path, model, x, args.threads, args.rounds)
+    print(f'{segmented.matched} of {segmented.total} pixels get the same class')
+    return path, segmented.difference, latency
+
+
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
     """Run the command.
 
@@ -117,6 +137,6 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         deploy = deploy_by_dynamo
     else:
         load_plugins()
-        deploy = deploy_classifier if name == 'Classification' else deploy_detector
+        deploy = dict(Classification=deploy_classifier, Segmentation=deploy_segmentor).get(name, deploy_detector)
     path, difference, latency = deploy(deploy_cfg, model_cfg, args)
     print(format_comparison(path, difference, latency, args.threads))

@@ -36,7 +36,7 @@ class PrunedTask(BaseTask):
     @property
     def whole_cfg(self) -> Config:
         """The given config, with what mmdeploy's task changed in the architecture."""
-        if not _is_pruned(self._given_cfg):
+        if not is_pruned(self._given_cfg):
             return self.model_cfg
         whole = self._given_cfg.deepcopy()
         whole.model.architecture = self.model_cfg.model
@@ -89,14 +89,14 @@ class PrunedClassification(PrunedTask, Classification):
                                       out_file=output_file)
 
 
-def _is_pruned(model_cfg: Config) -> bool:
+def is_pruned(model_cfg: Config) -> bool:
     """Tell whether a config is one of our deploy configs."""
     return type_name(model_cfg['model']) == 'GroupFisherDeploySubModel'
 
 
 def _architecture_cfg(model_cfg: Config) -> Config:
     """Return the config with the architecture as its model, if it is one of our deploy configs."""
-    if not _is_pruned(model_cfg):
+    if not is_pruned(model_cfg):
         return model_cfg
     shown = model_cfg.deepcopy()
     shown.model = shown.model.architecture

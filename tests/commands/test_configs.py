@@ -13,14 +13,15 @@ from paths import ROOT
 from mmprune.config import plain
 from mmprune.registry import MODELS
 
-pytestmark = pytest.mark.filterwarnings('ignore:.*num_anchors')  # mmdet's own
+pytestmark = pytest.mark.filterwarnings(  # mmdet's and mmseg's own
+    'ignore:.*num_anchors', 'ignore:``build_loss``', 'ignore:Default ``avg_non_ignore``', 'ignore:.*pretrained is')
 #: Folders of configs that tests/commands/test_criteria_configs.py is about.
 CRITERIA = ('fpgm', 'thinet', 'apoz', 'filter_norm', 'network_slimming', 'taylor')
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').as_posix() for path in (ROOT / 'configs').rglob('*.py')
                  if path.relative_to(ROOT / 'configs').parts[0] != 'deploy'
                  and path.parent.name not in CRITERIA)
-#: Configs of mmdet and mmpose need the full environment.
-CONFIGS = [pytest.param(path, marks=pytest.mark.full) if path.startswith(('mmdet/', 'mmpose/')) else path
+#: Configs of mmdet, mmpose and mmseg need the full environment.
+CONFIGS = [pytest.param(path, marks=pytest.mark.full) if path.startswith(('mmdet/', 'mmpose/', 'mmseg/')) else path
            for path in CONFIGS]
 PUBLISHED = [path for path in CONFIGS if 'group_fisher/' in str(path)]
 ARGUMENTS = {

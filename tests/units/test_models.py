@@ -48,7 +48,7 @@ def test_torchvision_model(name):
 
 def test_every_named_model_of_an_installed_package_is_swept():
     entries = sweep_models.entries()
-    assert len(sweep_models.MMCLS) + len(sweep_models.TORCHVISION) == 40
+    assert len(sweep_models.MMCLS) + len(sweep_models.MMSEG) + len(sweep_models.TORCHVISION) == 56
     assert {*sweep_models.MMCLS} < {*entries}
     assert 'op: C2f' in entries
 

@@ -1,0 +1,22 @@
+# The config that the model was trained with: mmseg::... or a file of yours.
+_base_ = 'mmseg::pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = ('https://download.openmmlab.com/mmsegmentation/v0.5/'
+                   'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes/'
+                   'pidnet-s_2xb6-120k_1024x1024-cityscapes_20230302_191700-bb8e3bcc.pth')
+# Iterations between two prune events, each of which removes one channel.
+interval = 10
+# A channel's score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'act'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1
+# The run ends when this share of the FLOPs is left.
+target_flop_ratio = 0.5
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 1024, 1024)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
+param_scheduler = []  # the learning rate is constant

@@ -1,0 +1,22 @@
+# The config that the model was trained with: mmseg::... or a file of yours.
+_base_ = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = ('https://download.openmmlab.com/mmsegmentation/v0.5/'
+                   'segformer/segformer_mit-b0_512x512_160k_ade20k/'
+                   'segformer_mit-b0_512x512_160k_ade20k_20210726_101530-8ffa8fda.pth')
+# Iterations between two prune events, each of which removes one channel.
+interval = 10
+# A channel's score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'act'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1
+# The run ends when this share of the FLOPs is left.
+target_flop_ratio = 0.6
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 512, 512)
+
+from mmprune.config import prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
+param_scheduler = []  # the learning rate is constant
