@@ -4,14 +4,16 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, Optional
+import traceback
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, NoReturn, Optional
 
 import torch
 from mmengine.config import Config, DictAction
 
-from .arguments import UserError
+from .arguments import UserError, share, sizes, whole_number
 from .files import write_text
-from .models.from_config import read_config
+from .models.from_config import check_model, merge, read_config
 from .units.structure import StructureError
 
 #: Arguments at the top of a config -> the key that they end up in.
@@ -28,31 +30,99 @@ ARGUMENTS = {
                     'begin, end and step of the layers of the schedule in custom_hooks'),
     **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'source',
                      's'), 'the argument of the schedule in custom_hooks')}
+#: In what Python says of a call with other arguments than a function takes.
+WRONG_CALL = ('got an unexpected keyword argument', 'required positional argument', 'multiple values for')
+#: The environment variable by which some of the configs find their data.
+DATA_VARIABLE = 'MMPRUNE_DATA'
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 
-def command_parser(description: Optional[str], prog: Optional[str]) -> argparse.ArgumentParser:
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage, which is several."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with a message and status 2."""
+        self.exit(2, f'{self.prog}: error: {message}\n')
+
+
+class ShapeAction(argparse.Action):
+    """Four positive sizes, ``N C H W``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """Check the sizes and keep them."""
+        try:
+            setattr(namespace, self.dest, list(sizes(option_string or self.dest, values)))
+        except UserError as error:
+            parser.error(str(error))
+
+
+class ConfigOptions(DictAction):
+    """Pairs ``key=value``, as mmengine reads them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """Read the pairs."""
+        wrong = next((text for text in values if not text.partition('=')[0] or '=' not in text), None)
+        if wrong is not None:
+            parser.error(f'argument {option_string}: {wrong!r} is no key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets that do not close
+            parser.error(f'argument {option_string}: {error}')
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number of an option, with its bounds."""
+
+    def read(text: str) -> int:
+        try:
+            return whole_number('it', int(text), least, most=most)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is no whole number from {least} to {most:,}') from None
+
+    return read
+
+
+threads = whole(1, 1024)
+rounds = whole(1, 100_000)
+
+
+def ratio(text: str) -> float:
+    """Return a share that was typed."""
+    try:
+        return share('it', float(text), '')
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number between 0 and 1') from None
+
+
+def command_parser(description: Optional[str], prog: Optional[str]) -> CommandParser:
     """Return the parser of a command.
 
     Args:
         description (str): The docstring of its module, printed as it stands.
         prog (str, optional): What it is called; default: the script that runs.
     """
-    return argparse.ArgumentParser(prog=prog, description=description,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    return CommandParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={},
                         help='changes to the config, key.subkey=value')
+
+
+def add_shape_option(parser: argparse.ArgumentParser, name: str = '--input-shape') -> None:
+    """Add the option of the input that is traced."""
+    parser.add_argument(name, type=int, nargs='+', action=ShapeAction, metavar='SIZE',
+                        help='N C H W of the input; default: the config\'s, else the size of its test pipeline')
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share."""
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=whole(0, 1023), default=0, help=argparse.SUPPRESS)
     add_config_options(parser)
 
 
@@ -60,9 +130,10 @@ def runner_config(args: argparse.Namespace) -> Config:
     """Return the config with the shared options merged in."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
+    check_model(cfg, args.config)
     _refuse_arguments(cfg, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.merge_from_dict(args.cfg_options)
+    merge(cfg, args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -90,6 +161,24 @@ def _refuse_arguments(cfg: Config, options: Dict[str, Any]) -> None:
                                  f'{key} while it is read. Set {ARGUMENTS[key]} instead, or edit the config')
 
 
+@contextmanager
+def data_named(cfg: Config) -> Iterator[None]:
+    """Let a file that is missing name MMPRUNE_DATA, if the config reads its data from there.
+
+    Args:
+        cfg (Config): Of the run inside the block.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if DATA_VARIABLE not in cfg.text:
+            raise
+        folder = os.environ.get(DATA_VARIABLE)
+        now = f'is {folder!r}' if folder else "is not set, so it is 'data'"
+        raise FileNotFoundError(f'{error}. The config reads its data from the folder that the environment variable '
+                                f'{DATA_VARIABLE} names; it {now}') from error
+
+
 def emit_json(value: Dict[str, Any], target: str) -> None:
     """Write json to a file, or to stdout for ``-``."""
     text = json.dumps(value, indent=2) + '\n'
@@ -99,12 +188,28 @@ def emit_json(value: Dict[str, Any], target: str) -> None:
         write_text(text, target)
 
 
+def _is_of_a_config(error: Exception) -> bool:
+    """Tell whether the registry of mmengine does not know a type, or the arguments of a config are not those of one."""
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    if 'build_from_cfg' not in frames:
+        return False
+    return frames[-1] == 'build_from_cfg' or (frames[-1] == '__init__' and any(
+        text in str(error) for text in WRONG_CALL))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; a user's mistake ends it with one message and status 2 instead of a traceback."""
     try:
         main()
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
+            PermissionError) as error:
         sys.stderr.write(f'error: {error}\n')
+        sys.exit(2)
+    except (KeyError, TypeError) as error:
+        if not _is_of_a_config(error):
+            raise
+        what = ' '.join(str(error.args[0]).partition('. Please check')[0].split())
+        sys.stderr.write(f'error: {what}; it is in the config or in one of its bases\n')
         sys.exit(2)
     except (ConnectionError, EOFError):
         time.sleep(1)  # a data worker that died is told by a signal, whose handler raises the cause here

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import MissingPackageError, UserError
 from ..graph.nested import output_tensors
 from ..units.equivalence import Deterministic, double_copy, relative_difference
 
@@ -29,7 +29,7 @@ class OnnxModel:
         try:
             import onnxruntime  # an optional dependency
         except ImportError as error:
-            raise ImportError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+            raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3

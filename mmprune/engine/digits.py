@@ -4,7 +4,7 @@ from typing import Any, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from ..arguments import UserError
+from ..arguments import one_of, whole_number
 from ..registry import DATASETS
 
 
@@ -24,9 +24,9 @@ class Digits(BaseDataset):
 
     def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False,
                  indices: Optional[Union[int, Sequence[int]]] = None) -> None:
-        if split not in ('train', 'test'):
-            raise UserError(f'Digits: split is {split!r}; it must be train or test')
-        self.split = split
+        self.split = one_of('Digits: split', split, ('train', 'test'))
+        if isinstance(indices, int):
+            whole_number('Digits: indices', indices)
         super().__init__(pipeline=pipeline or [], test_mode=test_mode, indices=indices, serialize_data=False)
 
     def load_data_list(self) -> List[dict]:

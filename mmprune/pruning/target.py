@@ -3,7 +3,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ..arguments import UserError, nearest, one_of, share, whole_number
+from ..arguments import LARGEST_BLOCK, UserError, nearest, one_of, share, whole_number
 from ..units.choice import PatternError, check_patterns, producers_of, some_match
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
@@ -67,8 +67,8 @@ class PruningTarget:
         if self.max_pruned_ratio is not None:
             share('max_pruned_ratio', self.max_pruned_ratio,
                   'it is the share of a unit that may go, more than 0 and at most 1', one=True, error=TargetError)
-        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number of 1 or more',
-                     error=TargetError)
+        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number from 1 to '
+                     f'{LARGEST_BLOCK}', error=TargetError, most=LARGEST_BLOCK)
         one_of('scope', self.scope, SCOPES, TargetError)
 
     @property
