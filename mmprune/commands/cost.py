@@ -28,10 +28,9 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--json', help='write macs, params and acts to a file, or - for stdout (nothing else then)')
     add_config_options(parser)
     args = parser.parse_args(argv)
+    given = read_structure(args.fix_subnet) if args.fix_subnet else None
     mutator, structure = mutator_from_config(args.config, args.input_shape, args.cfg_options)
-    dense = mutator.cost
-    if args.fix_subnet:
-        structure = read_structure(args.fix_subnet)
+    dense, structure = mutator.cost, given if given is not None else structure
     if structure is not None:
         mutator.apply_structure(structure)
     cost = mutator.cost

@@ -1,5 +1,5 @@
 """Small real data sets that ship with a dependency."""
-from typing import Any, List, Optional, Sequence, Union
+from typing import Callable, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -22,10 +22,13 @@ class Digits(BaseDataset):
     METAINFO = {'classes': tuple('0123456789')}
     NUM_TRAIN = 1400
 
-    def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False,
-                 indices: Optional[Union[int, Sequence[int]]] = None) -> None:
+    def __init__(self, split: str = 'train', pipeline: Optional[List[Union[dict, Callable]]] = None,
+                 test_mode: bool = False, indices: Optional[Union[int, Sequence[int]]] = None) -> None:
         self.split = one_of('Digits: split', split, ('train', 'test'))
-        if isinstance(indices, int):
+        if isinstance(indices, (list, tuple)):
+            for index in indices:
+                whole_number('Digits: an index', index, 0)
+        elif indices is not None:
             whole_number('Digits: indices', indices)
         super().__init__(pipeline=pipeline or [], test_mode=test_mode, indices=indices, serialize_data=False)
 
