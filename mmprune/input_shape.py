@@ -16,10 +16,10 @@ def shape_or_test_input(given: Optional[Sequence[int]], cfg: Mapping[str, Any]) 
     Raises:
         UserError: The shape is none of four positive sizes.
     """
-    return tested_input(cfg) or DEFAULT if given is None else sizes('input_shape', given)
+    return input_of_test(cfg) or DEFAULT if given is None else sizes('input_shape', given)
 
 
-def tested_input(cfg: Mapping[str, Any]) -> Optional[Tuple[int, ...]]:
+def input_of_test(cfg: Mapping[str, Any]) -> Optional[Tuple[int, ...]]:
     """Return the shape ``(1, C, H, W)`` of an image in the test of a config's model; None if the config tells none.
 
     It is what the steps of the test pipeline leave (of mmcls, mmpretrain, mmdet, mmseg or mmpose), else the input size

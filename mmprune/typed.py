@@ -15,6 +15,8 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 NAMES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text', type(None): 'None',
          nn.Module: 'an nn.Module'}
 
+MANY = {int: 'whole numbers', float: 'numbers', str: 'texts'}
+
 
 def typed(function: Function) -> Function:
     """Let a function or constructor refuse arguments whose types are not those of its annotations.
@@ -29,11 +31,10 @@ def typed(function: Function) -> Function:
     """
     signature = inspect.signature(function)
     hints = functools.lru_cache(None)(lambda: get_type_hints(function))
-    name = function.__qualname__.split('.')[-2:][0]
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        owner = type(args[0]).__name__ if 'self' in signature.parameters and args else name
+        owner = type(args[0]).__name__ if 'self' in signature.parameters and args else function.__name__
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -85,5 +86,6 @@ def described(kind: Any) -> str:
     if issubclass(origin, collections.abc.Mapping):
         return 'a dict'
     if issubclass(origin, collections.abc.Sequence):
-        return 'a list'
+        items = MANY.get(_item(parts))
+        return f'a list of {items}' if items else 'a list'
     return 'a path' if origin is os.PathLike else f'a {origin.__name__}'

@@ -5,7 +5,7 @@ from typing import Any, Sequence, Tuple
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..input_shape import tested_input
+from ..input_shape import input_of_test
 from ..models.pruning_algorithm import PruningAlgorithm
 
 #: Sizes that differ by less are alike: models pad to a multiple of this.
@@ -39,7 +39,7 @@ def watch_first_batch(runner: Runner, algorithm: PruningAlgorithm) -> None:
 
 def _compare(runner: Runner, counted: Tuple[int, ...], found: Tuple[int, ...]) -> None:
     """Warn if images ``(C, H, W)`` are neither those of the first batch nor those of the test."""
-    tested = (tested_input(runner.cfg) or ())[1:]
+    tested = (input_of_test(runner.cfg) or ())[1:]
     if counted == found or (tested and _rounded(tested) == _rounded(counted)):
         return
     test = f', and the test pipeline gives {_text(tested)}' if tested and tested != found else ''

@@ -140,7 +140,7 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     Args:
         path (str): A pretrain, prune, finetune or deploy config.
         input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else to that
-            of :func:`~mmprune.input_shape.tested_input`.
+            of :func:`~mmprune.input_shape.input_of_test`.
         cfg_options (dict, optional): Changes to the config.
 
     Returns:
