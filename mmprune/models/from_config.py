@@ -72,8 +72,8 @@ def read_config(path: str) -> Config:
     except ERRORS as error:
         if isinstance(error, UserError):
             raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if not frame.filename]
-        where = f' (line {lines[-1]} of it or of a base)' if lines else ''
+        code = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
+        where = f', at line {code[-1].lineno} of {code[-1].filename or "it or a base"}' if code else ''
         text = ' '.join(str(error).split())
         raise ConfigError(f'config {path!r} cannot be read{where}: {type(error).__name__}: {text}') from error
 

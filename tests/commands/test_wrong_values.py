@@ -50,7 +50,7 @@ NEEDED = {
     'GroupFisherDeploySubModel': dict(architecture=MODEL, fix_subnet=STRUCTURE, demo_input=DEMO),
     'TransferredSubModel': dict(architecture=MODEL, fix_subnet=STRUCTURE, checkpoint='PRUNED', part='net',
                                 demo_input=DEMO),
-    'DistilledSubModel': dict(student=dict(type='GroupFisherSubModel', algorithm='PRUNED_ALGORITHM'),
+    'DistilledSubModel': dict(student=dict(type='mmprune.GroupFisherSubModel', algorithm='PRUNED_ALGORITHM'),
                               teacher=dict(MODEL, init_cfg=dict(type='Pretrained', checkpoint='DENSE')),
                               outputs='net.fc'),
     **dict.fromkeys(('OneShotPruningHook', 'IterativePruningHook', 'LayerByLayerPruningHook'),
@@ -104,11 +104,12 @@ def made(tmp_path_factory):
     plain.mutator.apply_structure(STRUCTURE)
     torch.save(dict(state_dict=plain.state_dict()), folder / 'pruned.pth')
     mutator.prepare(toy_nets.Residual())
-    pruning = dict(type='PruningAlgorithm', architecture=MODEL, mutator=dict(type='ChannelMutator', demo_input=DEMO))
+    pruning = dict(type='mmprune.PruningAlgorithm', architecture=MODEL,
+                   mutator=dict(type='ChannelMutator', demo_input=DEMO))
     pruned = dict(pruning, init_cfg=dict(type='Pretrained', checkpoint=str(folder / 'pruned.pth')))
     return dict(PRUNED=str(folder / 'pruned.pth'), DENSE=str(folder / 'dense.pth'), PRUNED_ALGORITHM=pruned,
                 PRUNE_CONFIG=dict(model=pruning), CHANNELS=mutator.units[0].channels,
-                FINETUNE_CONFIG=dict(model=dict(type='GroupFisherSubModel', algorithm=pruned)))
+                FINETUNE_CONFIG=dict(model=dict(type='mmprune.GroupFisherSubModel', algorithm=pruned)))
 
 
 def filled(value, made):
