@@ -6,14 +6,15 @@ import sys
 import time
 import traceback
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, NoReturn, Optional
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Mapping, NoReturn, Optional
 
 import torch
 from mmengine.config import Config, DictAction
 
-from .arguments import UserError, share, sizes, whole_number
+from .arguments import UserError, share, short, sizes, whole_number
 from .files import write_text
-from .models.from_config import check_model, merge, read_config
+from .models.from_config import ConfigError, check_model, merge, read_config
 from .units.structure import StructureError
 
 #: Arguments at the top of a config -> the key that they end up in.
@@ -30,8 +31,8 @@ ARGUMENTS = {
                     'begin, end and step of the layers of the schedule in custom_hooks'),
     **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'source',
                      's'), 'the argument of the schedule in custom_hooks')}
-#: In what Python says of a call with other arguments than a function takes.
-WRONG_CALL = ('got an unexpected keyword argument', 'required positional argument', 'multiple values for')
+#: Functions of mmengine that build something from a config.
+BUILDING = {'build_from_cfg', 'build_dataloader', 'build_train_loop', 'build_val_loop', 'build_test_loop'}
 #: The environment variable by which some of the configs find their data.
 DATA_VARIABLE = 'MMPRUNE_DATA'
 CLASSIFICATION = ('mmcls', 'mmpretrain')
@@ -140,17 +141,25 @@ def runner_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = os.path.join('work_dirs', os.path.splitext(os.path.basename(args.config))[0])
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(field)
+        check_dict(field, loader)
         if loader is not None:
             loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
             if cfg.get('default_scope') in CLASSIFICATION:
                 loader.setdefault('collate_fn', dict(type='default_collate'))
+    check_dict('default_hooks', cfg.get('default_hooks'))
     checkpoints = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     if checkpoints.get('type') == 'CheckpointHook':
         checkpoints['type'] = 'mmprune.WholeCheckpointHook'
     if cfg.get('model_wrapper_cfg') is None and not torch.cuda.is_available():
         cfg.model_wrapper_cfg = dict(type='mmprune.PortableDDP')
     return cfg
+
+
+def check_dict(key: str, value: Any) -> None:
+    """Raise ConfigError for a part of a config that is neither a dict nor None."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f'{key} of the config is {short(value)}; it must be a dict')
 
 
 def _refuse_arguments(cfg: Config, options: Dict[str, Any]) -> None:
@@ -190,13 +199,22 @@ def emit_json(value: Dict[str, Any], target: str) -> None:
         write_text(text, target)
 
 
-def _is_of_a_config(error: Exception) -> bool:
-    """Tell whether the registry of mmengine does not know a type, or the arguments of a config are not those of one."""
-    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    if 'build_from_cfg' not in frames:
-        return False
-    return frames[-1] == 'build_from_cfg' or (frames[-1] == '__init__' and any(
-        text in str(error) for text in WRONG_CALL))
+def mistake_in_config(error: Exception) -> Optional[str]:
+    """Return, in one line, what is wrong with the values of a config from which mmengine was building something.
+
+    That is an error of mmengine's registry itself, or of a constructor of another package that it called, whose
+    arguments are those of the config. Any other error is none of the user's, for which this returns None.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names, last = [frame.f_code.co_name for frame in frames], frames[-1]
+    text = ' '.join(str(error.args[0] if error.args else error).partition('. Please check')[0].split())
+    if not BUILDING & {*names} or names[-1] not in ('build_from_cfg', '__init__'):
+        return None
+    if names[-1] == '__init__':
+        if str(Path(last.f_code.co_filename)).startswith(str(Path(__file__).parent)):
+            return None
+        text = f'{type(last.f_locals.get("self")).__name__}: {text}'
+    return f'{text}; it is in the config or in one of its bases'
 
 
 def run(main: Callable[[], None]) -> None:
@@ -207,11 +225,11 @@ def run(main: Callable[[], None]) -> None:
             PermissionError) as error:
         sys.stderr.write(f'error: {error}\n')
         sys.exit(2)
-    except (KeyError, TypeError) as error:
-        if not _is_of_a_config(error):
+    except (KeyError, TypeError, ValueError) as error:
+        what = mistake_in_config(error)
+        if what is None:
             raise
-        what = ' '.join(str(error.args[0]).partition('. Please check')[0].split())
-        sys.stderr.write(f'error: {what}; it is in the config or in one of its bases\n')
+        sys.stderr.write(f'error: {what}\n')
         sys.exit(2)
     except (ConnectionError, EOFError):
         time.sleep(1)  # a data worker that died is told by a signal, whose handler raises the cause here

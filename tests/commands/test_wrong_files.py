@@ -11,7 +11,7 @@ from paths import TINY
 from toy_nets import ToyClassifier
 
 from mmprune.arguments import UserError
-from mmprune.command_line import data_named
+from mmprune.command_line import data_named, mistake_in_config
 from mmprune.commands import main
 from mmprune.config import distilled_model, finetune_settings, prune_settings, pruning_model
 from mmprune.models.checkpoint import load_weights
@@ -128,7 +128,8 @@ def test_configs_that_are_none(tmp_path, capsys):
 
 @pytest.mark.parametrize(('options', 'problem'), [
     ('model.type=Nothing', 'Nothing is not in the mmcls::model registry'),
-    ('model.backbone.dept=18', "ResNet.__init__() got an unexpected keyword argument 'dept'"),
+    ('model.backbone.dept=18', "ResNet_CIFAR: ResNet.__init__() got an unexpected keyword argument 'dept'"),
+    ('model.backbone.depth=19', 'invalid depth 19'),
     ('model.head=5', "cfg should be a dict, ConfigDict or Config, but got <class 'int'>")])
 def test_type_or_argument_that_is_none(options, problem, capsys):
     """What mmengine raises while it builds the model."""
@@ -136,6 +137,35 @@ def test_type_or_argument_that_is_none(options, problem, capsys):
     assert error.startswith('error: ')
     assert problem in error
     assert error.endswith('; it is in the config or in one of its bases')
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ('optim_wrapper.optimizer.lr=-1', 'SGD: Invalid learning rate: -1; it is in the config or in one of its bases'),
+    ('train_dataloader.batch_size=0', 'BatchSampler: batch_size should be a positive integer value, but got '
+                                      'batch_size=0; it is in the config or in one of its bases'),
+    ('train_dataloader=5', 'train_dataloader of the config is 5; it must be a dict')])
+def test_value_that_torch_refuses(options, message, tmp_path, capsys):
+    assert command_error(capsys, 'train', TINY, '--work-dir', tmp_path, '--cfg-options', options,
+                         f'experiment_name={tmp_path.name}') == f'error: {message}'
+
+
+def test_only_constructors_of_other_packages_are_mistakes_of_a_config():
+    class Broken:
+        def __init__(self, fails):
+            fails()
+
+    def inside():
+        raise ValueError('a bug')
+
+    for cfg, found in ((dict(type=Broken, fails=5), "Broken: 'int' object is not callable"),
+                       (dict(type=Broken, fails=inside), None), (dict(type='NoSuch'), 'NoSuch is not in the ')):
+        with pytest.raises((TypeError, ValueError, KeyError)) as caught:
+            MODELS.build(cfg)
+        text = mistake_in_config(caught.value)
+        assert text is None if found is None else text.startswith(found)
+    with pytest.raises(ValueError, match='a bug') as caught:
+        inside()
+    assert mistake_in_config(caught.value) is None
 
 
 def test_option_that_leads_nowhere(capsys):
