@@ -8,8 +8,8 @@ from torch import Tensor
 from ..input_shape import input_of_test
 from ..models.pruning_algorithm import PruningAlgorithm
 
-#: Sizes that differ by less are alike: models pad to a multiple of this.
-STEP = 32
+#: Large images are alike that have the same size after padding to a multiple of this.
+STEP, LARGE = 32, 128
 
 
 def watch_first_batch(runner: Runner, algorithm: PruningAlgorithm) -> None:
@@ -48,8 +48,9 @@ def _compare(runner: Runner, counted: Tuple[int, ...], found: Tuple[int, ...]) -
 
 
 def _rounded(size: Sequence[int]) -> Tuple[int, ...]:
-    """Return channels, and the sides padded, the shorter first: images may be upright or lie."""
-    return (size[0], *sorted(math.ceil(side / STEP) * STEP for side in size[1:]))
+    """Return channels, and the sides of an image, those of a large one padded; the shorter first: it may be upright."""
+    step = STEP if min(size[1:]) >= LARGE else 1
+    return (size[0], *sorted(math.ceil(side / step) * step for side in size[1:]))
 
 
 def _text(size: Sequence[int]) -> str:

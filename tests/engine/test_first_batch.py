@@ -35,10 +35,14 @@ def test_other_size_is_warned_of_once():
         'pipeline gives 3 x 64 x 64: set input_shape to the size that the model is tested on']
 
 
-@pytest.mark.parametrize(('batch', 'scale'), [
-    ((8, 8), None),
-    ((8, 8), (64, 64)),  # the batch is as counted
-    ((40, 40), (8, 8)),  # a training on several sizes, counted for the test
-    ((40, 40), (20, 12))])  # alike after padding
-def test_size_of_the_batch_or_of_the_test_is_right(batch, scale):
-    assert warnings_of(8, batch, scale) == []
+@pytest.mark.parametrize(('size', 'batch', 'scale'), [
+    (8, (8, 8), None),
+    (8, (8, 8), (64, 64)),  # the batch is as counted
+    (8, (40, 40), (8, 8)),  # a training on several sizes, counted for the test
+    (160, (40, 40), (150, 132))])  # alike after padding
+def test_size_of_the_batch_or_of_the_test_is_right(size, batch, scale):
+    assert warnings_of(size, batch, scale) == []
+
+
+def test_small_images_are_compared_as_they_are():
+    assert len(warnings_of(8, (9, 9), (7, 7))) == 1
