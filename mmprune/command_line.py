@@ -214,7 +214,7 @@ def mistake_in_config(error: Exception) -> Optional[str]:
         if str(Path(last.f_code.co_filename)).startswith(str(Path(__file__).parent)):
             return None
         text = f'{type(last.f_locals.get("self")).__name__}: {text}'
-    return f'{text}; it is in the config or in one of its bases'
+    return f'{text.rstrip(".")}; it is in the config or in one of its bases'
 
 
 def run(main: Callable[[], None]) -> None:
