@@ -40,10 +40,12 @@ class OwnRegistry(Registry):
 
 def _refusing(module: Any) -> Any:
     """Return a class or function of this package that refuses arguments of wrong types; any other as it is."""
+    function = module.__init__ if isinstance(module, type) else module  # type: ignore[misc]
+    if not str(getattr(function, '__module__', '')).startswith(f'{SCOPE}.'):  # object's constructor is of no module
+        return module
     if not isinstance(module, type):
-        return typed(module) if module.__module__.startswith(f'{SCOPE}.') else module
-    if module.__init__.__module__.startswith(f'{SCOPE}.'):  # type: ignore[misc]
-        module.__init__ = typed(module.__init__)  # type: ignore[misc]
+        return typed(module)
+    module.__init__ = typed(function)  # type: ignore[misc]
     return module
 
 

@@ -1,4 +1,5 @@
 """What a signature states is held: types, names and how many; numbers are left to the checks of their range."""
+import functools
 import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
@@ -71,6 +72,14 @@ def test_only_entries_of_this_package_are_checked():
             self.number = number
 
     assert Loose(3).number == 3
+
+    @registry.register_module()
+    class Without:
+        """A constructor of object's own has no module."""
+
+    assert registry.get('Without') is Without
+    registry.register_module('partial', module=functools.partial(Loose, 5))
+    assert registry.get('partial')().number == 5
     CRITERIA.import_from_location()
     for entry in CRITERIA.module_dict.values():
         if entry.__module__.startswith('mmprune.'):
