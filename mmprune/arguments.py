@@ -1,20 +1,33 @@
 """What users give: whole numbers, shares, known names; and the error that says what was wrong and what to do."""
 import difflib
 import logging
-from typing import Any, Collection, Optional, Sequence, Type, TypeVar
+import math
+from typing import Any, Collection, Optional, Sequence, Tuple, Type, TypeVar
 
 from mmengine.logging import print_log
 
 Value = TypeVar('Value')
+#: Elements of the largest input that is traced or exported: a typing mistake must not take all memory.
+LARGEST_INPUT = 2**28
+#: Largest divisor, and block of channels, that makes sense on any device.
+LARGEST_BLOCK = 1024
 
 
 class UserError(ValueError):
     """A mistake of a user: the message is all that he needs, so the command line prints it and nothing else."""
 
 
+class WrongTypeError(UserError, TypeError):
+    """A value is not of the type that is wanted."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that only some need is not installed."""
+
+
 def whole_number(option: str, value: Any, least: int = 1, must: Optional[str] = None,
-                 error: Type[UserError] = UserError) -> int:
-    """Return a value that is a whole number of at least so much.
+                 error: Type[UserError] = UserError, most: Optional[int] = None) -> int:
+    """Return a value that is a whole number within its bounds.
 
     Args:
         option (str): What the value is given for.
@@ -22,10 +35,63 @@ def whole_number(option: str, value: Any, least: int = 1, must: Optional[str] = 
         least (int): The least number that is allowed.
         must (str, optional): What it is and must be, for the message.
         error (type): Raised if it is something else.
+        most (int, optional): The largest number that is allowed.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise error(f'{option} is {value!r}; {must or f"it must be a whole number of {least} or more"}')
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        bounds = f'of {least} or more' if most is None else f'from {least} to {most:,}'
+        raise error(f'{option} is {short(value)}; {must or f"it must be a whole number {bounds}"}')
     return value
+
+
+def number(option: str, value: Any, least: float, most: float, must: Optional[str] = None,
+           above: bool = False) -> float:
+    """Return a value that is a number within its bounds.
+
+    Args:
+        option (str): What the value is given for.
+        value (Any): The value; booleans are no numbers.
+        least (float): The least number that is allowed.
+        most (float): The largest number that is allowed.
+        must (str, optional): What it is, for the message.
+        above (bool): The least number itself is not allowed.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or (above and value == least):
+        bounds = f'{"more than" if above else "from"} {least:g} {"and at most" if above else "to"} {most:g}'
+        raise UserError(f'{option} is {short(value)}; {f"{must}, so " if must else ""}it must be a number, {bounds}')
+    return value
+
+
+def check_divisor(divisor: Any) -> None:
+    """Raise UserError unless a divisor is a whole number of a usual size."""
+    whole_number('divisor', divisor, most=LARGEST_BLOCK,
+                 must=f'channels are made a multiple of it, so it must be whole and from 1 to {LARGEST_BLOCK}')
+
+
+def sizes(option: str, value: Any, images: bool = True) -> Tuple[int, ...]:
+    """Return the shape of an input, batch first, of positive sizes.
+
+    Args:
+        option (str): What the shape is given for.
+        value (Any): The shape.
+        images (bool): It is ``(N, C, H, W)``; else any two sizes or more.
+    """
+    are_sizes = isinstance(value, (list, tuple)) and all(
+        isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in value)
+    if not are_sizes or len(value) < 2 or (images and len(value) != 4):
+        found = tuple(value) if isinstance(value, list) else value
+        kind = 'four positive sizes' if images else 'positive sizes'
+        raise UserError(f'{option} must be {kind} with the batch first, like (1, 3, 224, 224); it is {short(found)}')
+    if math.prod(value) > LARGEST_INPUT:
+        raise UserError(f'{option} is {tuple(value)}, an input of {math.prod(value):.1g} numbers; it may have '
+                        f'{LARGEST_INPUT:,}')
+    return tuple(value)
+
+
+def short(value: Any) -> str:
+    """Return how a value is written, in one line and cut where it is long."""
+    text = ' '.join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + '...'
 
 
 def share(option: str, value: Any, must: str, zero: bool = False, one: bool = False,
@@ -42,7 +108,7 @@ def share(option: str, value: Any, must: str, zero: bool = False, one: bool = Fa
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
-        raise error(f'{option} is {value!r}; {must}')
+        raise error(f'{option} is {short(value)}; {must}')
     return float(value)
 
 
@@ -50,7 +116,7 @@ def one_of(option: str, value: Value, known: Collection[Value], error: Type[User
     """Return a value that is among the known ones; the error lists them, the nearest first."""
     if value not in list(known):
         names = [str(name) for name in known]
-        raise error(f'{option} is {value!r}{nearest(str(value), names)}; it must be one of '
+        raise error(f'{option} is {short(value)}{nearest(str(value), names)}; it must be one of '
                     f'{", ".join(map(repr, names))}')
     return value
 

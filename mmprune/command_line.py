@@ -4,14 +4,17 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, Optional
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Mapping, NoReturn, Optional
 
 import torch
 from mmengine.config import Config, DictAction
 
-from .arguments import UserError
+from .arguments import UserError, share, short, sizes, whole_number
 from .files import write_text
-from .models.from_config import read_config
+from .models.from_config import ConfigError, check_model, merge, read_config
 from .units.structure import StructureError
 
 #: Arguments at the top of a config -> the key that they end up in.
@@ -28,31 +31,99 @@ ARGUMENTS = {
                     'begin, end and step of the layers of the schedule in custom_hooks'),
     **dict.fromkeys(('rate_norm', 'rate_dist', 'layers', 'epoch_prune', 'rounds', 'epochs_between', 'batches', 'source',
                      's'), 'the argument of the schedule in custom_hooks')}
+#: Functions of mmengine that build something from a config.
+BUILDING = {'build_from_cfg', 'build_dataloader', 'build_train_loop', 'build_val_loop', 'build_test_loop'}
+#: The environment variable by which some of the configs find their data.
+DATA_VARIABLE = 'MMPRUNE_DATA'
 CLASSIFICATION = ('mmcls', 'mmpretrain')
 
 
-def command_parser(description: Optional[str], prog: Optional[str]) -> argparse.ArgumentParser:
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage, which is several."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with a message and status 2."""
+        self.exit(2, f'{self.prog}: error: {message}\n')
+
+
+class ShapeAction(argparse.Action):
+    """Four positive sizes, ``N C H W``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """Check the sizes and keep them."""
+        try:
+            setattr(namespace, self.dest, list(sizes(option_string or self.dest, values)))
+        except UserError as error:
+            parser.error(str(error))
+
+
+class ConfigOptions(DictAction):
+    """Pairs ``key=value``, as mmengine reads them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """Read the pairs."""
+        wrong = next((text for text in values if not text.partition('=')[0] or '=' not in text), None)
+        if wrong is not None:
+            parser.error(f'argument {option_string}: {wrong!r} is no key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets that do not close
+            parser.error(f'argument {option_string}: {error}')
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number of an option, with its bounds."""
+
+    def read(text: str) -> int:
+        try:
+            return whole_number('it', int(text), least, most=most)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is no whole number from {least} to {most:,}') from None
+
+    return read
+
+
+threads = whole(1, 1024)
+rounds = whole(1, 100_000)
+
+
+def ratio(text: str) -> float:
+    """Return a share that was typed."""
+    try:
+        return share('it', float(text), '')
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number between 0 and 1') from None
+
+
+def command_parser(description: Optional[str], prog: Optional[str]) -> CommandParser:
     """Return the parser of a command.
 
     Args:
         description (str): The docstring of its module, printed as it stands.
         prog (str, optional): What it is called; default: the script that runs.
     """
-    return argparse.ArgumentParser(prog=prog, description=description,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    return CommandParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={},
                         help='changes to the config, key.subkey=value')
+
+
+def add_shape_option(parser: argparse.ArgumentParser, name: str = '--input-shape') -> None:
+    """Add the option of the input that is traced."""
+    parser.add_argument(name, type=int, nargs='+', action=ShapeAction, metavar='SIZE',
+                        help='N C H W of the input; default: the config\'s, else the size of its test pipeline')
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share."""
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=whole(0, 1023), default=0, help=argparse.SUPPRESS)
     add_config_options(parser)
 
 
@@ -60,20 +131,23 @@ def runner_config(args: argparse.Namespace) -> Config:
     """Return the config with the shared options merged in."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
+    check_model(cfg, args.config)
     _refuse_arguments(cfg, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.merge_from_dict(args.cfg_options)
+    merge(cfg, args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', os.path.splitext(os.path.basename(args.config))[0])
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(field)
+        check_dict(field, loader)
         if loader is not None:
             loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
             if cfg.get('default_scope') in CLASSIFICATION:
                 loader.setdefault('collate_fn', dict(type='default_collate'))
+    check_dict('default_hooks', cfg.get('default_hooks'))
     checkpoints = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     if checkpoints.get('type') == 'CheckpointHook':
         checkpoints['type'] = 'mmprune.WholeCheckpointHook'
@@ -82,12 +156,38 @@ def runner_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_dict(key: str, value: Any) -> None:
+    """Raise ConfigError for a part of a config that is neither a dict nor None."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f'{key} of the config is {short(value)}; it must be a dict')
+
+
 def _refuse_arguments(cfg: Config, options: Dict[str, Any]) -> None:
     """Raise StructureError for options that would change nothing: arguments that the config has used already."""
     for key in options:
         if key in ARGUMENTS and str(cfg.model.get('type', '')).startswith('mmprune.'):
             raise StructureError(f'--cfg-options {key}=... would change nothing: the config computes its model from '
                                  f'{key} while it is read. Set {ARGUMENTS[key]} instead, or edit the config')
+
+
+@contextmanager
+def data_named(cfg: Config) -> Iterator[None]:
+    """Let a file that is missing name MMPRUNE_DATA, if the config reads its data from there.
+
+    Args:
+        cfg (Config): Of the run inside the block.
+    """
+    try:
+        yield
+    except (FileNotFoundError, AssertionError) as error:
+        if isinstance(error, AssertionError) and 'does not exist' not in str(error):  # what mmpose says
+            raise
+        if DATA_VARIABLE not in cfg.text:
+            raise FileNotFoundError(str(error)) from error
+        folder = os.environ.get(DATA_VARIABLE)
+        now = f'is {folder!r}' if folder else "is not set, so it is 'data'"
+        raise FileNotFoundError(f'{error}. The config reads its data from the folder that the environment variable '
+                                f'{DATA_VARIABLE} names; it {now}') from error
 
 
 def emit_json(value: Dict[str, Any], target: str) -> None:
@@ -99,12 +199,37 @@ def emit_json(value: Dict[str, Any], target: str) -> None:
         write_text(text, target)
 
 
+def mistake_in_config(error: Exception) -> Optional[str]:
+    """Return, in one line, what is wrong with the values of a config from which mmengine was building something.
+
+    That is an error of mmengine's registry itself, or of a constructor of another package that it called, whose
+    arguments are those of the config. Any other error is none of the user's, for which this returns None.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names, last = [frame.f_code.co_name for frame in frames], frames[-1]
+    text = ' '.join(str(error.args[0] if error.args else error).partition('. Please check')[0].split())
+    if not BUILDING & {*names} or names[-1] not in ('build_from_cfg', '__init__'):
+        return None
+    if names[-1] == '__init__':
+        if str(Path(last.f_code.co_filename)).startswith(str(Path(__file__).parent)):
+            return None
+        text = f'{type(last.f_locals.get("self")).__name__}: {text}'
+    return f'{text.rstrip(".")}; it is in the config or in one of its bases'
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; a user's mistake ends it with one message and status 2 instead of a traceback."""
     try:
         main()
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
+            PermissionError) as error:
         sys.stderr.write(f'error: {error}\n')
+        sys.exit(2)
+    except (KeyError, TypeError, ValueError) as error:
+        what = mistake_in_config(error)
+        if what is None:
+            raise
+        sys.stderr.write(f'error: {what}\n')
         sys.exit(2)
     except (ConnectionError, EOFError):
         time.sleep(1)  # a data worker that died is told by a signal, whose handler raises the cause here

@@ -6,7 +6,8 @@ it came from. What their arguments mean:
 - ``base`` (dict): The config that is built upon, ``_base_``: for pruning and deployment the one that the model was
   trained with, for finetuning the prune config, for distillation the finetune config.
 - ``pretrained_path`` (str): Checkpoint of the dense model; None, where a schedule prunes, for a model from scratch.
-- ``input_shape`` (tuple[int]): Input that the FLOPs are counted for, batch first; the model must accept it.
+- ``input_shape`` (tuple[int]): Input that the FLOPs are counted for, ``(N, C, H, W)``; by default one image of the size
+  that the base's test pipeline gives.
 - ``mutate_linear`` (bool): Prune channels that linear layers read or produce too.
 - ``choice`` (dict): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.units.choice.Choice`.
 - ``interval`` (int): Iterations between two prune events of group Fisher.
@@ -24,7 +25,14 @@ it came from. What their arguments mean:
 import copy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from mmengine.config import Config as BaseConfig
+
+from .arguments import UserError, check_divisor, number, one_of, share, sizes, whole_number
+from .input_shape import shape_or_test_input
 from .registry import load_plugins
+from .typed import typed
+from .units.choice import check_choice
+from .units.complexity import NORMALIZATION_TYPES
 from .units.structure import read_structure
 
 Config = Dict[str, Any]
@@ -43,8 +51,12 @@ def plain(value: Any) -> Any:
 
 
 def architecture_of(base: Mapping[str, Any]) -> Config:
-    """Return the dense model of a base config, self-contained: with its scope and its data preprocessor."""
-    architecture = plain(base['model'])
+    """Return the dense model of a base config, self-contained: with its scope and its data preprocessor.
+
+    Raises:
+        UserError: The config has no model.
+    """
+    architecture = plain(_part(base, 'model'))
     if base.get('data_preprocessor') is not None:
         architecture.setdefault('data_preprocessor', plain(base['data_preprocessor']))
     if base.get('default_scope'):
@@ -52,19 +64,35 @@ def architecture_of(base: Mapping[str, Any]) -> Config:
     return architecture
 
 
+def _part(base: Mapping[str, Any], *path: str, what: str = 'config of a model') -> Any:
+    """Return a value inside a config; raise UserError if it is missing, since the base is not what it must be."""
+    value: Any = base
+    for key in path:
+        if not isinstance(value, (Mapping, BaseConfig)) or key not in value:
+            raise UserError(f'the base is no {what}: it has no {".".join(path)}')
+        value = value[key]
+    return value
+
+
+def has_two_stages(architecture: Mapping[str, Any]) -> bool:
+    """Tell whether an architecture is a detector whose second stage reads regions."""
+    return 'rpn_head' in architecture and 'roi_head' in architecture
+
+
 def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> Config:
     """Return the demo input of an architecture; two-stage detectors and auxiliary heads need one of their own."""
     kind = 'DemoInput'
-    if 'rpn_head' in architecture and 'roi_head' in architecture:
+    if has_two_stages(architecture):
         kind = 'RegionDemoInput'
     elif architecture.get('auxiliary_head'):
         kind = 'SegmentorDemoInput'
-    return dict(type=f'mmprune.{kind}', input_shape=tuple(input_shape))
+    return dict(type=f'mmprune.{kind}', input_shape=sizes('input_shape', input_shape))
 
 
-def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],
+def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Optional[Sequence[int]],
                choice: Optional[Config], kinds: Tuple[str, str, str], unit: Config) -> Config:
     """Return a pruning algorithm; ``kinds`` are its type and those of its mutator and units, which get ``unit``."""
+    check_choice(choice or {})
     architecture = architecture_of(base)
     if pretrained_path is not None:
         architecture['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained_path)
@@ -72,7 +100,8 @@ def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_sh
     return dict(
         _delete_=True, type=algorithm, architecture=architecture,
         mutator=dict(type=mutator, channel_unit_cfg=dict(type=channel_unit, **unit),
-                     demo_input=demo_input_of(architecture, input_shape), **plain(choice or {})))
+                     demo_input=demo_input_of(architecture, shape_or_test_input(input_shape, base)),
+                     **plain(choice or {})))
 
 
 def _settings(base: Mapping[str, Any], model: Config, wrapper: str, lr: float, hooks: List[Config]) -> Settings:
@@ -81,8 +110,9 @@ def _settings(base: Mapping[str, Any], model: Config, wrapper: str, lr: float, h
     return model, wrapper_cfg, dict(optimizer=dict(lr=lr)), hooks
 
 
-def _lr(base: Mapping[str, Any]) -> float:
-    return float(base['optim_wrapper']['optimizer']['lr'])
+def _lr(base: Mapping[str, Any], ratio: float) -> float:
+    number('lr_ratio', ratio, 0, 1000, 'the learning rate of the base is multiplied by it', above=True)
+    return float(_part(base, 'optim_wrapper', 'optimizer', 'lr', what='config of a training')) * ratio
 
 
 def _structure_hooks(interval: int = 1) -> List[Config]:
@@ -90,50 +120,64 @@ def _structure_hooks(interval: int = 1) -> List[Config]:
             dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=interval)]
 
 
+@typed
 def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
-                       input_shape: Sequence[int], mutate_linear: bool = False,
+                       input_shape: Optional[Sequence[int]] = None, mutate_linear: bool = False,
                        choice: Optional[Config] = None) -> Config:
     """Return the model of a prune config."""
+    whole_number('interval', interval, must='it is the number of iterations between two prune events, so it must be a '
+                                            'whole number of 1 or more')
+    one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
     model = _algorithm(base, pretrained_path, input_shape, choice,
                        ('GroupFisherAlgorithm', 'GroupFisherChannelMutator', 'GroupFisherChannelUnit'),
                        dict(normalization_type=normalization_type, mutate_linear=mutate_linear))
     return dict(model, interval=interval)
 
 
+@typed
 def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
     """Return the hooks of a prune config: the base's own, exact resume, the structure, the target that ends the run."""
+    whole_number('log_interval', log_interval)
+    share('target_flop_ratio', target_flop_ratio, 'it is what stays of the dense flops, so it must lie between 0 and 1')
     return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type='flops',
                  save_ckpt_thr=[target_flop_ratio], early_stop=True)]
 
 
+@typed
 def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
-                   lr_ratio: float, target_flop_ratio: float, input_shape: Sequence[int],
+                   lr_ratio: float, target_flop_ratio: float, input_shape: Optional[Sequence[int]] = None,
                    mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config."""
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
-    return _settings(base, model, 'GroupFisherDDP', _lr(base) * lr_ratio, prune_hooks(base, target_flop_ratio))
+    return _settings(base, model, 'GroupFisherDDP', _lr(base, lr_ratio), prune_hooks(base, target_flop_ratio))
 
 
-def pruning_model(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Sequence[int],
+@typed
+def pruning_model(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Optional[Sequence[int]] = None,
                   mutate_linear: bool = False, choice: Optional[Config] = None) -> Config:
     """Return the model of a prune config whose hooks prune by a criterion."""
     return _algorithm(base, pretrained_path, input_shape, choice, ('PruningAlgorithm', 'ChannelMutator', 'ChannelUnit'),
                       dict(mutate_linear=mutate_linear))
 
 
+@typed
 def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[Config]],
-                      pretrained_path: Optional[str], input_shape: Sequence[int], lr_ratio: float = 1.0,
-                      mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
+                      pretrained_path: Optional[str], input_shape: Optional[Sequence[int]] = None,
+                      lr_ratio: float = 1.0, mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config with a schedule."""
     model = pruning_model(base, pretrained_path, input_shape, mutate_linear, choice)
     schedules = [schedule] if isinstance(schedule, Mapping) else list(schedule)
     hooks = [*plain(base.get('custom_hooks') or []), *_structure_hooks(interval=10), *plain(schedules)]
-    return _settings(base, model, 'ShrinkingDDP', _lr(base) * lr_ratio, hooks)
+    return _settings(base, model, 'ShrinkingDDP', _lr(base, lr_ratio), hooks)
 
 
+@typed
 def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: float, divisor: int = 1) -> Settings:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a finetune config."""
+    check_divisor(divisor)
+    number('finetune_lr', finetune_lr, 0, 1000, 'it is a learning rate', above=True)
+    _part(base, 'model', 'architecture', what='prune config')
     algorithm = plain(base['model'])
     algorithm['architecture'].pop('init_cfg', None)
     algorithm['init_cfg'] = dict(type='Pretrained', checkpoint=pruned_path)
@@ -144,6 +188,7 @@ def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: fl
     return model, dict(wrapper, _delete_=True), optim_wrapper, hooks
 
 
+@typed
 def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Optional[Config] = None,
                     outputs: Union[str, Sequence[str]] = 'head.fc') -> Config:
     """Return the model of a finetune config with a dense teacher.
@@ -154,6 +199,7 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
         distill_loss (dict): Defaults to the DIST loss.
         outputs (str or list[str]): Modules whose outputs are compared.
     """
+    _part(base, 'model', 'algorithm', 'architecture', what='finetune config')
     student = plain(base['model'])
     student.pop('_delete_', None)
     teacher = plain(student['algorithm']['architecture'])
@@ -162,8 +208,9 @@ def distilled_model(base: Mapping[str, Any], teacher_path: str, distill_loss: Op
                 distill_loss=distill_loss or dict(type='mmprune.DISTLoss'), outputs=plain(outputs))
 
 
+@typed
 def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], checkpoint: str,
-                      part: str = 'backbone', input_shape: Sequence[int] = (1, 3, 224, 224),
+                      part: str = 'backbone', input_shape: Optional[Sequence[int]] = None,
                       mutate_linear: bool = False) -> Config:
     """Return a model one part of which was pruned in another model, to be trained.
 
@@ -174,17 +221,20 @@ def transferred_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, in
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.TransferredSubModel', architecture=architecture,
                 fix_subnet=read_structure(fix_subnet), checkpoint=checkpoint, part=part, mutate_linear=mutate_linear,
-                demo_input=demo_input_of(architecture, input_shape))
+                demo_input=demo_input_of(architecture, shape_or_test_input(input_shape, base)))
 
 
+@typed
 def deploy_model(base: Mapping[str, Any], fix_subnet: Union[Mapping[str, int], str], divisor: int = 1,
-                 input_shape: Sequence[int] = (1, 3, 224, 224), mutate_linear: bool = False,
+                 input_shape: Optional[Sequence[int]] = None, mutate_linear: bool = False,
                  choice: Optional[Config] = None) -> Config:
     """Return the model of a deploy config; ``mutate_linear`` and ``choice`` are those of the prune config."""
     load_plugins()
+    check_divisor(divisor)
+    check_choice(choice or {})
     architecture = architecture_of(base)
     architecture.pop('init_cfg', None)
     return dict(_delete_=True, type='mmprune.GroupFisherDeploySubModel', architecture=architecture,
                 fix_subnet=read_structure(fix_subnet), divisor=divisor, mutate_linear=mutate_linear,
-                demo_input=demo_input_of(architecture, input_shape),
+                demo_input=demo_input_of(architecture, shape_or_test_input(input_shape, base)),
                 **{key: value for key, value in plain(choice or {}).items() if key != 'min_channels'})

@@ -5,7 +5,7 @@
 """
 import importlib
 import sys
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -14,6 +14,8 @@ from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
+
+from .typed import typed
 
 SCOPE = 'mmprune'
 #: ``mmprune::mmcls/...`` is a config in the folder .mim beside this file. mmengine looks for the value among
@@ -25,27 +27,49 @@ def _modules(folder: str, *names: str) -> List[str]:
     return [f'mmprune.{folder}.{name}' for name in names]
 
 
+class OwnRegistry(Registry):
+    """A registry whose entries refuse arguments of wrong types, if they are ours; users may annotate as they like."""
+
+    def register_module(self, name: Any = None, force: bool = False, module: Optional[Any] = None) -> Any:
+        """Register a class or function; as mmengine's, whose arguments these are, and a decorator without a module."""
+        if module is not None:
+            return super().register_module(name, force, _refusing(module))
+        register: Callable[[Any], Any] = super().register_module(name, force)
+        return lambda decorated: register(_refusing(decorated))
+
+
+def _refusing(module: Any) -> Any:
+    """Return a class or function of this package that refuses arguments of wrong types; any other as it is."""
+    function = module.__init__ if isinstance(module, type) else module  # type: ignore[misc]
+    if not str(getattr(function, '__module__', '')).startswith(f'{SCOPE}.'):  # object's constructor is of no module
+        return module
+    if not isinstance(module, type):
+        return typed(module)
+    module.__init__ = typed(function)  # type: ignore[misc]
+    return module
+
+
 #: Algorithms, mutators, units, sub-models, distillation losses, and a backbone for CIFAR.
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
+MODELS = OwnRegistry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=[
     *_modules('units', 'unit', 'mutator'), *_modules('group_fisher', 'unit', 'mutator', 'algorithm'),
     *_modules('models', 'pruning_algorithm', 'prune_sub_model', 'prune_deploy_sub_model', 'transfer', 'distill',
               'cifar_resnet')])
 #: Wrappers for distributed training.
-MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
+MODEL_WRAPPERS = OwnRegistry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope=SCOPE,
                           locations=_modules('engine', 'distributed'))
 #: Runner hooks.
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
+HOOKS = OwnRegistry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
     *_modules('engine', 'hook', 'resume_hook', 'checkpoint_hook'),
     *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training')])
 #: Demo inputs, one per model family.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=_modules(
-    'graph', 'demo_input', 'segmentor_input'))
+TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,
+                          locations=_modules('graph', 'demo_input', 'segmentor_input'))
 #: How important channels are, one a paper.
-CRITERIA = Registry('criterion', scope=SCOPE, locations=_modules(
+CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',
     'dcp', 'random_score', 'group_fisher', 'whole_group'))
 #: Small data sets that ship with a dependency.
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
+DATASETS = OwnRegistry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
 
 
 def build(registry: Registry, cfg: Dict[str, Any]) -> Any:

@@ -8,7 +8,9 @@ from paths import ROOT
 
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'arguments', 'files', 'random_state'),
+    ('version', 'arguments', 'files', 'random_state'),
+    ('typed', 'input_shape'),
+    ('registry',),
     ('graph',),
     ('units',),
     ('config',),

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..command_line import command_parser
 from ..config import plain
 from ..group_fisher.algorithm import GroupFisherAlgorithm
-from ..models.checkpoint import ARCHITECTURE, load_state, read_state_dict, save_whole
-from ..models.from_config import read_config
+from ..models.checkpoint import ARCHITECTURE, check_exists, load_state, read_state_dict, save_whole
+from ..models.from_config import check_model, read_config
 from ..models.mmrazor_masks import assign, masks_in_order, report
 from ..registry import MODELS
 
@@ -42,8 +42,10 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('source', help='pruned checkpoint of mmrazor')
     parser.add_argument('target', help='file to write')
     args = parser.parse_args(argv)
-    state = read_state_dict(args.source, 'source')
+    check_exists(args.source, 'source')
     cfg = read_config(args.config)
+    check_model(cfg, args.config)
+    state = read_state_dict(args.source, 'source')
     init_default_scope(cfg.default_scope)
     algorithm = MODELS.build(plain(cfg.model))
     if not isinstance(algorithm, GroupFisherAlgorithm):

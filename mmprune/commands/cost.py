@@ -9,7 +9,7 @@ config's input shape; parameters count once; activations are output elements of 
 """
 from typing import Optional, Sequence
 
-from ..command_line import add_config_options, command_parser, emit_json
+from ..command_line import add_config_options, add_shape_option, command_parser, emit_json
 from ..models.from_config import mutator_from_config
 from ..units.structure import read_structure
 
@@ -24,14 +24,13 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser = command_parser(__doc__, prog)
     parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
     parser.add_argument('fix_subnet', nargs='?', help='json file of a structure; a deploy config names its own')
-    parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
+    add_shape_option(parser)
     parser.add_argument('--json', help='write macs, params and acts to a file, or - for stdout (nothing else then)')
     add_config_options(parser)
     args = parser.parse_args(argv)
+    given = read_structure(args.fix_subnet) if args.fix_subnet else None
     mutator, structure = mutator_from_config(args.config, args.input_shape, args.cfg_options)
-    dense = mutator.cost
-    if args.fix_subnet:
-        structure = read_structure(args.fix_subnet)
+    dense, structure = mutator.cost, given if given is not None else structure
     if structure is not None:
         mutator.apply_structure(structure)
     cost = mutator.cost

@@ -21,14 +21,15 @@ import torch
 from mmengine.config import Config
 
 from ..arguments import UserError
-from ..command_line import command_parser
+from ..command_line import command_parser, rounds, threads
 from ..deploy import prediction
-from ..deploy.image import image_input
+from ..deploy.image import existing_image, image_input
 from ..deploy.load import load_model
 from ..deploy.onnx_export import EXPORTERS, DeployOutput, export_onnx
 from ..deploy.onnx_runtime import compare, format_comparison
 from ..deploy.segmentation import compare_segmentor
-from ..models.from_config import read_config
+from ..models.checkpoint import check_exists
+from ..models.from_config import check_model, read_config
 from ..registry import load_plugins
 
 try:
@@ -100,6 +101,17 @@ def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     return path, segmented.difference, latency
 
 
+def device(text: str) -> str:
+    """Return a device that was typed."""
+    try:
+        known = torch.device(text).type
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no device, such as cpu or cuda:0') from None
+    if known != 'cpu' and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f'{text!r} is not there: torch sees no such device')
+    return text
+
+
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
     """Run the command.
 
@@ -113,19 +125,21 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('image', help='image for the export and the check')
     parser.add_argument('--work-dir', required=True, help='where the ONNX file goes')
-    parser.add_argument('--device', default='cpu', help='device that the model is exported on (cpu)')
-    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    parser.add_argument('--device', default='cpu', type=device, help='device that the model is exported on (cpu)')
+    parser.add_argument('--threads', type=threads, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=rounds, default=30, help='timed runs of each (30)')
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
                         help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
     args = parser.parse_args(argv)
     if MISSING and args.exporter != 'dynamo':
         sys.exit(MISSING)
-    if min(args.threads, args.rounds) < 1:
-        parser.error('--threads and --rounds must be 1 or more')
+    check_exists(args.checkpoint)
+    existing_image(args.image)
     torch.set_num_threads(args.threads)
     deploy_cfg, model_cfg = read_config(args.deploy_cfg), read_config(args.model_cfg)
-    name, backend = deploy_cfg.codebase_config.task, deploy_cfg.backend_config.type
+    check_model(model_cfg, args.model_cfg)
+    name, backend = ((deploy_cfg.get(part) or {}).get(key) for part, key in (
+        ('codebase_config', 'task'), ('backend_config', 'type')))
     if name not in TASKS or backend != 'onnxruntime':
         parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
     if args.exporter == 'dynamo':

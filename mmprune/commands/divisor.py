@@ -8,26 +8,25 @@ Each unit is padded with zero channels to a multiple of the divisor, which chang
 padded ones are exported, compared with PyTorch, and timed in turns; the speed-up is the
 median over these rounds, so that other work on the machine hits both alike. FLOPs are multiply-adds.
 """
-import argparse
 import platform
 from typing import Optional, Sequence
 
 import torch
 
-from ..command_line import add_config_options, command_parser, emit_json
+from ..arguments import LARGEST_BLOCK
+from ..command_line import (
+    add_config_options,
+    add_shape_option,
+    command_parser,
+    emit_json,
+    rounds,
+    threads,
+    whole,
+)
 from ..deploy.divisor_search import DIVISORS, as_json, format_results, search
-from ..models.divisor import check_divisor
-from ..models.from_config import read_config
-
-
-def divisor(text: str) -> int:
-    """Return a divisor that was typed."""
-    try:
-        value = int(text)
-        check_divisor(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no divisor; it must be a whole number, 1 or more') from None
-    return value
+from ..deploy.load import RANDOM
+from ..models.checkpoint import check_exists
+from ..models.from_config import check_model, merge, read_config
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -41,19 +40,20 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('config', help='deploy config')
     parser.add_argument('checkpoint', help='checkpoint of the pruned model, file or URL; "none" for random weights: '
                                            'latency does not depend on them')
-    parser.add_argument('--divisors', type=divisor, nargs='+', default=list(DIVISORS), help='what to try')
-    parser.add_argument('--input-shape', type=int, nargs=4, metavar=('N', 'C', 'H', 'W'),
-                        help="default: the config's demo input")
-    parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=100, help='timed runs of each model (100)')
+    parser.add_argument('--divisors', type=whole(1, LARGEST_BLOCK), nargs='+', default=list(DIVISORS),
+                        help='what to try')
+    add_shape_option(parser)
+    parser.add_argument('--threads', type=threads, default=1, help='threads of onnxruntime (1)')
+    parser.add_argument('--rounds', type=rounds, default=100, help='timed runs of each model (100)')
     parser.add_argument('--json', help='write the result to a file, or - for stdout (nothing else then)')
     add_config_options(parser)
     args = parser.parse_args(argv)
-    if min(args.threads, args.rounds, *(args.input_shape or [1])) < 1:
-        parser.error('--threads, --rounds and --input-shape must be 1 or more')
+    if args.checkpoint != RANDOM:
+        check_exists(args.checkpoint)
     torch.set_num_threads(args.threads)
     cfg = read_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    merge(cfg, args.cfg_options)
+    check_model(cfg, args.config)
     results = search(cfg, args.checkpoint, args.divisors, args.input_shape, args.threads, args.rounds)
     if args.json:
         emit_json(dict(config=args.config, machine=platform.machine(), **as_json(results, args.threads)), args.json)

@@ -6,6 +6,7 @@ python tools/pruning/draw_structure.py work_dirs/prune/fix_subnet.json --out str
 from typing import Optional, Sequence
 
 from ..command_line import command_parser
+from ..report.figure import picture_format
 from ..report.structure_picture import draw_structure
 from ..units.structure import read_structure
 
@@ -22,5 +23,6 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--out', required=True, help='the picture, .png or another format of matplotlib')
     parser.add_argument('--title', default='Channels before and after pruning', help='headline')
     args = parser.parse_args(argv)
+    picture_format(args.out)
     draw_structure(read_structure(args.fix_subnet), args.out, title=args.title)
     print(f'wrote {args.out}')

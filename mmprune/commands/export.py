@@ -11,12 +11,14 @@ from typing import Optional, Sequence
 
 import torch
 
-from ..command_line import add_config_options, command_parser
-from ..deploy.image import image_input
-from ..deploy.load import load_model
+from ..command_line import add_config_options, command_parser, rounds, threads
+from ..config import has_two_stages
+from ..deploy.image import existing_image, image_input
+from ..deploy.load import RANDOM, load_model
 from ..deploy.onnx_export import EXPORTERS, export_onnx
 from ..deploy.onnx_runtime import compare, format_comparison
-from ..models.from_config import read_config
+from ..models.checkpoint import check_exists
+from ..models.from_config import check_model, dense_config, merge, read_config
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -34,17 +36,22 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--dynamic', action='store_true', help='leave the batch size free')
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
                         help="torch's exporter (default: %(default)s); dynamo needs a new torch and onnxscript")
-    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch and onnxruntime (1)')
-    parser.add_argument('--rounds', type=int, default=30, help='timed runs of each (30)')
+    parser.add_argument('--threads', type=threads, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=rounds, default=30, help='timed runs of each (30)')
     add_config_options(parser)
     args = parser.parse_args(argv)
-    if min(args.threads, args.rounds) < 1:
-        parser.error('--threads and --rounds must be 1 or more')
+    if args.checkpoint != RANDOM:
+        check_exists(args.checkpoint)
+    image = existing_image(args.image)
     torch.set_num_threads(args.threads)
     cfg = read_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    merge(cfg, args.cfg_options)
+    check_model(cfg, args.config)
+    if has_two_stages(dense_config(cfg)[0]):
+        parser.error(f'{args.config} is a detector of two stages, the second of which reads what the first finds: '
+                     'mmprune deploy exports it, by mmdeploy')
     model = load_model(cfg, args.checkpoint)
-    x = image_input(cfg, model, args.image)
+    x = image_input(cfg, model, image)
     wrapped = export_onnx(model, x, args.out, args.dynamic, args.exporter)
     difference, latency = compare(args.out, wrapped, x, args.threads, args.rounds)
     print(format_comparison(args.out, difference, latency, args.threads))

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from ..command_line import add_config_options, command_parser
 from ..config import plain
 from ..engine.forecast import forecast, schedule_of
-from ..models.from_config import read_config
+from ..models.from_config import check_model, merge, read_config
 from ..registry import MODELS
 from ..units.structure import format_structure, write_structure
 
@@ -31,7 +31,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     add_config_options(parser)
     args = parser.parse_args(argv)
     cfg = read_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    merge(cfg, args.cfg_options)
+    check_model(cfg, args.config)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     schedule = schedule_of(cfg)  # before a large model is built
     model = plain(cfg.model)

@@ -8,7 +8,7 @@ Use it by criterion=dict(type='BNScale', schema='schema.json').
 """
 from typing import Optional, Sequence
 
-from ..command_line import add_config_options, command_parser
+from ..command_line import add_config_options, add_shape_option, command_parser
 from ..criteria.slimming_schema import make_schema, write_schema
 from ..models.from_config import mutator_from_config
 
@@ -24,7 +24,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('config', help='config of a model, or of a prune run')
     parser.add_argument('--out', default='schema.json', help='the json file')
     parser.add_argument('--prefix', default='', help='only layers whose names begin with this, which is cut off')
-    parser.add_argument('--shape', type=int, nargs='+', help='input that is traced, batch first')
+    add_shape_option(parser, '--shape')
     add_config_options(parser)
     args = parser.parse_args(argv)
     mutator, _ = mutator_from_config(args.config, args.shape, args.cfg_options)

@@ -9,10 +9,10 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..command_line import add_runner_options, command_parser, emit_json, runner_config
+from ..command_line import add_runner_options, command_parser, data_named, emit_json, runner_config
 from ..engine.distributed import process_group
 from ..engine.runner import unwrapped
-from ..models.checkpoint import load_weights
+from ..models.checkpoint import check_exists, load_weights
 from ..models.pruning_algorithm import PruningAlgorithm
 
 
@@ -29,9 +29,10 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--json', help='write the metrics to a file, or - for stdout')
     add_runner_options(parser)
     args = parser.parse_args(argv)
+    check_exists(args.checkpoint)
     cfg = runner_config(args)
     cfg.load_from, cfg.resume = None, False
-    with process_group(args.launcher):
+    with process_group(args.launcher), data_named(cfg):
         metrics, rank = _test(cfg, args.checkpoint)
     if args.json and rank == 0:
         emit_json({key: float(value) for key, value in metrics.items()}, args.json)
@@ -42,7 +43,7 @@ def _test(cfg: Config, checkpoint: str) -> Tuple[Dict[str, Any], int]:
     runner = Runner.from_cfg(cfg)
     model = unwrapped(runner)
     if isinstance(model, PruningAlgorithm):
-        model.load_pruned(checkpoint)
+        model.load_pruned(checkpoint, 'checkpoint')
     else:
         load_weights(model, checkpoint, 'checkpoint')
     return runner.test(), runner.rank

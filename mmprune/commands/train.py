@@ -11,9 +11,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..arguments import UserError
-from ..command_line import add_runner_options, command_parser, runner_config
+from ..command_line import add_runner_options, command_parser, data_named, runner_config
 from ..engine.distributed import process_group
-from ..models.checkpoint import latest_checkpoint
+from ..models.checkpoint import check_exists, latest_checkpoint
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -30,6 +30,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint; without a value the latest one')
     add_runner_options(parser)
     args = parser.parse_args(argv)
+    if args.resume not in (None, 'auto'):
+        check_exists(args.resume, '--resume')
     cfg = runner_config(args)
     if args.amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
@@ -46,7 +48,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
         print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
                   'files you trust', logger='current')
-    with process_group(args.launcher):
+    with process_group(args.launcher), data_named(cfg):
         missed = _train(cfg)
     if missed:
         raise UserError(missed)

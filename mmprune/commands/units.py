@@ -8,7 +8,7 @@ python tools/pruning/show_units.py CONFIG --picture units.png
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..command_line import add_config_options, command_parser, emit_json
+from ..command_line import add_config_options, add_shape_option, command_parser, emit_json
 from ..graph.channels import Member
 from ..models.from_config import mutator_from_config
 from ..report.figure import picture_format
@@ -66,7 +66,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     """
     parser = command_parser(__doc__, prog)
     parser.add_argument('config', help='pretrain, prune, finetune or deploy config')
-    parser.add_argument('--input-shape', type=int, nargs='+', help='batch first, default: the config\'s or 1 3 224 224')
+    add_shape_option(parser)
     parser.add_argument('--mutate-linear', action='store_true', help='prune what linear layers read and produce')
     parser.add_argument('--json', help='write everything to a file, or - for stdout (nothing else then)')
     parser.add_argument('--picture', help='draw which layers produce and read each unit, .svg or .png')

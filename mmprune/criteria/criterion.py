@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import UserError, nearest, one_of
+from ..arguments import UserError, nearest, one_of, short
 from ..graph.channels import Member
 from ..group_fisher.taps import untapped_weight
 from ..registry import CRITERIA, build
@@ -154,19 +154,24 @@ def build_criterion(criterion: Union[str, Mapping[str, Any], Criterion], mutator
         CriterionError: No criterion has that name, or it scores another model.
         UserError: ``criterion`` is none of these types.
     """
-    if isinstance(criterion, Criterion):
-        built = criterion
-        if getattr(built, 'mutator', mutator) is not mutator:
-            raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
-    elif not isinstance(criterion, (str, Mapping)):
-        raise UserError(f"criterion is {criterion!r}; it must be a name, such as 'L2', or a dict with it as type")
-    else:
-        cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
-        name = str(cfg.get('type')).rpartition('.')[2]
-        CRITERIA.import_from_location()
-        known = sorted(CRITERIA.module_dict)
-        if name not in known:
-            raise CriterionError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
-        built = build(CRITERIA, {**cfg, 'type': name})
+    built = make_criterion(criterion)
+    if getattr(built, 'mutator', mutator) is not mutator:
+        raise CriterionError(f'this {type(built).__name__} scores another model already: make one for each')
     built.bind(mutator)
+    return built
+
+
+def make_criterion(criterion: Union[str, Mapping[str, Any], Criterion]) -> Criterion:
+    """Return a criterion that has no model yet; its argument and its errors are those of :func:`build_criterion`."""
+    if isinstance(criterion, Criterion):
+        return criterion
+    if not isinstance(criterion, (str, Mapping)):
+        raise UserError(f"criterion is {short(criterion)}; it must be a name, such as 'L2', or a dict with it as type")
+    cfg: Dict[str, Any] = dict(type=criterion) if isinstance(criterion, str) else dict(criterion)
+    name = str(cfg.get('type')).rpartition('.')[2]
+    CRITERIA.import_from_location()
+    known = sorted(CRITERIA.module_dict)
+    if name not in known:
+        raise CriterionError(f'criterion is {name!r}{nearest(name, known)}; it must be one of {", ".join(known)}')
+    built: Criterion = build(CRITERIA, {**cfg, 'type': name})
     return built

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
-from ..arguments import UserError
+from ..arguments import number, whole_number
 from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
@@ -48,10 +48,11 @@ class DCP(Criterion):
     def __init__(self, discrimination: float = 1.0, samples: int = 64, group: Optional[int] = None, steps: int = 5,
                  lr: float = 0.01, combine: str = 'mean', normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
-        for option, value, least in (('discrimination', discrimination, 0), ('samples', samples, 2), ('lr', lr, 0),
-                                     ('group', 1 if group is None else group, 1), ('steps', steps, 0)):
-            if value < least:
-                raise UserError(f'{option} is {value}; it must be {least} or more')
+        for option, value, least in (('samples', samples, 2), ('group', 1 if group is None else group, 1)):
+            whole_number(option, value, least)
+        whole_number('steps', steps, 0, most=10_000)
+        number('discrimination', discrimination, 0, 1e6)
+        number('lr', lr, 0, 100)
         self.discrimination, self.samples, self.group = discrimination, samples, group
         self.steps, self.lr = steps, lr
 

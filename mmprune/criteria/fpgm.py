@@ -9,6 +9,8 @@ from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .criterion import Criterion
 
+DISTANCES = ('euclidean', 'cosine')
+
 
 @CRITERIA.register_module()
 class FPGM(Criterion):
@@ -26,7 +28,7 @@ class FPGM(Criterion):
         super().__init__(combine, normalize)
         self.rate_norm = share('rate_norm', rate_norm, 'it is a share of the filters, more than 0 and at most 1',
                                one=True)
-        self.distance = one_of('distance', distance, ('euclidean', 'cosine'))
+        self.distance = one_of('distance', distance, DISTANCES)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return the summed distances in each layer that produces the unit."""

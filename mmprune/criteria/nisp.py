@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import UserError, one_of
+from ..arguments import number, one_of, whole_number
 from ..group_fisher.taps import is_run_by_its_module
 from ..registry import CRITERIA
 from ..units.copies import double_copy
@@ -43,11 +43,7 @@ class NISP(Criterion):
                  normalize: str = 'none') -> None:
         super().__init__(combine, normalize)
         self.final = one_of('final', final, ('inf_fs', 'ones'))
-        if not 0 <= alpha <= 1:
-            raise UserError(f'alpha is {alpha}; it must lie between 0 and 1')
-        if samples < 2:
-            raise UserError(f'samples is {samples}; it must be 2 or more')
-        self.alpha, self.samples = alpha, samples
+        self.alpha, self.samples = number('alpha', alpha, 0, 1), whole_number('samples', samples, 2)
 
     def observe(self, calibration: Calibration) -> None:
         """Rank the final responses on all batches, and propagate their scores through a run on the demo input.

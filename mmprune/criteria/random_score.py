@@ -4,6 +4,7 @@ from typing import List
 import torch
 from torch import Tensor
 
+from ..arguments import whole_number
 from ..registry import CRITERIA
 from ..units.unit import ChannelUnit
 from .criterion import Criterion
@@ -19,7 +20,7 @@ class Random(Criterion):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.seed = seed
+        self.seed = whole_number('seed', seed, 0)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return one draw."""

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import whole_number
 from ..graph.channels import Member
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
@@ -47,9 +47,8 @@ class ThiNet(Criterion):
 
     def __init__(self, positions: int = 10, outputs: int = 10, seed: int = 0) -> None:
         super().__init__()
-        if min(positions, outputs) < 1:
-            raise UserError(f'positions and outputs must be at least 1; they are {positions} and {outputs}')
-        self.positions, self.outputs, self.seed = positions, outputs, seed
+        self.positions, self.outputs = whole_number('positions', positions), whole_number('outputs', outputs)
+        self.seed = whole_number('seed', seed, 0)
 
     def observe(self, calibration: Calibration) -> None:
         """Sample outputs of all layers that read units."""

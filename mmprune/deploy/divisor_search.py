@@ -9,10 +9,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import UserError, check_divisor
 from ..graph.demo_input import DemoInput
 from ..graph.grouping import build_graph
-from ..models.divisor import check_divisor
 from ..units.complexity import Complexity
 from .load import RANDOM, input_shape, load_model, with_divisor
 from .onnx_export import export_onnx

@@ -27,6 +27,18 @@ def sample_image() -> str:
     raise FileNotFoundError('scikit-learn, whose photograph is the default image, is not installed; name an image')
 
 
+def existing_image(image: Optional[str] = None) -> str:
+    """Return the path of an image file, by default that of :func:`sample_image`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = image or sample_image()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no image {path!r}')
+    return path
+
+
 def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] = None) -> Tensor:
     """Send an image through the test pipeline of a config and the data preprocessor of its model.
 
@@ -42,10 +54,8 @@ def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] =
         FileNotFoundError: The file does not exist.
         StructureError: The config has no test pipeline.
     """
-    path = Path(image or sample_image())
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no image {str(path)!r}')
-    data = Compose(_pipeline_from_file(cfg))(dict(img_path=str(path), img_id=0))
+    path = existing_image(image)
+    data = Compose(_pipeline_from_file(cfg))(dict(img_path=path, img_id=0))
     batch = pseudo_collate([data])
     preprocessor = getattr(model, 'data_preprocessor', None)
     inputs = preprocessor(batch, False)['inputs'] if preprocessor is not None else batch['inputs']

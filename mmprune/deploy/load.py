@@ -11,6 +11,7 @@ from torch import nn
 
 from ..config import demo_input_of, plain
 from ..graph.demo_input import DemoInput
+from ..input_shape import shape_or_test_input
 from ..models.checkpoint import load_weights
 from ..registry import MODELS, TASK_UTILS, build
 from ..units.equivalence import randomise
@@ -90,7 +91,7 @@ def fill_randomly(model: nn.Module, demo: DemoInput, seed: int = 0) -> None:
 def input_shape(cfg: Mapping[str, Any]) -> Tuple[int, ...]:
     """Return the shape ``(1, C, H, W)`` that the costs of a deploy config are counted for."""
     shape = (cfg['model'].get('demo_input') or {}).get('input_shape') or cfg.get('input_shape')
-    return tuple(shape) if shape else (1, 3, 224, 224)
+    return shape_or_test_input(tuple(shape) if shape else None, cfg)
 
 
 def demo_input(cfg: Mapping[str, Any]) -> DemoInput:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import MissingPackageError, UserError
 from ..units.copies import double_copy
 from ..units.equivalence import Deterministic
 from . import logits
@@ -30,7 +30,7 @@ class OnnxModel:
         try:
             import onnxruntime  # an optional dependency
         except ImportError as error:
-            raise ImportError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+            raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3

@@ -1,10 +1,10 @@
 """Small real data sets that ship with a dependency."""
-from typing import Any, List, Optional, Sequence, Union
+from typing import Callable, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from ..arguments import UserError
+from ..arguments import one_of, whole_number
 from ..registry import DATASETS
 
 
@@ -22,11 +22,14 @@ class Digits(BaseDataset):
     METAINFO = {'classes': tuple('0123456789')}
     NUM_TRAIN = 1400
 
-    def __init__(self, split: str = 'train', pipeline: Optional[List[Any]] = None, test_mode: bool = False,
-                 indices: Optional[Union[int, Sequence[int]]] = None) -> None:
-        if split not in ('train', 'test'):
-            raise UserError(f'Digits: split is {split!r}; it must be train or test')
-        self.split = split
+    def __init__(self, split: str = 'train', pipeline: Optional[List[Union[dict, Callable]]] = None,
+                 test_mode: bool = False, indices: Optional[Union[int, Sequence[int]]] = None) -> None:
+        self.split = one_of('Digits: split', split, ('train', 'test'))
+        if isinstance(indices, (list, tuple)):
+            for index in indices:
+                whole_number('Digits: an index', index, 0)
+        elif indices is not None:
+            whole_number('Digits: indices', indices)
         super().__init__(pipeline=pipeline or [], test_mode=test_mode, indices=indices, serialize_data=False)
 
     def load_data_list(self) -> List[dict]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel import distributed as torch_ddp
 
+from ..arguments import UserError
 from ..registry import MODEL_WRAPPERS
 
 
@@ -108,7 +109,7 @@ def process_group(launcher: str) -> Iterator[None]:
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        RuntimeError: A launcher that cannot run without CUDA.
+        UserError: A launcher that cannot run without CUDA.
     """
     if launcher != 'none':
         _start_without_cuda(launcher)
@@ -123,5 +124,5 @@ def _start_without_cuda(launcher: str) -> None:
     if torch.cuda.is_available() or torch.distributed.is_initialized():
         return
     if launcher != 'pytorch':
-        raise RuntimeError(f'launcher {launcher!r} needs CUDA devices; without them use --launcher pytorch')
+        raise UserError(f'launcher {launcher!r} needs CUDA devices; without them use --launcher pytorch')
     torch.distributed.init_process_group('gloo')

@@ -9,6 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import random_state, set_random_state
 from ..registry import HOOKS
+from .resume_settings import settings_of, warn_of_other_settings
 from .runner import unwrapped
 from .seeded_data import EndlessBatches, SeededBatches, seed_loader
 
@@ -19,9 +20,10 @@ KEY = 'mmprune'
 class ExactResumeHook(Hook):
     """Let a resumed run continue as if it had never stopped, from a checkpoint at any iteration.
 
-    Every checkpoint also gets the random number generators, the data's seed, and what each rank has accumulated since
-    the last prune event. The augmentation of a sample depends on its place in the run (:mod:`.seeded_data`), and
-    validation does not move the generators. What is not exact is listed in ``docs/interrupted_runs.md``.
+    Every checkpoint also gets the random number generators, the data's seed, what each rank has accumulated since the
+    last prune event, and the settings of the pruning: a resume with others is warned of. The augmentation of a sample
+    depends on its place in the run (:mod:`.seeded_data`), and validation does not move the generators. What is not
+    exact is listed in ``docs/interrupted_runs.md``.
     """
 
     priority = 'VERY_HIGH'  # before others draw random numbers
@@ -42,6 +44,7 @@ class ExactResumeHook(Hook):
         """Seed the data; after a resume, skip the batches already trained on and restore the state of this rank."""
         resumed = self._loaded if runner.iter > 0 else {}
         self._loaded, self._pending = {}, None
+        warn_of_other_settings(runner, resumed.get('settings', {}))
         loader = runner.train_loop.dataloader
         if loader.batch_sampler is None:
             runner.logger.warning('the data loader makes no batches: its data is not seeded, and a resumed run differs')
@@ -102,7 +105,7 @@ class ExactResumeHook(Hook):
         """Add the states to the checkpoint."""
         ranks = self._ranks if self._ranks_iter == checkpoint['meta']['iter'] else [self._own(runner)]
         sampler = getattr(runner.train_dataloader.batch_sampler, 'sampler', None)
-        checkpoint[KEY] = dict(ranks=ranks, sampler_seed=getattr(sampler, 'seed', None))
+        checkpoint[KEY] = dict(ranks=ranks, sampler_seed=getattr(sampler, 'seed', None), settings=settings_of(runner))
 
     def _own(self, runner: Runner) -> Dict[str, Any]:
         model = unwrapped(runner)

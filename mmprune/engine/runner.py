@@ -14,12 +14,13 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..arguments import UserError
+from ..arguments import UserError, WrongTypeError
 from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import seeded
 from ..units.structure import write_structure
 from .distributed import ShrinkingDDP
+from .first_batch import watch_first_batch
 
 #: What a prune run writes besides a checkpoint: how many channels stay, and which, apart from the weights.
 FIX_SUBNET_JSON, KEPT_JSON = 'fix_subnet.json', 'kept_channels.json'
@@ -32,17 +33,18 @@ def unwrapped(runner: Runner) -> nn.Module:
 
 
 def algorithm_of(runner: Runner, name: str, kind: Type[Algorithm], wrapper: Type[ShrinkingDDP], what: str) -> Algorithm:
-    """Return the runner's model for a hook that prunes it, and let averaged copies (EMA) be cut with it.
+    """Return the runner's model for a hook that prunes it, watch its first batch, let averaged copies (EMA) be cut too.
 
     Raises:
         TypeError: The model or its wrapper is of another kind; ``name`` is the hook's, ``what`` needs the wrapper.
     """
     model = unwrapped(runner)
     if not isinstance(model, kind):
-        raise TypeError(f'{name} needs a {kind.__name__}, the model is {type(model).__name__}')
+        raise WrongTypeError(f'{name} needs a {kind.__name__}, the model is {type(model).__name__}')
     if model is not runner.model and not isinstance(runner.model, wrapper):
-        raise TypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
+        raise WrongTypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
                         f"{what} needs model_wrapper_cfg=dict(type='mmprune.{wrapper.__name__}')")
+    watch_first_batch(runner, model)
     model.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
     return model
 

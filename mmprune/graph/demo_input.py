@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
-from ..arguments import UserError, whole_number
+from ..arguments import UserError, sizes, whole_number
 from ..registry import TASK_UTILS, build
 from .nested import output_tensors
 
@@ -28,10 +28,7 @@ class DemoInput:
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224),
                  arguments: Optional[Mapping[str, Any]] = None) -> None:
-        if len(input_shape) < 2 or any(not isinstance(size, int) or size < 1 for size in input_shape):
-            raise UserError(f'input_shape must be positive sizes with the batch first, like (1, 3, 224, 224); '
-                            f'it is {tuple(input_shape)}')
-        self.input_shape = tuple(input_shape)
+        self.input_shape = sizes('input_shape', input_shape, images=False)
         self.arguments = dict(arguments or {})
 
     def tensor(self, model: nn.Module) -> torch.Tensor:
@@ -179,7 +176,8 @@ class RegionDemoInput(DemoInput):
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 1333, 800), regions: int = 1000) -> None:
         super().__init__(input_shape)
-        self.regions = whole_number('regions', regions, must='it must be 1 or more')
+        sizes('input_shape', input_shape)
+        self.regions = whole_number('regions', regions, most=100_000)
 
     def __call__(self, model: nn.Module) -> Any:
         """Run both stages and return their raw outputs."""

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from ..arguments import whole_number
+from ..arguments import LARGEST_BLOCK, whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
 from ..units.selection import NotFiniteError, PrunedSet
@@ -46,9 +46,10 @@ class GroupFisherAlgorithm(PruningAlgorithm):
                  channels_per_event: int = 1, align: int = 1) -> None:
         for name, value, meaning in (
                 ('interval', interval, 'the number of iterations between two prune events'),
-                ('channels_per_event', channels_per_event, 'the number of channels that a prune event removes'),
-                ('align', align, 'what the widths become a multiple of')):
+                ('channels_per_event', channels_per_event, 'the number of channels that a prune event removes')):
             whole_number(name, value, must=f'it is {meaning}, so it must be a whole number of 1 or more')
+        whole_number('align', align, most=LARGEST_BLOCK, must=(
+            f'it is what the widths become a multiple of, so it must be whole and from 1 to {LARGEST_BLOCK}'))
         super().__init__(architecture, mutator, data_preprocessor, init_cfg)
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0

@@ -34,7 +34,10 @@ class TapRecorder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Work out again which set each input channel belongs to, after a cut."""
+        """Work out again which set each input channel belongs to, after a cut; layers of removed blocks are let go."""
+        removed = self.consumers.mutator.surgery.removed_tensors
+        for layer in [layer for layer in self.layers if f'{layer}.weight' in removed]:
+            remove_tap(self.layers.pop(layer))
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
         self._indices: Dict[Tuple[Any, ...], Tensor] = {}
 

@@ -4,10 +4,8 @@ from torch import Tensor
 from ..arguments import one_of
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
-from ..units.complexity import Complexity, Widths
+from ..units.complexity import NORMALIZATION_TYPES, Complexity, Widths
 from ..units.unit import ChannelUnit
-
-NORMALIZATION_TYPES = ('act', 'flops', 'none')
 
 
 @MODELS.register_module()

@@ -16,6 +16,11 @@ from ..units import mutator
 #: Prefixes of the keys of a prune run's checkpoint: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', f'mutator.{mutator.KEPT}'
 
+#: Keys of torchvision's MobileNetV2, which OpenMMLab names otherwise.
+TORCHVISION_KEYS = {'features.0.0.weight', 'features.18.0.weight', 'classifier.1.weight'}
+TORCHVISION_HINT = ('; it is a mobilenet_v2 of torchvision: convert it with tools/model_converters/from_torchvision.py '
+                    '(mmprune convert-torchvision)')
+
 
 class CheckpointError(UserError):
     """A checkpoint is missing, unreadable or of another model."""
@@ -45,9 +50,14 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
     return {key[len('module.'):] if key.startswith('module.') else key: value for key, value in state.items()}
 
 
-def _load_file(path: Path, role: str) -> Any:
-    if not path.is_file():
+def check_exists(path: str, role: str = 'checkpoint') -> None:
+    """Raise CheckpointError if there is no such file, before a model is built for it; a URL is not looked at."""
+    if '://' not in str(path) and not Path(path).is_file():
         raise CheckpointError(f'{role}: there is no file {str(path)!r}; set {role} to the path or URL of a checkpoint')
+
+
+def _load_file(path: Path, role: str) -> Any:
+    check_exists(str(path), role)
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
@@ -123,7 +133,8 @@ def check_fit(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     if wrong:
         problems += f'; {len(wrong)} shapes differ, first {wrong[0]}'
     if problems:
-        raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}{problems}')
+        hint = TORCHVISION_HINT if missing and {*state} >= TORCHVISION_KEYS else ''
+        raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}{problems}{hint}')
 
 
 def latest_checkpoint(work_dir: str) -> Optional[str]:

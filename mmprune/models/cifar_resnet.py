@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import UserError, whole_number
 from ..registry import MODELS
 
 #: Channels of the three stages.
@@ -31,8 +31,10 @@ class CifarResNet(BaseModule):
     def __init__(self, depth: int = 20, in_channels: int = 3, init_cfg: InitCfg = None) -> None:
         super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
                                       dict(type='Constant', val=1, layer='BatchNorm2d')])
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
-            raise UserError(f'depth is {depth!r}; a CifarResNet has 6n + 2 layers: 20, 32, 44, 56, 110')
+        must = 'a CifarResNet has 6n + 2 layers: 20, 32, 44, 56, 110'
+        if whole_number('depth', depth, 8, must, most=2000) % 6 != 2:
+            raise UserError(f'depth is {depth}; {must}')
+        whole_number('in_channels', in_channels, most=4096)
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         for number, (channels, width) in enumerate(zip((WIDTHS[0], *WIDTHS), WIDTHS)):

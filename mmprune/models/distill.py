@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..arguments import UserError, nearest
+from ..arguments import UserError, WrongTypeError, nearest, number
 from ..graph.watching import watched
 from ..registry import MODELS, build
 from .checkpoint import load_weights
@@ -18,6 +18,11 @@ def pearson_distance(left: Tensor, right: Tensor) -> Tensor:
     left = left - left.mean(1, keepdim=True)
     right = right - right.mean(1, keepdim=True)
     return 1 - nn.functional.cosine_similarity(left, right, dim=1, eps=1e-8).mean()
+
+
+def temperature(tau: Any) -> float:
+    """Return the temperature of a softmax; raise UserError for what is none."""
+    return number('tau', tau, 0, 1000, 'it is a temperature', above=True)
 
 
 @MODELS.register_module()
@@ -34,7 +39,7 @@ class ChannelWiseDivergence(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, tau: float = 1.0) -> None:
         super().__init__()
-        self.loss_weight, self.tau = loss_weight, tau
+        self.loss_weight, self.tau = number('loss_weight', loss_weight, 0, 1e6), temperature(tau)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of feature maps ``Tensor[N, C, H, W]`` as a scalar."""
@@ -56,7 +61,9 @@ class DISTLoss(nn.Module):
 
     def __init__(self, inter_weight: float = 2.0, intra_weight: float = 2.0, tau: float = 1.0) -> None:
         super().__init__()
-        self.inter_weight, self.intra_weight, self.tau = inter_weight, intra_weight, tau
+        self.inter_weight = number('inter_weight', inter_weight, 0, 1e6)
+        self.intra_weight = number('intra_weight', intra_weight, 0, 1e6)
+        self.tau = temperature(tau)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of logits ``Tensor[N, classes]`` as a scalar."""
@@ -78,7 +85,7 @@ def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Dict[str, List
 
     def record(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
-            raise TypeError(f'outputs: module {name!r} puts out a {type(output).__name__}; name modules that put '
+            raise WrongTypeError(f'outputs: module {name!r} puts out a {type(output).__name__}; name modules that put '
                             'out one tensor each')
         outputs[name].append(output)
 
@@ -176,7 +183,7 @@ def DistilledSubModel(student: dict, teacher: dict, distill_loss: Optional[dict]
     model, dense = MODELS.build(student), MODELS.build(teacher)
     load_weights(dense, init_cfg['checkpoint'], 'teacher')
     if not isinstance(model, BaseModel):
-        raise TypeError(f'the student must be an OpenMMLab model, not {type(model).__name__}')
+        raise WrongTypeError(f'the student must be an OpenMMLab model, not {type(model).__name__}')
     names = [outputs] if isinstance(outputs, str) else list(outputs)
     plain = type(model)
     if plain not in _DISTILLED:

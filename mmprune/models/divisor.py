@@ -1,20 +1,14 @@
 """Make widths multiples of a divisor: zero channels for deployment, newly initialised channels for training."""
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..arguments import whole_number
 from ..units.mutator import ChannelMutator
 from ..units.surgery import padding_blocks
 from ..units.unit import ChannelUnit
-
-
-def check_divisor(divisor: Any) -> None:
-    """Raise UserError unless the divisor is a whole number of at least 1."""
-    whole_number('divisor', divisor, must='channels are made a multiple of it, so it must be 1 or more and whole')
 
 
 def divisible_sets(unit: ChannelUnit, divisor: int) -> int:

@@ -1,17 +1,27 @@
 """Models and mutators from config files, whatever stage of the journey the config is for."""
+import traceback
+from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
+from ..arguments import UserError
 from ..config import architecture_of, demo_input_of, plain
+from ..input_shape import shape_or_test_input
 from ..registry import MODELS, SCOPE, build
 from ..units.mutator import ChannelMutator, NoPrunableUnitError
 from ..units.structure import read_structure
-from .architecture import build_architecture
+from .architecture import build_architecture, prepare
 
-INPUT_SHAPE = (1, 3, 224, 224)
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+#: What the code of a config may raise.
+ERRORS = (SyntaxError, NameError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError, AssertionError)
+
+
+class ConfigError(UserError):
+    """A config cannot be read, or is none that can be used here."""
 
 
 def dense_config(cfg: Mapping[str, Any]) -> Tuple[dict, Optional[dict], Optional[Mapping[str, int]]]:
@@ -55,8 +65,25 @@ def read_config(path: str) -> Config:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ConfigError: It is no config, or an error arises in it; the message says at which line.
     """
+    try:
+        return _read(path)
+    except ERRORS as error:
+        if isinstance(error, UserError):
+            raise
+        code = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == '<module>']
+        where = f', at line {code[-1].lineno} of {code[-1].filename or "it or a base"}' if code else ''
+        text = ' '.join(str(error).split())
+        raise ConfigError(f'config {path!r} cannot be read{where}: {type(error).__name__}: {text}') from error
+
+
+def _read(path: str) -> Config:
     if '::' not in path:
+        if Path(path).is_dir():
+            raise ConfigError(f'config {path!r} is a folder')
+        if Path(path).is_file() and Path(path).suffix not in SUFFIXES:
+            raise ConfigError(f'config {path!r} is no config: its suffix is none of {", ".join(SUFFIXES)}')
         cfg = Config.fromfile(path)
         if f'{SCOPE}::' in cfg.text:
             _leave_default_scope(cfg._cfg_dict)
@@ -67,6 +94,24 @@ def read_config(path: str) -> Config:
         return get_config(path)
     except (ImportError, AssertionError) as error:  # mmengine asserts that it knows the package
         raise FileNotFoundError(f'config {path!r}: {error}') from None
+
+
+def merge(cfg: Config, options: Optional[dict]) -> None:
+    """Change a config by ``--cfg-options``.
+
+    Raises:
+        ConfigError: A key leads through something that is no dict, or past the end of a list.
+    """
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f'--cfg-options: {" ".join(str(error).split())}') from None
+
+
+def check_model(cfg: Mapping[str, Any], path: str) -> None:
+    """Raise ConfigError unless a config has a model."""
+    if not isinstance(cfg.get('model'), Mapping):
+        raise ConfigError(f'config {path!r} has no model')
 
 
 def _leave_default_scope(value: Any) -> None:
@@ -95,8 +140,8 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
 
     Args:
         path (str): A pretrain, prune, finetune or deploy config.
-        input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else
-            (1, 3, 224, 224).
+        input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else to that
+            of :func:`~mmprune.input_shape.input_of_test`.
         cfg_options (dict, optional): Changes to the config.
         mutate_linear (bool): Prune what linear layers read and produce, whatever the config says.
         may_be_whole (bool): Return the mutator even if no unit may be pruned.
@@ -105,20 +150,21 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
         tuple[ChannelMutator, dict or None]: The mutator, prepared; the structure that a deploy config names.
     """
     cfg = read_config(path)
-    cfg.merge_from_dict(cfg_options or {})
+    merge(cfg, cfg_options)
+    check_model(cfg, path)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     architecture, mutator_cfg, structure = dense_config(cfg)
     mutator_cfg = mutator_cfg or dict(type='GroupFisherChannelMutator')
     shape = input_shape or cfg.get('input_shape')
     if shape is not None or not mutator_cfg.get('demo_input'):
-        mutator_cfg['demo_input'] = demo_input_of(architecture, shape or INPUT_SHAPE)
+        mutator_cfg['demo_input'] = demo_input_of(architecture, shape_or_test_input(shape, cfg))
     if mutate_linear:
         default = dict(type='GroupFisherChannelUnit' if 'GroupFisher' in str(mutator_cfg['type']) else 'ChannelUnit')
         mutator_cfg['channel_unit_cfg'] = dict(mutator_cfg.get('channel_unit_cfg') or default, mutate_linear=True)
     model, _ = build_architecture(architecture, None)
     mutator: ChannelMutator = build(MODELS, mutator_cfg)
     try:
-        mutator.prepare(model, proven=structure or ())
+        prepare(mutator, model, structure or ())
     except NoPrunableUnitError:
         if not may_be_whole:
             raise

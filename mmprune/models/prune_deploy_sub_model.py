@@ -4,13 +4,14 @@ from typing import Any, Mapping, Optional, Union
 
 from torch import nn
 
+from ..arguments import check_divisor
 from ..registry import MODELS, load_plugins
 from ..units.choice import Patterns
 from ..units.mutator import ChannelMutator
 from ..units.structure import read_structure
-from .architecture import build_architecture
+from .architecture import build_architecture, prepare
 from .checkpoint import check_fit
-from .divisor import check_divisor, pad
+from .divisor import pad
 from .prune_sub_model import FIX_SUBNET, make_static
 
 
@@ -44,7 +45,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     structure = read_structure(fix_subnet)
     module, _ = build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include, exclude)
-    mutator.prepare(module, proven=structure)
+    prepare(mutator, module, structure)
     mutator.apply_structure(structure)
     model = make_static(module, mutator)
     if init_cfg is not None:

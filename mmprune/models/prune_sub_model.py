@@ -5,10 +5,11 @@ from typing import Dict, Optional, Union
 import numpy as np
 from torch import nn
 
+from ..arguments import WrongTypeError, check_divisor
 from ..registry import MODELS, build
 from ..units.mutator import ChannelMutator
 from ..units.structure import Structure
-from .divisor import check_divisor, widen
+from .divisor import widen
 from .pruning_algorithm import PruningAlgorithm
 
 FIX_SUBNET = 'fix_subnet'
@@ -38,7 +39,7 @@ def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int =
         given = {} if data_preprocessor is None else dict(data_preprocessor=data_preprocessor)
         algorithm = build(MODELS, {**given, **algorithm})
     if not isinstance(algorithm, PruningAlgorithm):
-        raise TypeError('algorithm must be a PruningAlgorithm, such as a GroupFisherAlgorithm, or its config, not '
+        raise WrongTypeError('algorithm must be a PruningAlgorithm, such as a GroupFisherAlgorithm, or its config, not '
                         f'{type(algorithm).__name__}')
     algorithm.init_weights()
     mutator = algorithm.mutator

@@ -6,9 +6,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from ..arguments import WrongTypeError
 from ..registry import MODELS, build
 from ..units.mutator import ChannelMutator
-from .architecture import build_architecture, pretrained_path
+from .architecture import build_architecture, prepare, pretrained_path
 from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
 
 
@@ -48,8 +49,8 @@ class PruningAlgorithm(BaseModel):
         self._weights_are_ready = not self_initialised
         self.mutator = build(MODELS, mutator or dict(type=self.default_mutator))
         if not isinstance(self.mutator, ChannelMutator):
-            raise TypeError(f'mutator must be a ChannelMutator, not {type(self.mutator).__name__}')
-        self.mutator.prepare(architecture)
+            raise WrongTypeError(f'mutator must be a ChannelMutator, not {type(self.mutator).__name__}')
+        prepare(self.mutator, architecture)
 
     def init_weights(self) -> None:
         """Load the pruned checkpoint of ``init_cfg``, or initialise the dense architecture.
@@ -69,23 +70,23 @@ class PruningAlgorithm(BaseModel):
             self.architecture.init_weights()
         self._weights_are_ready = True
 
-    def load_pruned(self, path: str) -> None:
-        """Cut to the structure of a pruned checkpoint and load its weights.
+    def load_pruned(self, path: str, role: str = 'pruned_path') -> None:
+        """Cut to the structure of a pruned checkpoint and load its weights; ``role`` names it in messages.
 
         Raises:
             CheckpointError: It is missing, unreadable, dense, or of another model.
             StructureError: Its units are not those of this model.
         """
-        state = read_state_dict(path, 'pruned_path')
+        state = read_state_dict(path, role)
         if any(key.startswith('mutator.units.') for key in state):
-            raise CheckpointError(f'pruned_path: {path!r} was written by mmrazor; convert it with '
+            raise CheckpointError(f'{role}: {path!r} was written by mmrazor; convert it with '
                                   'tools/model_converters/from_mmrazor.py')
-        masks = self.mutator.masks_from(state, 'mutator.', f'pruned_path: the structure of {path!r}')
+        masks = self.mutator.masks_from(state, 'mutator.', f'{role}: the structure of {path!r}')
         if masks is None:
-            raise CheckpointError(f'pruned_path: {path!r} holds no pruned structure; it must be a checkpoint of a '
-                                  'prune run, such as flops_0.50.pth')
+            raise CheckpointError(f'{role}: {path!r} holds no pruned structure; it must be a checkpoint of a prune '
+                                  'run, such as flops_0.50.pth. A finetuned checkpoint belongs to its finetune config')
         self.mutator.cut(masks)
-        load_state(self, state, f'pruned_path: {path!r}')
+        load_state(self, state, f'{role}: {path!r}')
 
     def __getattr__(self, name: str) -> Any:
         """Look up other attributes in the architecture: hooks of a code base use its parts and methods."""

@@ -6,7 +6,7 @@ from torch import nn
 from ..registry import MODELS, load_plugins
 from ..units.mutator import ChannelMutator
 from ..units.structure import read_structure, relocation
-from .architecture import build_architecture
+from .architecture import build_architecture, prepare
 from .checkpoint import check_fit, read_weights
 from .prune_sub_model import make_static
 
@@ -38,7 +38,7 @@ def TransferredSubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[
     structure = read_structure(fix_subnet)
     model, self_initialised = build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include=part)
-    mutator.prepare(model, proven=structure)
+    prepare(mutator, model, structure)
     old_prefix, new_prefix = relocation(structure, [unit.name for unit in mutator.units])
     if self_initialised and hasattr(model, 'init_weights'):
         model.get_submodule(part).init_cfg = None  # its weights come from the checkpoint

@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError, nearest
+from ..arguments import UserError, short
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
+from ..graph.nested import output_tensors
 from ..report.stages import StageResult, format_stages
+from ..typed import typed
+from ..units.choice import check_choice
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.reasons import explain
@@ -20,8 +23,6 @@ from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
-#: Keys of ``choice``.
-CHOICE = ('include', 'exclude', 'min_channels')
 
 
 class Pruner:
@@ -58,6 +59,7 @@ class Pruner:
         PatternError: A pattern of the target or the choice matches no layer.
     """
 
+    @typed
     def __init__(self, model: nn.Module, example_inputs: Any,
                  criterion: Union[str, Mapping[str, Any], Criterion] = 'L2', ratio: Optional[float] = None,
                  target: Union[None, Mapping[str, Any], PruningTarget] = None,
@@ -235,14 +237,28 @@ class Pruner:
 
 def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
              proven: Sequence[str] = ()) -> ChannelMutator:
-    for name in choice or {}:
-        if name not in CHOICE:
-            raise UserError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
-    examples = [dict(type='ExampleInputs', inputs=one)
-                for one in (example_inputs if isinstance(example_inputs, list) else [example_inputs])]
-    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), examples, **(choice or {}))
+    check_choice(choice or {})
+    examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
+    for one in examples:
+        check_inputs(one)
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
+                             [dict(type='ExampleInputs', inputs=one) for one in examples], **(choice or {}))
     mutator.prepare(model, proven)
     return mutator
+
+
+def check_inputs(inputs: Any) -> None:
+    """Raise UserError unless there is a tensor among the inputs of a model, and no array of numpy."""
+    arrays: List[Any] = [inputs] if isinstance(inputs, np.ndarray) else []
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
+    if isinstance(inputs, (Mapping, list, tuple)):
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if arrays:
+        raise UserError(f'example_inputs has an array of numpy of shape {arrays[0].shape}; the model takes tensors: '
+                        'torch.from_numpy makes one of it')
+    if not output_tensors(inputs):
+        raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
+                        'keyword arguments of the model, with a tensor among them')
 
 
 def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:
@@ -262,6 +278,7 @@ def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: b
     write_structure(channels if kept else pruner.mutator.structure, path)
 
 
+@typed
 def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str, 'os.PathLike[str]', Structure],
                     choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True) -> nn.Module:
     """Cut a fresh model to a structure and return it, ready to load the pruned weights.

@@ -3,7 +3,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ..arguments import UserError, nearest, one_of, share, whole_number
+from ..arguments import LARGEST_BLOCK, UserError, nearest, one_of, share, short, whole_number
 from ..units.choice import PatternError, check_patterns, producers_of, some_match
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
@@ -53,6 +53,9 @@ class PruningTarget:
     def __post_init__(self) -> None:
         if isinstance(self.op_types, str):
             self.op_types = [self.op_types]
+        if self.op_types is not None and not (isinstance(self.op_types, (list, tuple)) and self.op_types and all(
+                isinstance(kind, str) for kind in self.op_types)):
+            raise TargetError(f"op_types is {short(self.op_types)}; it must be a list of classes, such as ['Conv2d']")
         if self.levels is not None and not isinstance(self.levels, Mapping):
             raise TargetError(f"levels is {self.levels!r}; it maps patterns to shares, such as {{'conv2': 0.5}}")
         if len(self.given) > 1:
@@ -67,8 +70,8 @@ class PruningTarget:
         if self.max_pruned_ratio is not None:
             share('max_pruned_ratio', self.max_pruned_ratio,
                   'it is the share of a unit that may go, more than 0 and at most 1', one=True, error=TargetError)
-        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number of 1 or more',
-                     error=TargetError)
+        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number from 1 to '
+                     f'{LARGEST_BLOCK}', error=TargetError, most=LARGEST_BLOCK)
         one_of('scope', self.scope, SCOPES, TargetError)
 
     @property

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, List, Sequence, Union
 
-from ..arguments import UserError
+from ..arguments import MissingPackageError, UserError
 from ..files import whole_file
 
 #: ``{first producer}_({start}, {end})_{channels}``, with ``#2`` at its end where units interleave
@@ -20,7 +20,7 @@ def picture_format(path: Union[str, 'os.PathLike[str]']) -> str:
     """Return the format that the suffix of a picture names.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
         PictureError: matplotlib writes no such format.
     """
     known = new_figure(1, 1).canvas.get_supported_filetypes()
@@ -35,13 +35,13 @@ def new_figure(width: float, height: float) -> Any:
     """Return an empty white figure that needs no screen, of a width and height in inches.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # an optional dependency
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('matplotlib is not installed: pip install matplotlib') from error
+        raise MissingPackageError('matplotlib is not installed: pip install matplotlib') from error
     figure = Figure(figsize=(width, height), dpi=130, facecolor='white')
     FigureCanvasAgg(figure)
     return figure

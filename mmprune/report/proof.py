@@ -1,13 +1,15 @@
 """Proof that a cut is right: the cut model computes what the masked dense model computes, at the stated cost."""
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..graph.capture import ERRORS
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
@@ -15,10 +17,13 @@ from ..units.copies import double_copy, float_copy
 from ..units.equivalence import (
     Deterministic,
     Masks,
+    cut_copy,
     difference,
+    mask_dense,
     outputs,
     random_masks,
     randomise,
+    relative_difference,
 )
 from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
@@ -35,14 +40,28 @@ class Proof:
     macs: Tuple[int, int]  # multiply-adds of the last cut model, by arithmetic and counted while it ran
     share: float  # share of the multiply-adds that is removed if every unit is cut to a single set
     unaccounted: List[str]  # conv and linear weights with channels neither in a unit nor frozen
+    untrained: Optional[str] = None  # why train mode was left out: what the dense model raises in it
 
     def holds(self, limit: float = 1e-10) -> bool:
         """Tell whether every check passed."""
-        return (max(self.differences) < limit and self.same_shapes and self.backward and not self.unaccounted
-                and self.macs[0] == self.macs[1])
+        return not self.failures(limit)
+
+    def failures(self, limit: float = 1e-10) -> List[str]:
+        """Return a line for each check that failed, with what it found."""
+        worst, (arithmetic, counted) = max(self.differences), self.macs
+        lines = [f'{layer}: some of its channels are neither in a unit nor frozen' for layer in self.unaccounted]
+        if not worst < limit:
+            lines.append(f'the cut model differs from the masked dense model by {worst:.2e}, the limit is {limit:.0e}')
+        if not self.same_shapes:
+            lines.append('the outputs of the cut model have other shapes')
+        if not self.backward:
+            lines.append('a backward pass through the cut model gives no finite gradients')
+        if arithmetic != counted:
+            lines.append(f'{arithmetic:,} multiply-adds by arithmetic, but {counted:,} counted while the cut model ran')
+        return lines
 
 
-def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn.Module]:
+def largest_difference(mutator: ChannelMutator, masks: Masks, eval_only: bool = False) -> Tuple[float, nn.Module]:
     """Return the largest relative difference of any output of the masked dense and the cut model, and the cut model.
 
     They are compared in eval and train mode, in float64.
@@ -50,8 +69,22 @@ def largest_difference(mutator: ChannelMutator, masks: Masks) -> Tuple[float, nn
     Args:
         mutator (ChannelMutator): Prepared on a dense model; neither is changed.
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
+        eval_only (bool): Leave train mode out.
     """
-    return difference(double_copy(mutator.model), mutator.units, two_samples(mutator), masks)
+    model, forward = double_copy(mutator.model), two_samples(mutator)
+    if not eval_only:
+        return difference(model, mutator.units, forward, masks)
+    dense, cut = mask_dense(model, mutator.units, masks), cut_copy(model, mutator.units, masks)
+    return relative_difference(outputs(dense, forward, False), outputs(cut, forward, False)), cut
+
+
+def refusal_to_train(mutator: ChannelMutator) -> Optional[str]:
+    """Return what the dense model raises in train mode, such as one that is made for eval mode only; else None."""
+    try:
+        outputs(double_copy(mutator.model), two_samples(mutator), True)
+    except ERRORS as error:
+        return ' '.join(f'{type(error).__name__}: {error}'.split())
+    return None
 
 
 def two_samples(mutator: ChannelMutator) -> Callable[[nn.Module], Any]:
@@ -67,17 +100,18 @@ def masks_around(mutator: ChannelMutator, ratio: float, seed: int) -> Dict[str, 
 
 def verify(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Dict[str, Any]:
     """Return ``max_relative_difference``, ``per_seed`` and ``units`` (how many); arguments as for :func:`prove`."""
-    differences, _, _ = _differences(mutator, ratio, seeds)
+    differences, _, _ = _differences(mutator, ratio, seeds, refusal_to_train(mutator) is not None)
     return {'max_relative_difference': max(differences), 'per_seed': differences, 'units': len(mutator.units)}
 
 
-def _differences(mutator: ChannelMutator, ratio: float, seeds: int) -> Tuple[List[float], Masks, nn.Module]:
+def _differences(mutator: ChannelMutator, ratio: float, seeds: int,
+                 eval_only: bool) -> Tuple[List[float], Masks, nn.Module]:
     """Return the difference for each seed, and the masks and cut model of the last seed."""
     differences = []
     for seed in range(seeds):
         randomise(mutator.model, seed)
         masks = masks_around(mutator, ratio, seed)
-        change, cut = largest_difference(mutator, masks)
+        change, cut = largest_difference(mutator, masks, eval_only)
         differences.append(change)
     return differences, masks, cut
 
@@ -90,12 +124,13 @@ def prove(mutator: ChannelMutator, ratio: float = 0.5, seeds: int = 3) -> Proof:
         ratio (float): Share of a unit that is removed, on average; units of the same width get different shares.
         seeds (int): How many random choices of channels.
     """
-    differences, masks, cut = _differences(mutator, ratio, seeds)
-    forward = two_samples(mutator)
+    forward, untrained = two_samples(mutator), refusal_to_train(mutator)
+    differences, masks, cut = _differences(mutator, ratio, seeds, untrained is not None)
     before, after = outputs(double_copy(mutator.model), forward, False), outputs(cut, forward, False)
     return Proof(len(mutator.units), differences, [x.shape for x in before] == [x.shape for x in after],
-                 runs_backward(cut, forward), (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
-                 prunable_share(mutator), unaccounted_layers(mutator))
+                 runs_backward(cut, forward, untrained is None),
+                 (_macs(mutator, masks), counted_macs(cut, mutator.demo_input)),
+                 prunable_share(mutator), unaccounted_layers(mutator), untrained)
 
 
 def _macs(mutator: ChannelMutator, masks: Masks) -> int:
@@ -111,15 +146,19 @@ def prunable_share(mutator: ChannelMutator) -> float:
 def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
     """Run a copy of a model in float32 and eval mode and count its multiply-adds.
 
-    Counted are conv and linear functions, whichever module calls them, deformable convolutions, and the projections of
-    fused attention.
+    Counted are conv and linear functions, whichever module calls them, deformable convolutions, as modules and as
+    functions, and the projections of fused attention.
     """
     counter = _Counter()
     copied = float_copy(model).eval()
     compiled = [item for item in copied.named_modules() if is_deformable(item[1])]  # a function mode cannot see them
-    with watched(compiled, after=counter.count_module), torch.no_grad(), counter:
+    with watched(compiled, counter.enter_module, counter.count_module), counter.functions(), torch.no_grad(), counter:
         forward(copied)
     return counter.macs
+
+
+#: Function of mmcv -> where its weight is among the arguments of its forward.
+WEIGHT_OF = {'DeformConv2dFunction': 3, 'ModulatedDeformConv2dFunction': 4}
 
 
 class _Counter(TorchFunctionMode):
@@ -132,9 +171,36 @@ class _Counter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs = 0
+        self._inside = False  # a deformable module, which counts for the function that it calls
+
+    def enter_module(self, name: str, module: Any, args: Any, kwargs: Any) -> None:
+        self._inside = True
 
     def count_module(self, name: str, module: Any, args: Any, kwargs: Any, out: torch.Tensor) -> None:
+        self._inside = False
         self.macs += out.numel() * module.weight[0].numel()
+
+    @contextmanager
+    def functions(self) -> Iterator[None]:
+        """Count the functions of mmcv that deformable convolutions are, for heads that call them without a module."""
+        found = [(cls, WEIGHT_OF[cls.__name__]) for cls in torch.autograd.Function.__subclasses__()
+                 if cls.__name__ in WEIGHT_OF]
+        plain = {cls: cls.__dict__['forward'] for cls, _ in found}
+
+        def counting(forward: Any, place: int) -> Any:
+            def count(*args: Any) -> Any:
+                out = forward(*args)
+                self.macs += 0 if self._inside else out.numel() * args[place][0].numel()
+                return out
+            return staticmethod(count)
+
+        for cls, place in found:
+            cls.forward = counting(plain[cls].__func__, place)
+        try:
+            yield
+        finally:
+            for cls, forward in plain.items():
+                cls.forward = forward
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -171,9 +237,9 @@ def _macs_of_projections(args: Any, kwargs: Any) -> int:
     return sum(count * weight.numel() for count, weight in zip(rows, (*weights, args[11])))
 
 
-def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any]) -> bool:
-    """Run a forward and a backward pass in train mode and tell whether all gradients are finite."""
-    model.train()
+def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any], training: bool = True) -> bool:
+    """Run a forward and a backward pass, in train mode or eval mode, and tell whether all gradients are finite."""
+    model.train(training)
     with Deterministic():
         tensors = [tensor for tensor in output_tensors(forward(model)) if tensor.requires_grad]
     loss = sum((tensor.square().mean() for tensor in tensors), torch.zeros(()))

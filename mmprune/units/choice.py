@@ -1,11 +1,14 @@
 """What a user lets be pruned, and how far: patterns over module names."""
 from fnmatch import fnmatchcase
-from typing import Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
 from ..arguments import UserError, nearest, whole_number
 from ..graph.channels import CoupledChannels
+from ..typed import typed
 
 Patterns = Union[str, Sequence[str]]
+#: Arguments of :class:`Choice`.
+CHOICE = ('include', 'exclude', 'min_channels')
 
 
 class PatternError(UserError):
@@ -69,6 +72,7 @@ class Choice:
         UserError: ``min_channels`` is not a positive whole number.
     """
 
+    @typed
     def __init__(self, include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
                  min_channels: Union[int, Mapping[str, int]] = 1) -> None:
         self.include = None if include is None else _as_list(include)
@@ -101,6 +105,14 @@ class Choice:
         """Return the least number of channels of a unit that stay, the largest of the patterns that match."""
         return max((count for pattern, count in self.min_channels.items() if some_match(channels, [pattern])),
                    default=1)
+
+
+def check_choice(choice: Mapping[str, Any]) -> None:
+    """Raise UserError unless these are arguments of :class:`Choice`, as in the option ``choice``."""
+    for name in choice:
+        if name not in CHOICE:
+            raise UserError(f'choice has no {name!r}{nearest(name, CHOICE)}; it takes {", ".join(CHOICE)}')
+    Choice(**choice)
 
 
 def _as_list(patterns: Patterns) -> List[str]:

@@ -19,6 +19,8 @@ COUNTERS: Dict[str, Counter] = {}
 Widths = Mapping[Tuple[str, int], int]
 #: What users call a cost -> its key in :meth:`Complexity.cost`.
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
+#: What a score may be divided by: what one channel costs in activations or multiply-adds, or nothing.
+NORMALIZATION_TYPES = ('act', 'flops', 'none')
 
 
 def register_counter(kind: str) -> Callable[[Counter], Counter]:

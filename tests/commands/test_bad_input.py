@@ -128,7 +128,7 @@ def test_dense_checkpoint_given_as_pruned_path(tmp_path):
     torch.save(dict(state_dict=ToyClassifier(toy_nets.Residual()).state_dict()), path)
     message = message_of(CheckpointError, GroupFisherSubModel, algorithm_cfg(pruned=path))
     assert message == (f"pruned_path: '{path}' holds no pruned structure; it must be a checkpoint of a prune run, such "
-                       'as flops_0.50.pth')
+                       'as flops_0.50.pth. A finetuned checkpoint belongs to its finetune config')
 
 
 def test_checkpoint_of_mmrazor_given_as_pruned_path(tmp_path):
@@ -307,13 +307,13 @@ def test_unknown_keyword_is_named(change, owner):
     assert owner in message
 
 
-@pytest.mark.parametrize('divisor', [0, -8, 1.5, True, '8'])
+@pytest.mark.parametrize('divisor', [0, -8, 1.5, True, '8', 10**9])
 @pytest.mark.parametrize('build_model', [
     lambda divisor: GroupFisherSubModel(algorithm_cfg(), divisor),
     lambda divisor: GroupFisherDeploySubModel(toy_nets.Residual(), GOOD, divisor, DEMO)], ids=['finetune', 'deploy'])
 def test_divisor_that_is_no_positive_whole_number(build_model, divisor):
     assert message_of(ValueError, build_model, divisor) == (
-        f'divisor is {divisor!r}; channels are made a multiple of it, so it must be 1 or more and whole')
+        f'divisor is {divisor!r}; channels are made a multiple of it, so it must be whole and from 1 to 1024')
 
 
 @pytest.mark.parametrize('shape', [(3,), (1, 3, 0, 8), (1, 3, 8.0, 8), (1, -3, 8, 8)])
@@ -324,8 +324,8 @@ def test_input_shape_that_is_none(shape):
 
 
 def test_architecture_that_is_no_model():
-    assert message_of(TypeError, GroupFisherAlgorithm, 'resnet50.py') == \
-        'architecture must be a config dict or an nn.Module, not str'
+    assert message_of(TypeError, GroupFisherAlgorithm, 'resnet50.py') == (
+        "GroupFisherAlgorithm: architecture is 'resnet50.py'; it must be a dict or an nn.Module")
 
 
 # models that cannot be pruned

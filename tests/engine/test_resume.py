@@ -146,6 +146,20 @@ def test_ranks_that_do_not_match_are_said(prune_config, tmp_path, caplog):
     assert 'random state of 2 processes, this run has 1: it continues, but not bit for bit' in log
 
 
+def test_other_settings_are_named(prune_config, tmp_path):
+    """Another interval and another target; a resume as before says nothing."""
+    run(prune_config, tmp_path / 'one', 5)
+    path = str(tmp_path / 'one' / 'iter_5.pth')
+    assert torch.load(path, weights_only=False)['mmprune']['settings'] == dict(
+        interval='2', channels_per_event='1', align='1', normalization_type='act', target='0.9', resource_type='flops')
+    for name, options in (('same', {}), ('other', {'model.interval': 3, 'custom_hooks.2.save_ckpt_thr': [0.8]})):
+        run(prune_config, tmp_path / name, 5, options=options, resume=True, load_from=path)
+    logs = {name: next((tmp_path / name).glob('*/*.log')).read_text() for name in ('same', 'other')}
+    assert 'other settings' not in logs['same']
+    assert ('the run is resumed with other settings: interval is 3, it was 2; target is 0.8, it was 0.9. It goes on '
+            'with the new ones') in logs['other']
+
+
 # checkpoints
 
 

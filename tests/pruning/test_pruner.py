@@ -597,7 +597,7 @@ def test_importing_mmprune_imports_little():
 
 @pytest.mark.parametrize(('options', 'error', 'message'), [
     (dict(criterion='L3'), ValueError, "criterion is 'L3'"),
-    (dict(criterion=None), ValueError, 'criterion is None; it must be a name'),
+    (dict(criterion=None), ValueError, 'Pruner: criterion is None; it must be text or a dict or a Criterion'),
     (dict(ratio=0.5, target=dict(flops=0.5)), TargetError, 'ratio and target are given; ratio is short for'),
     (dict(ratio=50), TargetError, 'ratio is 50; it is a share, at least 0 and less than 1'),
     (dict(target=dict(flop=0.5)), TargetError, "target has no 'flop', did you mean 'flops'"),

@@ -341,7 +341,7 @@ def test_units_without_scores_stay():
     (dict(levels={'a': 1.5}), r"levels\['a'\] is 1.5; it is a share"),
     (dict(ratio=0.5, scope='globl'), "scope is 'globl', did you mean 'global'.*; it must be one of 'global', 'layer'"),
     (dict(ratio=0.5, max_pruned_ratio=0), 'max_pruned_ratio is 0; it is the share of a unit that may go'),
-    (dict(ratio=0.5, align=0), 'align is 0; it is what channels become a multiple of, a whole number of 1 or more'),
+    (dict(ratio=0.5, align=0), 'align is 0; it is what channels become a multiple of, a whole number from 1 to 1024'),
     (dict(ratio=0.5, align=2.0), 'align is 2.0; it is what channels become a multiple of')])
 def test_targets_that_cannot_be(target, message):
     with pytest.raises(TargetError, match=message):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from digits_runs import INPUT_SHAPE
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 from schedule_runs import make_folder, run, state_of, write_config  # noqa: F401 (a fixture)
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from toy_nets import Residual, randomise
+from toy_nets import Residual, ToyClassifier, algorithm_of, randomise
 
 import mmprune
 from mmprune.report.proof import counted_macs
@@ -181,6 +182,23 @@ def test_what_cannot_be_removed_says_why():
     mutator.apply_structure({**structure, 'blocks.0.conv1_(0, 8)_8': 0})
     with pytest.raises(StructureError, match='its block was removed'):
         mutator.apply_structure(structure)
+
+
+def test_group_fisher_goes_on_without_a_removed_block():
+    """A structure with a unit of 0: its layers are tapped no more, and the rest is scored and pruned as before."""
+    structure = {'blocks.1.conv1_(0, 10)_10': 0, 'blocks.3.layers.0_(0, 12)_12': 0}
+    names = {f'net.{name}': count for name, count in structure.items()}
+    algorithm = algorithm_of(ToyClassifier(dense().float().train()))
+    algorithm.mutator.apply_structure({**algorithm.mutator.structure, **names})
+    layers = {*algorithm.mutator.taps.layers}
+    assert not any(name.startswith(('net.blocks.1.conv', 'net.blocks.3.')) for name in layers)
+    assert {'net.blocks.0.conv1', 'net.blocks.2.conv2', 'net.plain', 'net.fc'} <= layers
+    before = sum(algorithm.mutator.structure.values())
+    wrapper = OptimWrapper(torch.optim.SGD(algorithm.parameters(), lr=0.01))
+    for _ in range(3):
+        algorithm.train_step(dict(inputs=X.float(), data_samples=torch.tensor([0, 1])), wrapper)
+    assert sum(algorithm.mutator.structure.values()) == before - 3
+    assert {name: algorithm.mutator.structure[name] for name in names} == names
 
 
 @pytest.mark.usefixtures('folder')

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...arguments import whole_number
-from ...criteria.criterion import Criterion, build_criterion
+from ...criteria.criterion import Criterion, build_criterion, make_criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.target import PruningTarget
@@ -19,6 +19,8 @@ from ..runner import FIX_SUBNET_JSON, KEPT_JSON, algorithm_of, calibration_of, o
 
 #: The checkpoint of the pruned model, and the key in checkpoints under which schedules keep their state.
 PRUNED, KEY = 'pruned.pth', 'mmprune_schedule'
+#: Batches that stay in memory.
+MOST_BATCHES = 10_000
 
 
 class PruningSchedule(Hook):
@@ -41,7 +43,9 @@ class PruningSchedule(Hook):
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
                  remove_blocks: bool = False) -> None:
-        whole_number(f'{type(self).__name__}: batches', batches)
+        whole_number(f'{type(self).__name__}: batches', batches, most=MOST_BATCHES)
+        make_criterion(criterion)  # raises, as the next does, before a large model is built
+        PruningTarget.of(target)
         self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
         self.remove_blocks = remove_blocks
         self.state: Dict[str, Any] = {}

@@ -4,7 +4,8 @@ from typing import Any, Collection, Dict, Mapping, Optional, Set, Union
 import numpy as np
 from mmengine.runner import Runner
 
-from ...arguments import UserError, whole_number
+from ...arguments import UserError, one_of, share, whole_number
+from ...criteria.fpgm import DISTANCES
 from ...graph.channels import Member
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan
@@ -42,7 +43,13 @@ class SoftPruningHook(PruningSchedule):
         if (criterion is None) != (target is None):
             raise UserError('SoftPruningHook: criterion and target come together; without them rate_norm and '
                             'rate_dist say what goes')
-        whole_number(f'{type(self).__name__}: epoch_prune', epoch_prune)
+        name = type(self).__name__
+        whole_number(f'{name}: epoch_prune', epoch_prune)
+        share(f'{name}: rate_norm', rate_norm, 'it is the share of the filters that their norm keeps, more than 0 and '
+              'at most 1', one=True)
+        share(f'{name}: rate_dist', rate_dist, 'it is the share of the filters that goes, at least 0 and less than 1',
+              zero=True)
+        one_of(f'{name}: distance', distance, DISTANCES)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
                          target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
         self.epoch_prune = epoch_prune

@@ -4,7 +4,7 @@ from typing import Any, List
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...arguments import UserError
+from ...arguments import WrongTypeError, number
 from ...criteria.bn_sparsity import bn_sparsity_, norm_scales
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...registry import HOOKS
@@ -25,9 +25,8 @@ class SparsityTrainingHook(Hook):
     """
 
     def __init__(self, s: float = 1e-4, all_norms: bool = True) -> None:
-        if s < 0:
-            raise UserError(f'SparsityTrainingHook: s is {s}; it is the strength of a penalty, 0 or more')
-        self.s, self.all_norms = s, all_norms
+        self.s = number('SparsityTrainingHook: s', s, 0, 1, 'it is the strength of a penalty')
+        self.all_norms = all_norms
         self._handles: List[Any] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -36,8 +35,8 @@ class SparsityTrainingHook(Hook):
         scales = list(norm_scales(model))
         if not self.all_norms:
             if not isinstance(model, PruningAlgorithm):
-                raise TypeError('SparsityTrainingHook: all_norms=False needs a PruningAlgorithm, which knows what may '
-                                f'be pruned; the model is {type(model).__name__}')
+                raise WrongTypeError('SparsityTrainingHook: all_norms=False needs a PruningAlgorithm, which knows what '
+                                     f'may be pruned; the model is {type(model).__name__}')
             tensors = dict(model.architecture.named_parameters())
             pruned = {id(tensors[name]) for name in model.mutator.surgery.members if name in tensors}
             scales = [scale for scale in scales if id(scale) in pruned]
