@@ -11,7 +11,7 @@ from ..graph.channels import ChannelGraph, CoupledChannels, Member
 from ..graph.grouping import build_graph
 from ..registry import MODELS, TASK_UTILS, build
 from .block_removal import Block, find_blocks, remove, switch_off
-from .choice import Choice, Patterns, layers_of
+from .choice import Choice, Floor, Patterns, layers_of
 from .complexity import Complexity
 from .layer import check_optimizers
 from .structure import Structure, StructureError, check_structure, relocate
@@ -35,7 +35,7 @@ class ChannelMutator(nn.Module):
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
         include (str or list[str], optional): See :class:`~mmprune.units.choice.Choice`.
         exclude (str or list[str], optional): As in ``Choice``.
-        min_channels (int or dict[str, int]): As in ``Choice``.
+        min_channels (int, float or dict[str, int or float]): As in ``Choice``.
         trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`.trial`.
 
     Attributes:
@@ -51,7 +51,7 @@ class ChannelMutator(nn.Module):
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
         self.demo_input = build(TASK_UTILS, demo_input or dict(type='DemoInput'))
