@@ -35,7 +35,7 @@ Settings = Tuple[Config, Config, Config, List[Config]]
 #: ``param_scheduler, train_cfg``
 Schedule = Tuple[List[Config], Config]
 OWN_HOOKS = 'mmprune.'
-#: Scopes of detectors and pose estimators, of whose units group Fisher leaves at least this share (docs/floors.md).
+#: Scopes of detectors and pose estimators, of whose units group Fisher leaves at least this share (docs/results.md).
 FLOOR_SCOPES, FLOOR = ('mmdet', 'mmpose'), 0.1
 
 

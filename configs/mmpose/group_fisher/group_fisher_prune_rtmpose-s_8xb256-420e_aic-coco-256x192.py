@@ -14,7 +14,7 @@ target_flop_ratio = 0.51
 # The input that FLOPs are counted for, batch first.
 input_shape = (1, 3, 256, 192)
 # Epochs that the run may take; it ends at its target.
-max_epochs = 170
+max_epochs = 480
 
 from mmprune.config import prune_schedule, prune_settings  # noqa: E402
 
