@@ -132,7 +132,6 @@ def test_finetuning_takes_the_dense_schedule():
 @pytest.mark.parametrize('name', [
     pytest.param('mmdet/group_fisher/retinanet/group_fisher_act_finetune_retinanet_r50_fpn_1x_coco.py',
                  marks=pytest.mark.full),
-    pytest.param('mmdet/bccd/group_fisher_act_finetune_yolox-tiny_bccd.py', marks=pytest.mark.full),
     pytest.param('mmpose/group_fisher/group_fisher_finetune_rtmpose-s_8xb256-420e_coco-256x192.py',
                  marks=pytest.mark.full),
     'mmcls/group_fisher/resnet50/group_fisher_act_finetune_resnet50_8xb32_in1k_dist.py',
