@@ -25,6 +25,7 @@ ARGUMENTS = {
     'input_shape': 'model.mutator.demo_input.input_shape', 'pruned_path': 'model.algorithm.init_cfg.checkpoint',
     'finetune_lr': 'optim_wrapper.optimizer.lr', 'teacher_path': 'model.teacher.init_cfg.checkpoint',
     'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor',
+    'max_epochs': 'train_cfg.max_epochs', 'max_iters': 'train_cfg.max_iters',
     'mutate_linear': 'mutate_linear of model (model.mutator.channel_unit_cfg)',
     **dict.fromkeys(('ratio', 'flops', 'levels', 'max_pruned_ratio'), 'target of the schedule in custom_hooks'),
     **dict.fromkeys(('layer_begin', 'layer_end', 'layer_inter'),

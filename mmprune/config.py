@@ -9,7 +9,8 @@ it came from. What their arguments mean:
 - ``input_shape`` (tuple[int]): Input that the FLOPs are counted for, ``(N, C, H, W)``; by default one image of the size
   that the base's test pipeline gives.
 - ``mutate_linear`` (bool): Prune channels that linear layers read or produce too.
-- ``choice`` (dict): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.units.choice.Choice`.
+- ``choice`` (dict): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.units.choice.Choice`. Where
+  group Fisher prunes a detector or a pose estimator, ``min_channels`` is a tenth unless it is given.
 - ``interval`` (int): Iterations between two prune events of group Fisher.
 - ``normalization_type`` (str): What its scores are divided by: ``act``, ``flops`` or ``none``.
 - ``lr_ratio`` (float): The learning rate of the base config is multiplied by this.
@@ -38,7 +39,11 @@ from .units.structure import read_structure
 Config = Dict[str, Any]
 #: ``model, model_wrapper_cfg, optim_wrapper, custom_hooks``
 Settings = Tuple[Config, Config, Config, List[Config]]
+#: ``param_scheduler, train_cfg``
+Schedule = Tuple[List[Config], Config]
 OWN_HOOKS = 'mmprune.'
+#: Scopes of detectors and pose estimators, of whose units group Fisher leaves at least this share (docs/results.md).
+FLOOR_SCOPES, FLOOR = ('mmdet', 'mmpose'), 0.1
 
 
 def plain(value: Any) -> Any:
@@ -128,6 +133,8 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
     whole_number('interval', interval, must='it is the number of iterations between two prune events, so it must be a '
                                             'whole number of 1 or more')
     one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
+    if base.get('default_scope') in FLOOR_SCOPES:
+        choice = dict(dict(min_channels=FLOOR), **(choice or {}))
     model = _algorithm(base, pretrained_path, input_shape, choice,
                        ('GroupFisherAlgorithm', 'GroupFisherChannelMutator', 'GroupFisherChannelUnit'),
                        dict(normalization_type=normalization_type, mutate_linear=mutate_linear))
@@ -151,6 +158,51 @@ def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int,
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config."""
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
     return _settings(base, model, 'GroupFisherDDP', _lr(base, lr_ratio), prune_hooks(base, target_flop_ratio))
+
+
+@typed
+def prune_schedule(base: Mapping[str, Any], max_epochs: Optional[int] = None, max_iters: Optional[int] = None,
+                   val_interval: Optional[int] = None) -> Tuple[List[Config], Config, Config]:
+    """Return ``param_scheduler, train_cfg, dense_schedule`` of a prune config: a constant learning rate, and a limit.
+
+    Args:
+        base (dict): The config that the model was trained with.
+        max_epochs (int): Epochs that the run may take; it ends at its target. For a base that counts iterations,
+            ``max_iters``.
+        max_iters (int): Iterations that it may take.
+        val_interval (int, optional): Epochs or iterations between two validations; default: the base's.
+
+    Returns:
+        tuple[list, dict, dict]: The third is what the dense model was trained by, for :func:`finetune_schedule`.
+
+    Raises:
+        UserError: The limit is not a positive whole number, or counts other than the base's loop.
+    """
+    dense = dict(param_scheduler=plain(base.get('param_scheduler')), train_cfg=plain(base['train_cfg']))
+    key, other = ('max_iters', 'max_epochs') if 'max_iters' in dense['train_cfg'] else ('max_epochs', 'max_iters')
+    limits = dict(max_epochs=max_epochs, max_iters=max_iters)
+    if limits[key] is None or limits[other] is not None:
+        raise UserError(f'prune_schedule: the base config trains by {key}, so the prune config needs {key} and no '
+                        f'{other}')
+    whole_number(f'prune_schedule: {key}', limits[key])
+    train_cfg = {name: value for name, value in dense['train_cfg'].items() if name != 'dynamic_intervals'}
+    train_cfg.update({'_delete_': True, key: limits[key]})
+    if val_interval is not None:
+        train_cfg['val_interval'] = whole_number('prune_schedule: val_interval', val_interval)
+    return [], train_cfg, dense
+
+
+@typed
+def finetune_schedule(base: Mapping[str, Any]) -> Schedule:
+    """Return ``param_scheduler, train_cfg`` of a finetune config: what the dense model was trained by.
+
+    Args:
+        base (dict): The prune config.
+    """
+    dense = plain(base.get('dense_schedule') or base)
+    schedulers = dense.get('param_scheduler') or []
+    # a list always: a dict would be merged with the list of the prune config
+    return ([schedulers] if isinstance(schedulers, dict) else schedulers), dict(dense['train_cfg'], _delete_=True)
 
 
 @typed

@@ -16,16 +16,19 @@ from ..registry import HOOKS
 from ..units.complexity import COSTS
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
+from .floors import FloorWatch
 from .outlook import check_reach, iterations_needed
 from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
 
 #: What to do about a run that is too short.
-REMEDY = 'Train longer, prune more often (interval) or more at a time (channels_per_event)'
+REMEDY = 'Train longer (max_epochs), prune more often (interval) or more at a time (channels_per_event)'
 
 
 @HOOKS.register_module()
 class PruningStructureHook(Hook):
     """Log the structure; while finetuning write ``fix_subnet.json`` beside the checkpoints.
+
+    A finetuning that has taken over the constant learning rate of its prune config is told so.
 
     Args:
         by_epoch (bool): Count the interval in epochs, else in iterations.
@@ -45,6 +48,11 @@ class PruningStructureHook(Hook):
             path = os.path.join(runner.work_dir, FIX_SUBNET_JSON)
             write_structure(structure, path)
             runner.logger.info(f'the structure of the pruned model is in {path}')
+        dense = runner.cfg.get('dense_schedule')
+        if structure is not None and dense and dense.get('param_scheduler') and not runner.cfg.get('param_scheduler'):
+            runner.logger.warning('this finetuning runs by the schedule of the prune config: the learning rate is '
+                                  'constant. param_scheduler, train_cfg = finetune_schedule(_base_) takes that of the '
+                                  'dense training')
         self._show(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -103,7 +111,8 @@ class ResourceInfoHook(Hook):
     """Follow the cost of the structure, save checkpoints at ratios of the dense cost, stop at the last of them.
 
     The ratio is computed from traced shapes, without a forward pass. The log and the visualizer get it with the latest
-    pruned unit (its name in the log, its number in the visualizer) and score; the log also the time to the target.
+    pruned unit (its name in the log, its number in the visualizer) and score; the log also the time to the target, and
+    the units that have come to their floor since the last line.
 
     Args:
         interval (int): Iterations between two log lines.
@@ -140,6 +149,8 @@ class ResourceInfoHook(Hook):
             raise UserError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
                             f'the target is {self.targets[-1]}')
         self.tell_outlook(runner)
+        self._floors = FloorWatch(self.algorithm)
+        self._tell_floors(runner)
         if runner.cfg.get('compile'):
             runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
                                   "after torch's recompile limit; set compile in the finetune config instead")
@@ -150,15 +161,20 @@ class ResourceInfoHook(Hook):
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
 
     def tell_outlook(self, runner: Runner) -> None:
-        """Raise TargetError if the last target cannot be reached; warn if the run seems too short for it."""
+        """Raise TargetError if the last target cannot be reached; say how long it takes, warn if the run is shorter."""
         check_reach(self.algorithm.mutator, self.resource_type, self.targets[-1])
-        needed = iterations_needed(self.algorithm, self.resource_type, self.targets[-1])
+        even, most = iterations_needed(self.algorithm, self.resource_type, self.targets[-1])
         left = runner.max_iters - runner.iter
-        if needed > left:
-            runner.logger.warning(
-                f'this run will probably miss its target: {self.targets[-1]:g} of the dense {self.resource_type} take '
-                f'about {needed} iterations ({self.algorithm.channels_per_event} in each event, every '
-                f'{self.algorithm.interval}), and there are {left}. {REMEDY}')
+        epochs = '' if runner.max_epochs <= 1 else f' ({even / len(runner.train_dataloader):.3g} epochs)'
+        takes = (f'{self.targets[-1]:g} of the dense {self.resource_type} take about {even} iterations{epochs} if all '
+                 f'units lose alike and {most} if the cheapest channels go first '
+                 f'({self.algorithm.channels_per_event} in each event, every {self.algorithm.interval}), and there are '
+                 f'{left}')
+        if most <= left:
+            runner.logger.info(f'{takes}; the run ends at its target')
+        else:
+            chance = 'will probably' if even > left else 'may'
+            runner.logger.warning(f'this run {chance} miss its target: {takes}. {REMEDY}')
 
     def ratio(self) -> float:
         """Return the present cost over the dense cost."""
@@ -181,6 +197,7 @@ class ResourceInfoHook(Hook):
             pruned = f', last pruned {last.unit} (score {last.score:.4g})' if last else ''
             runner.logger.info(f'{self.resource_type}: {ratio:.4f} of dense, target {self.targets[-1]}'
                                f'{self._eta(ratio)}{pruned}')
+            self._tell_floors(runner)
         while self.pending and ratio <= self.pending[0]:
             self._save(runner, self.pending.pop(0), ratio)
             self._set_goal()
@@ -191,12 +208,19 @@ class ResourceInfoHook(Hook):
                 runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
-        """Warn if a target was not reached."""
+        """Say how many units are at their floor; warn if a target was not reached."""
         runner.train_loop.dataloader = self._loader
+        self._tell_floors(runner)
+        runner.logger.info(self._floors.summary())
         if self.pending:
             self.missed = (f'the run ended at {self.ratio():.4f} of the dense {self.resource_type}, above the target '
                            f'{self.pending[-1]}: no checkpoint was written for it. {REMEDY}')
             runner.logger.warning(self.missed)
+
+    def _tell_floors(self, runner: Runner) -> None:
+        news = self._floors.news()
+        if news:
+            runner.logger.info(news)
 
     def _set_goal(self) -> None:
         """Let the event that reaches the next target remove no more than it takes."""

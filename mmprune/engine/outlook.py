@@ -1,6 +1,6 @@
 """Whether a prune run can reach its target, told before its first iteration."""
 import math
-from typing import Dict
+from typing import Dict, Tuple
 
 import numpy as np
 
@@ -37,13 +37,55 @@ def check_reach(mutator: ChannelMutator, resource: str, target: float) -> None:
             'layer reads)')
 
 
-def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: float) -> int:
-    """Return about how many iterations a run takes to its target: as many channels go as if all units lost equally.
+def cheapest_pruned(mutator: ChannelMutator, resource: str, target: float) -> Dict[str, np.ndarray]:
+    """Return unit name -> which sets stay where units sink to their floor one after another until the target is met.
+
+    Those whose sets cost least go first, so that about as many channels go as a target can take.
+
+    Args:
+        mutator (ChannelMutator): Of the model.
+        resource (str): ``flops``, ``params`` or ``acts``.
+        target (float): Share of the dense cost; :func:`check_reach` holds.
+    """
+    floors, masks = evenly_pruned(mutator, 1.0), evenly_pruned(mutator, 0.0)
+    whole = share_of_cost(mutator, masks, resource)
+
+    def saving(name: str) -> float:
+        """Of one set."""
+        going = int((masks[name] & ~floors[name]).sum())
+        return (whole - share_of_cost(mutator, {**masks, name: floors[name]}, resource)) / max(1, going)
+
+    savings = {name: saving(name) for name in masks}
+    for name in sorted(savings, key=lambda name: savings[name]):
+        before, masks[name] = masks[name], floors[name]
+        if share_of_cost(mutator, masks, resource) <= target:
+            going = np.flatnonzero(before & ~floors[name])[::-1]
+            few, many = 0, len(going)
+            while many - few > 1:
+                middle = (few + many) // 2
+                masks[name] = _without(before, going[:middle])
+                few, many = (few, middle) if share_of_cost(mutator, masks, resource) <= target else (middle, many)
+            masks[name] = _without(before, going[:many])
+            break
+    return masks
+
+
+def _without(mask: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    changed = mask.copy()
+    changed[sets] = False
+    return changed
+
+
+def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: float) -> Tuple[int, int]:
+    """Return about how many iterations a run takes to its target.
 
     Args:
         algorithm (GroupFisherAlgorithm): As it is now.
         resource (str): ``flops``, ``params`` or ``acts``.
         target (float): Share of the dense cost; :func:`check_reach` holds.
+
+    Returns:
+        tuple[int, int]: If all units lose equally, and if the cheapest channels go first.
     """
     mutator, low, high = algorithm.mutator, 0.0, 1.0
     for _ in range(STEPS):
@@ -52,6 +94,10 @@ def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: fl
             low = middle
         else:
             high = middle
-    masks = evenly_pruned(mutator, high)
-    going = sum(unit.num_sets - int(masks[unit.name].sum()) for unit in mutator.units)
-    return math.ceil(going / algorithm.channels_per_event) * algorithm.interval
+
+    def iterations(masks: Dict[str, np.ndarray]) -> int:
+        going = sum(unit.num_sets - int(masks[unit.name].sum()) for unit in mutator.units)
+        return math.ceil(going / algorithm.channels_per_event) * algorithm.interval
+
+    even = iterations(evenly_pruned(mutator, high))
+    return even, max(even, iterations(cheapest_pruned(mutator, resource, target)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..graph.channels import ChannelGraph, CoupledChannels
 from ..registry import MODELS
-from ..units.choice import Patterns
+from ..units.choice import Floor, Patterns
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
 from ..units.selection import NotFiniteError, Pool, PrunedSet, least_important
@@ -35,7 +35,7 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,
                          min_channels, trial_cut)
 

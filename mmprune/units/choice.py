@@ -1,14 +1,17 @@
 """What a user lets be pruned, and how far: patterns over module names."""
+import math
 from fnmatch import fnmatchcase
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
-from ..arguments import UserError, nearest, whole_number
+from ..arguments import UserError, nearest, share, whole_number
 from ..graph.channels import CoupledChannels
 from ..typed import typed
 
 Patterns = Union[str, Sequence[str]]
 #: Arguments of :class:`Choice`.
 CHOICE = ('include', 'exclude', 'min_channels')
+#: Channels that stay at least: how many, or which share of those that the dense unit has.
+Floor = Union[int, float]
 
 
 class PatternError(UserError):
@@ -66,20 +69,21 @@ class Choice:
     Args:
         include (str or list[str], optional): Only units all of whose producers match are pruned.
         exclude (str or list[str], optional): Units with a producer that matches are not pruned.
-        min_channels (int or dict[str, int]): Least number of channels that stay, for every unit or by pattern.
+        min_channels (int, float or dict[str, int or float]): Channels that stay at least, for every unit or by
+            pattern: a whole number of them, or a share between 0 and 1 of those that the dense unit has.
 
     Raises:
-        UserError: ``min_channels`` is not a positive whole number.
+        UserError: ``min_channels`` is neither a positive whole number nor a share.
     """
 
     @typed
     def __init__(self, include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[int, Mapping[str, int]] = 1) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1) -> None:
         self.include = None if include is None else _as_list(include)
         self.exclude = [] if exclude is None else _as_list(exclude)
         self.min_channels = dict(min_channels) if isinstance(min_channels, Mapping) else {'*': min_channels}
-        for pattern, count in self.min_channels.items():
-            whole_number(f'min_channels of {pattern!r}', count)
+        for pattern, floor in self.min_channels.items():
+            _check_floor(f'min_channels of {pattern!r}', floor)
 
     def check(self, layers: Sequence[str]) -> None:
         """Check all patterns; see :func:`check_patterns`.
@@ -103,8 +107,21 @@ class Choice:
 
     def min_channels_of(self, channels: CoupledChannels) -> int:
         """Return the least number of channels of a unit that stay, the largest of the patterns that match."""
-        return max((count for pattern, count in self.min_channels.items() if some_match(channels, [pattern])),
-                   default=1)
+        return max((_channels_of(floor, channels.width) for pattern, floor in self.min_channels.items()
+                    if some_match(channels, [pattern])), default=1)
+
+
+def _check_floor(option: str, floor: Floor) -> None:
+    must = 'it must be a whole number of channels of 1 or more, or a share of them between 0 and 1'
+    if isinstance(floor, float):
+        share(option, floor, must)
+    else:
+        whole_number(option, floor, must=must)
+
+
+def _channels_of(floor: Floor, width: int) -> int:
+    """Return how many channels of a unit a floor keeps."""
+    return math.ceil(floor * width - 1e-9) if isinstance(floor, float) else floor
 
 
 def check_choice(choice: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ..graph.grouping import build_graph
 from ..registry import MODELS, TASK_UTILS, build
 from .block_removal import Block, find_blocks, remove, switch_off
 from .breaking import breaking_units
-from .choice import Choice, Patterns, layers_of
+from .choice import Choice, Floor, Patterns, layers_of
 from .complexity import Complexity
 from .layer import check_optimizers
 from .reasons import what_stays
@@ -51,7 +51,7 @@ class ChannelMutator(nn.Module):
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[int, Mapping[str, int]] = 1, trial_cut: bool = True) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
         several = list(demo_input) if isinstance(demo_input, (list, tuple)) else [demo_input or dict(type='DemoInput')]

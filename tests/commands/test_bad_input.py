@@ -1,6 +1,7 @@
 """What a user gets wrong, and the message that says what, where and what to do."""
 import copy
 import json
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,8 +262,8 @@ def test_no_target_ratio():
 
 
 def runner_of(model, **kwargs):
-    return SimpleNamespace(cfg={}, max_iters=1000, iter=0, model=model, hooks=[],
-                           train_loop=SimpleNamespace(dataloader=[]), **kwargs)
+    return SimpleNamespace(cfg={}, max_iters=1000, max_epochs=1, iter=0, model=model, hooks=[],
+                           logger=logging.getLogger(__name__), train_loop=SimpleNamespace(dataloader=[]), **kwargs)
 
 
 def test_target_that_is_already_met():

@@ -1,9 +1,15 @@
 """The prune run beside other hooks: an EMA of the model is cut along, validated, saved and resumed."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from digits_runs import INTERVAL, TARGET, make_runner, scalars, train, write_prune_config
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import EMAHook, Hook
+from toy_nets import Residual, ToyClassifier, algorithm_of
+
+from mmprune.engine.hook import PruningStructureHook
 
 
 class CopyProbe(Hook):
@@ -150,3 +156,24 @@ def test_the_iteration_at_the_target_has_one_line(prune_config, tmp_path, logger
     assert ratios[-1][1] <= TARGET
     if logger.get('ignore_last', True):
         assert steps == ([*range(INTERVAL, runner.iter + 1, every)] if every else [runner.iter])
+
+
+@pytest.mark.parametrize(('own', 'dense', 'told'), [
+    ([], [dict(type='StepLR')], True), (None, dict(type='StepLR'), True),
+    ([dict(type='StepLR')], [dict(type='StepLR')], False),
+    ([], [], False), ([], None, False)])
+def test_finetuning_at_the_rate_of_the_prune_config_says_so(own, dense, told, tmp_path):
+    model = torch.nn.Linear(2, 2)
+    model.fix_subnet = {'a_(0, 2)_2': 1}
+    lines = []
+    cfg = Config(dict(param_scheduler=own, **({} if dense is None else dict(
+        dense_schedule=dict(param_scheduler=dense, train_cfg=dict())))))
+    runner = SimpleNamespace(model=model, work_dir=str(tmp_path), cfg=cfg, logger=SimpleNamespace(
+        info=lambda line: None, warning=lines.append))
+    PruningStructureHook().before_train(runner)
+    assert [line.startswith('this finetuning runs by the schedule of the prune config: the learning rate is constant')
+            for line in lines] == [True] * told
+    runner.model = algorithm_of(ToyClassifier(Residual()), size=6)  # a model that is pruned for the second time
+    PruningStructureHook().before_train(SimpleNamespace(**{**vars(runner), 'logger': SimpleNamespace(
+        info=lambda line: None, warning=lines.append)}))
+    assert len(lines) == told

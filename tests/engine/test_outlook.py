@@ -1,16 +1,19 @@
 """A prune run says at its start whether it can reach its target, ends at it and not below, and fails if it misses."""
 import copy
+import itertools
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from digits_runs import make_runner, train, write_prune_config
 from paths import ROOT
-from toy_nets import Residual, ToyClassifier, algorithm_of
+from toy_nets import Concat, Depthwise, Residual, ToyClassifier, algorithm_of
 
-from mmprune.engine.outlook import check_reach, evenly_pruned, iterations_needed
+from mmprune.engine.hook import ResourceInfoHook
+from mmprune.engine.outlook import cheapest_pruned, check_reach, evenly_pruned, iterations_needed
 from mmprune.pruning.search import share_of_cost
 from mmprune.pruning.target import TargetError
 
@@ -55,7 +58,7 @@ def test_even_shares():
 @pytest.mark.parametrize(('interval', 'channels'), [(1, 1), (3, 1), (2, 4)])
 def test_iterations_are_those_of_an_even_cut(interval, channels):
     made = algorithm(interval=interval, channels_per_event=channels)
-    counts = [iterations_needed(made, 'flops', target) for target in (0.9, 0.6, 0.3)]
+    counts = [iterations_needed(made, 'flops', target)[0] for target in (0.9, 0.6, 0.3)]
     assert counts == sorted(counts)
     going = max(1, counts[1] // interval * channels)
     structures = []  # by brute force: the fewest channels of an even cut that reach the target
@@ -66,6 +69,62 @@ def test_iterations_are_those_of_an_even_cut(interval, channels):
             structures.append(gone)
     assert -(-min(structures) // channels) * interval == counts[1]
     assert going >= min(structures)
+
+
+@pytest.mark.parametrize('net', [Residual, Concat, Depthwise])
+@pytest.mark.parametrize('target', [0.9, 0.7, 0.5])
+@pytest.mark.parametrize('floor', [1, 2])
+def test_cheapest_channels_first_is_about_the_longest_way(net, target, floor):
+    """By brute force: a run ends one set behind the narrowest structure that is still above the target."""
+    mutator = algorithm_of(ToyClassifier(net()), size=6).mutator
+    for unit in mutator.units:
+        unit.min_sets = floor
+    masks = cheapest_pruned(mutator, 'flops', target)
+    assert share_of_cost(mutator, masks, 'flops') <= target
+    assert all(mask.sum() >= floor for mask in masks.values())
+    gone = sum(int((~mask).sum()) for mask in masks.values())
+    longest = 0
+    for counts in itertools.product(*(range(floor, unit.num_sets + 1) for unit in mutator.units)):
+        structure = {unit.name: np.arange(len(unit.kept)) < count for unit, count in zip(mutator.units, counts)}
+        if share_of_cost(mutator, structure, 'flops') > target:
+            longest = max(longest, sum(len(unit.kept) - count for unit, count in zip(mutator.units, counts)))
+    assert 0.75 * longest <= gone <= longest + 1
+
+
+class Log:
+    """Remembers what a logger is told, and how loudly."""
+
+    def __init__(self):
+        self.told = []
+
+    def info(self, line):
+        self.told.append(('info', line))
+
+    def warning(self, line):
+        self.told.append(('warning', line))
+
+
+def test_outlook_is_told_by_both_estimates():
+    hook = ResourceInfoHook(save_ckpt_thr=[0.6])
+    hook.algorithm = algorithm_of(ToyClassifier(Depthwise()), size=6)
+    hook.algorithm.interval = 10
+    even, most = iterations_needed(hook.algorithm, 'flops', 0.6)
+    assert 0 < even < most
+
+    def told(left, epochs=3):
+        runner = SimpleNamespace(iter=5, max_iters=left + 5, max_epochs=epochs, train_dataloader=[0] * 4, logger=Log())
+        hook.tell_outlook(runner)
+        (level, line), = runner.logger.told
+        return level, line
+
+    takes = (f'0.6 of the dense flops take about {even} iterations ({even / 4:.3g} epochs) if all units lose alike and '
+             f'{most} if the cheapest channels go first (1 in each event, every 10), and there are ')
+    remedy = 'Train longer (max_epochs), prune more often (interval) or more at a time (channels_per_event)'
+    assert told(even - 1) == ('warning', f'this run will probably miss its target: {takes}{even - 1}. {remedy}')
+    assert told(even) == ('warning', f'this run may miss its target: {takes}{even}. {remedy}')
+    assert told(most - 1) == ('warning', f'this run may miss its target: {takes}{most - 1}. {remedy}')
+    assert told(most) == ('info', f'{takes}{most}; the run ends at its target')
+    assert 'epochs' not in told(most, epochs=1)[1]  # a loop that counts iterations
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import toy_nets
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmprune.arguments import UserError
 from mmprune.config import deploy_model, prune_settings
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
@@ -84,10 +85,12 @@ def test_unknown_pattern_lists_near_names():
         mutator_of(min_channels={'heat': 4})
 
 
-@pytest.mark.parametrize('count', [0, -1, 1.5, True, '8'])
-def test_min_channels_must_be_whole_and_positive(count):
-    with pytest.raises(ValueError, match=r"min_channels of '\*' is .*; it must be a whole number of 1 or more"):
-        Choice(min_channels=count)
+@pytest.mark.parametrize('floor', [0, -1, 0.0, 1.0, 1.5, -0.1, float('nan'), True, '8', None])
+def test_min_channels_must_be_a_positive_whole_number_or_a_share(floor):
+    with pytest.raises(UserError) as error:
+        Choice(min_channels={'backbone': floor})
+    assert str(error.value) == (f"min_channels of 'backbone' is {floor!r}; it must be a whole number of channels of 1 "
+                                'or more, or a share of them between 0 and 1')
 
 
 def test_min_channels_by_pattern_hold_in_a_prune_run():
@@ -109,6 +112,23 @@ def test_floor_of_tied_channels_is_rounded_up():
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 2, 1))
     mutator = mutator_of(net, min_channels=5)
     assert [(unit.multiplicity, unit.min_sets) for unit in mutator.units] == [(4, 2), (4, 2)]
+
+
+@pytest.mark.parametrize(('floor', 'least'), [
+    (0.1, [1, 2, 1]), (0.25, [2, 3, 3]), (0.5, [4, 6, 5]), (0.3, [3, 4, 3]), (3, [3, 3, 3]), (0.999, [8, 12, 10]),
+    ({'backbone.1': 0.5, '*': 2}, [2, 6, 2]), ({'backbone': 0.5, 'backbone.1': 8}, [4, 8, 1])])
+def test_floor_as_a_share_of_the_dense_unit(floor, least):
+    """Of 8, 12 and 10 channels, rounded up; it stays the same when the unit shrinks."""
+    mutator = mutator_of(min_channels=floor)
+    assert [unit.min_sets for unit in mutator.units] == least
+    mutator.apply_structure({unit.name: unit.min_sets for unit in mutator.units})
+    assert [unit.num_sets for unit in mutator.units] == [unit.min_sets for unit in mutator.units]
+
+
+def test_share_that_is_a_whole_number_of_channels_is_not_rounded_up():
+    net = nn.Sequential(nn.Conv2d(3, 100, 1), nn.Conv2d(100, 2, 1))
+    assert 0.07 * 100 > 7  # in floating point
+    assert mutator_of(net, min_channels=0.07).units[0].min_sets == 7
 
 
 def test_choice_in_configs():

@@ -5,6 +5,7 @@ pruned_path = 'work_dirs/group_fisher_act_prune_resnet50_8xb32_in1k/flops_0.50.p
 # Learning rate, usually that of the original training.
 finetune_lr = 0.1
 
-from mmprune.config import finetune_settings  # noqa: E402
+from mmprune.config import finetune_schedule, finetune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)
+param_scheduler, train_cfg = finetune_schedule(_base_)

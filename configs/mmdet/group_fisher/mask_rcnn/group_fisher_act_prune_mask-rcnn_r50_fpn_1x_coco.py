@@ -15,10 +15,13 @@ target_flop_ratio = 0.5
 input_shape = (1, 3, 1333, 800)
 # Channels that linear layers read or produce are pruned too: the fully connected layers of the second stage.
 mutate_linear = True
+# Epochs that the run may take; it ends at its target.
+max_epochs = 20
 
-from mmprune.config import prune_settings  # noqa: E402
+from mmprune.config import prune_schedule, prune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
     _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape, mutate_linear)
+param_scheduler, train_cfg, dense_schedule = prune_schedule(_base_, max_epochs)
 # A frozen stage learns nothing, but its channels are scored: gradients must reach its consumers.
 model['architecture']['backbone']['frozen_stages'] = -1
