@@ -14,6 +14,7 @@ from ..models.prune_sub_model import structure_of
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import HOOKS
 from ..units.complexity import COSTS
+from ..units.reasons import explain
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
 from .floors import FloorWatch
@@ -148,6 +149,7 @@ class ResourceInfoHook(Hook):
         if not self.pending:
             raise UserError(f'the target is already met: {self.resource_type} are at {ratio:.4f} of the dense model, '
                             f'the target is {self.targets[-1]}')
+        runner.logger.info(explain(self.algorithm.mutator))
         self.tell_outlook(runner)
         self._floors = FloorWatch(self.algorithm)
         self._tell_floors(runner)
