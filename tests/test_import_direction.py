@@ -8,7 +8,8 @@ from paths import ROOT
 
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
-    ('version', 'registry', 'arguments', 'files', 'random_state'),
+    ('version', 'arguments', 'random_state'),
+    ('registry', 'files'),
     ('graph',),
     ('units',),
     ('config',),

@@ -34,7 +34,9 @@ class TapRecorder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Work out again which set each input channel belongs to, after a cut."""
+        """Work out again which set each input channel belongs to, after a cut; forget the layers of removed blocks."""
+        gone = self.consumers.mutator.surgery.removed_tensors
+        self.layers = {layer: module for layer, module in self.layers.items() if f'{layer}.weight' not in gone}
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
         self._indices: Dict[Tuple[Any, ...], Tensor] = {}
 

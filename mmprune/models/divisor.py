@@ -6,15 +6,21 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..arguments import whole_number
+from ..arguments import UserError, whole_number
 from ..units.mutator import ChannelMutator
 from ..units.surgery import padding_blocks
 from ..units.unit import ChannelUnit
 
+#: No kernel wants wider blocks; a unit that is padded to a divisor has at least so many channels.
+LARGEST_DIVISOR = 4096
+
 
 def check_divisor(divisor: Any) -> None:
-    """Raise UserError unless the divisor is a whole number of at least 1."""
+    """Raise UserError unless the divisor is a whole number of at least 1, and not so large that padding is absurd."""
     whole_number('divisor', divisor, must='channels are made a multiple of it, so it must be 1 or more and whole')
+    if divisor > LARGEST_DIVISOR:
+        raise UserError(f'divisor is {divisor}; every unit would get so many channels. It must be {LARGEST_DIVISOR} or '
+                        'less')
 
 
 def divisible_sets(unit: ChannelUnit, divisor: int) -> int:
