@@ -107,7 +107,7 @@ def run_cases(args: argparse.Namespace, first: int, count: int) -> Iterator[Tupl
 def report(results: 'Counter[Tuple[str, str]]', rebuilt: int, megabytes: int) -> str:
     """Return a table of outcomes by kind."""
     kinds = sorted({kind for kind, _ in results})
-    outcomes = ['loaded', 'refused', *FAULTS]
+    outcomes = ['loaded', 'parity only', 'refused', *FAULTS]
     rows = [f'| files | cases | {" | ".join(outcomes)} |', '| --- |' + ' ---: |' * (len(outcomes) + 1)]
     for kind in [*kinds, 'all']:
         counts = [sum(count for (own, outcome), count in results.items() if kind in (own, 'all') and outcome == one)
@@ -147,10 +147,10 @@ def main() -> None:
             if outcome in FAULTS or args.count == 1:
                 print(f'{number}: {kind}, {how}: {outcome.upper()} {message}', flush=True)
         print(f'{sum(results.values())} cases, {time.monotonic() - began:.0f} s', file=sys.stderr, flush=True)
+        if args.json:
+            counts: Dict[str, int] = {': '.join(key): count for key, count in sorted(results.items())}
+            Path(args.json).write_text(json.dumps(dict(counts, rebuilt=rebuilt, megabytes=megabytes), indent=2) + '\n')
     print(report(results, rebuilt, megabytes))
-    if args.json:
-        counts: Dict[str, int] = {' '.join(key): count for key, count in results.items()}
-        Path(args.json).write_text(json.dumps(dict(counts, rebuilt=rebuilt, megabytes=megabytes), indent=2) + '\n')
     if any(outcome in FAULTS for _, outcome in results):
         sys.exit(1)
 

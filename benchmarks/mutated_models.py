@@ -81,6 +81,8 @@ NET = dict(type='mmprune.MutatedNet')
 PRUNE = dict(type='mmprune.GroupFisherAlgorithm', architecture=NET, mutator=MUTATOR, interval=5)
 DEPLOY = dict(type='mmprune.GroupFisherDeploySubModel', architecture=NET, fix_subnet=COUNTS, divisor=1,
               demo_input=DEMO, mutate_linear=True)
+#: Of an ONNX file that onnxruntime runs as PyTorch does, and onnx's own evaluator does not.
+PARITY_ONLY: Dict[str, np.ndarray] = {}
 HOOK = dict(type='mmprune.ResourceInfoHook', interval=10, resource_type='flops', save_ckpt_thr=[0.5])
 
 
@@ -168,6 +170,8 @@ class Subject:
             self._renew(target)
         if isinstance(expected, str):
             return 'wrong', f'loaded, but cannot be read: {expected}'
+        if expected is PARITY_ONLY:
+            return 'parity only', ''
         found = _arrays(model)
         different = sorted({*found} ^ {*expected}) or [
             key for key in found if not np.array_equal(found[key], expected[key], equal_nan=True)]
@@ -235,8 +239,8 @@ class Subject:
         try:
             reference = onnx.reference.ReferenceEvaluator(str(self.path))
             found = reference.run(None, {reference.input_names[0]: self.image.numpy()})[0]
-        except Exception as error:
-            raise Unreadable(f'{type(error).__name__}: {str(error)[:200]}') from None
+        except Exception:  # onnxruntime takes more than the reference does
+            return PARITY_ONLY
         if not np.allclose(wanted, found, rtol=1e-3, atol=1e-4 * np.abs(wanted).max()):
             raise Unreadable('it computes something else')
         return _arrays(self.deployed.model)
