@@ -92,8 +92,8 @@ def read_state(path: Path) -> Dict[str, Any]:
     """Return the state dict in a file of torch.save: arrays, and what is no tensor as it is."""
     try:
         content = _read_zip(path) if path.read_bytes()[:4] == b'PK\x03\x04' else _read_old(path.read_bytes())
-    except (zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, NotImplementedError, OSError,
-            ValueError, TypeError, AttributeError, LookupError, MemoryError, OverflowError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, RuntimeError, OSError, ValueError,
+            TypeError, AttributeError, LookupError, MemoryError, OverflowError) as error:
         raise Unreadable(f'{type(error).__name__}: {error}') from None
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -270,10 +270,10 @@ def units_of(cfg: Dict[str, Any]) -> List[str]:
     return [*UNITS][:3 if unit.get('mutate_linear') else 2]
 
 
-def padded(counts: Dict[str, int], divisor: int) -> Dict[str, int]:
+def padded(counts: Dict[str, Any], divisor: int) -> Dict[str, int]:
     """Return the counts of a structure after padding to a divisor."""
     found = {}
     for name, count in counts.items():
-        tied = UNITS[name][1]
+        tied, count = UNITS[name][1], len(count) if isinstance(count, list) else count
         found[name] = next(more for more in range(count, count + tied * divisor, tied) if more % divisor == 0)
     return found

@@ -274,7 +274,7 @@ class Subject:
             return where, 'needless' if sound else 'refused' if named else 'unnamed', str(error)[:300]
         except Exception as error:
             return where, 'traceback', f'{type(error).__name__}: {str(error)[:300]}'
-        return where, 'loaded' if sound and equal else 'wrong', 'it is not what it says'
+        return (where, 'loaded', '') if sound and equal else (where, 'wrong', 'it is not what it says')
 
 
 def _arrays(model: nn.Module) -> Dict[str, np.ndarray]:

@@ -86,10 +86,18 @@ def damage(path: Path) -> Optional[str]:
             names = archive.namelist()
             if len({*names}) < len(names):
                 return 'it has two records of one name'
+            if any(_has_wrong_size(one, path.stat().st_size) for one in archive.infolist()):
+                return 'a record has not the size that it says'
             record = archive.testzip()
     except DAMAGED as error:
         return first_line(error)
     return None if record is None else f'the checksum of its record {record!r} is wrong'
+
+
+def _has_wrong_size(record: zipfile.ZipInfo, size: int) -> bool:
+    """Tell whether a record of an archive of so many bytes says what cannot be; zipfile would make room for it."""
+    is_stored = record.compress_type == zipfile.ZIP_STORED
+    return record.compress_size > size or (is_stored and record.file_size != record.compress_size)
 
 
 def wrong_storage(path: Path) -> Optional[str]:
