@@ -92,8 +92,7 @@ def read_state(path: Path) -> Dict[str, Any]:
     """Return the state dict in a file of torch.save: arrays, and what is no tensor as it is."""
     try:
         content = _read_zip(path) if path.read_bytes()[:4] == b'PK\x03\x04' else _read_old(path.read_bytes())
-    except (zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, RuntimeError, OSError, ValueError,
-            TypeError, AttributeError, LookupError, MemoryError, OverflowError) as error:
+    except Exception as error:  # whatever the bytes lead to
         raise Unreadable(f'{type(error).__name__}: {error}') from None
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -118,10 +117,10 @@ def _read_old(content: bytes) -> Any:
     """Read the format before torch 1.6: five pickles, then the storages, each behind its length."""
     file = io.BytesIO(content)
     for _ in range(3):
-        pickle.Unpickler(file).load()
+        _Reader(file, None).load()
     places: Dict[str, Tuple[str, int]] = {}
     _Reader(file, lambda key, kind, numel: places.setdefault(key, (kind, numel)) and b'').load()
-    keys, data = pickle.Unpickler(file).load(), {}
+    keys, data = _Reader(file, None).load(), {}
     for key in keys:
         count, = struct.unpack('<q', file.read(8))
         size = np.dtype(STORAGES[places[key][0]]).itemsize
@@ -130,7 +129,7 @@ def _read_old(content: bytes) -> Any:
         data[key] = file.read(count * size)
     file.seek(0)
     for _ in range(3):
-        pickle.Unpickler(file).load()
+        _Reader(file, None).load()
     return _Reader(file, lambda key, kind, numel: data[key]).load()
 
 
