@@ -109,18 +109,18 @@ def _read_zip(path: Path) -> Any:
         if bad:
             raise zipfile.BadZipFile(bad)
         folder = next(name for name in archive.namelist() if name.endswith('/data.pkl'))[:-len('data.pkl')]
-        return _Reader(io.BytesIO(archive.read(f'{folder}data.pkl')),
-                       lambda key, kind, numel: archive.read(f'{folder}data/{key}')).load()
+        return _unpickled(io.BytesIO(archive.read(f'{folder}data.pkl')),
+                          lambda key, kind, numel: archive.read(f'{folder}data/{key}'))
 
 
 def _read_old(content: bytes) -> Any:
     """Read the format before torch 1.6: five pickles, then the storages, each behind its length."""
     file = io.BytesIO(content)
     for _ in range(3):
-        _Reader(file, None).load()
+        _unpickled(file, None)
     places: Dict[str, Tuple[str, int]] = {}
-    _Reader(file, lambda key, kind, numel: places.setdefault(key, (kind, numel)) and b'').load()
-    keys, data = _Reader(file, None).load(), {}
+    _unpickled(file, lambda key, kind, numel: places.setdefault(key, (kind, numel)) and b'')
+    keys, data = _unpickled(file, None), {}
     for key in keys:
         count, = struct.unpack('<q', file.read(8))
         size = np.dtype(STORAGES[places[key][0]]).itemsize
@@ -129,8 +129,17 @@ def _read_old(content: bytes) -> Any:
         data[key] = file.read(count * size)
     file.seek(0)
     for _ in range(3):
-        _Reader(file, None).load()
-    return _Reader(file, lambda key, kind, numel: data[key]).load()
+        _unpickled(file, None)
+    return _unpickled(file, lambda key, kind, numel: data[key])
+
+
+def _unpickled(file: io.BytesIO, record: Any) -> Any:
+    """Read the next pickle of a file; torch does not look at the number of its protocol."""
+    start, content = file.tell(), file.read()
+    pickled = io.BytesIO(b'\x80\x02' + content[2:] if content[:1] == b'\x80' else content)
+    value = _Reader(pickled, record).load()
+    file.seek(start + pickled.tell())
+    return value
 
 
 class _Anything(dict):
