@@ -1,7 +1,10 @@
 """Ways to spoil a file, drawn from a seed: for `mutated_files.py`."""
 import io
 import json
+import pickle
 import random
+import struct
+import sys
 import zipfile
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
@@ -136,9 +139,26 @@ def spoil_pickle(content: bytes, rng: Random) -> Tuple[str, bytes]:
 
 def spoil_old(content: bytes, rng: Random) -> Tuple[str, bytes]:
     """Return how, and a checkpoint in the format before torch 1.6, which has no checksums, with other bits."""
-    file = io.BytesIO()
-    torch.save(torch.load(io.BytesIO(content), map_location='cpu', weights_only=False), file,
-               _use_new_zipfile_serialization=False)
+    file, storages = io.BytesIO(), {}
+
+    class Pickler(pickle.Pickler):
+        """As torch's own, which names storages by their addresses, so that no two files are alike."""
+
+        def persistent_id(self, value: Any) -> Any:
+            if not torch.is_storage(value):
+                return None
+            key = str(storages.setdefault(value.data_ptr(), (len(storages), value))[0])
+            kind = getattr(torch, value.pickle_storage_type())
+            return 'storage', kind, key, 'cpu', len(value), None
+
+    little = sys.byteorder == 'little'
+    for value in (0x1950a86a20f9469cfc6c, 1001, dict(protocol_version=1001, little_endian=little, type_sizes={})):
+        pickle.dump(value, file, 2)
+    Pickler(file, 2).dump(torch.load(io.BytesIO(content), map_location='cpu', weights_only=False))
+    pickle.dump([str(number) for number, _ in storages.values()], file, 2)
+    for _, storage in storages.values():
+        numbers = torch.empty(0, dtype=storage.dtype).set_(storage).numpy()
+        file.write(struct.pack('<q', len(numbers)) + numbers.tobytes())
     kind, spoiled = spoil_bytes(file.getvalue(), rng, [content])
     return f'before 1.6: {kind}', spoiled
 

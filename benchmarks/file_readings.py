@@ -109,24 +109,27 @@ def _read_zip(path: Path) -> Any:
         if bad:
             raise zipfile.BadZipFile(bad)
         folder = next(name for name in archive.namelist() if name.endswith('/data.pkl'))[:-len('data.pkl')]
-        return _unpickled(io.BytesIO(archive.read(f'{folder}data.pkl')),
-                          lambda key, kind, numel: archive.read(f'{folder}data/{key}'))
+
+        def record(key: str, kind: Any, numel: int) -> bytes:
+            data = archive.read(f'{folder}data/{key}')
+            if len(data) != numel * _dtype(kind).itemsize:
+                raise ValueError(f'{len(data)} bytes for {numel} of {kind}')
+            return data
+
+        return _unpickled(io.BytesIO(archive.read(f'{folder}data.pkl')), record)
 
 
 def _read_old(content: bytes) -> Any:
-    """Read the format before torch 1.6: five pickles, then the storages, each behind its length."""
+    """Read the format before torch 1.6: five pickles, then the storages, each behind its length, which counts."""
     file = io.BytesIO(content)
     for _ in range(3):
         _unpickled(file, None)
-    places: Dict[str, Tuple[str, int]] = {}
-    _unpickled(file, lambda key, kind, numel: places.setdefault(key, (kind, numel)) and b'')
+    kinds: Dict[str, Any] = {}
+    _unpickled(file, lambda key, kind, numel: kinds.setdefault(key, kind) and b'')
     keys, data = _unpickled(file, None), {}
     for key in keys:
         count, = struct.unpack('<q', file.read(8))
-        size = np.dtype(STORAGES[places[key][0]]).itemsize
-        if count != places[key][1]:
-            raise ValueError(f'{count} numbers of storage {key}')
-        data[key] = file.read(count * size)
+        data[key] = file.read(count * _dtype(kinds[key]).itemsize % 2**64)  # as torch multiplies
     file.seek(0)
     for _ in range(3):
         _unpickled(file, None)
@@ -171,10 +174,12 @@ class _Reader(pickle.Unpickler):
         """Return the numbers of a storage."""
         _, kind, key, _, numel = pid[:5]
         data = self.record(key, kind, numel)
-        dtype = kind.dtype if isinstance(kind, np.ndarray) else np.dtype(STORAGES[kind])  # as torch takes it
-        if data and len(data) != numel * dtype.itemsize:
-            raise ValueError(f'{len(data)} bytes for {numel} of {kind}')
-        return np.frombuffer(data, dtype)
+        return np.frombuffer(data, _dtype(kind))
+
+
+def _dtype(kind: Any) -> np.dtype:
+    """Return the type of the numbers of a storage; torch takes anything that has one."""
+    return kind.dtype if isinstance(kind, np.ndarray) else np.dtype(STORAGES[kind])
 
 
 class _Named(dict):

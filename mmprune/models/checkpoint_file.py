@@ -19,6 +19,8 @@ DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
            ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError,
            MemoryError)
 ZIP = b'PK\x03\x04'
+#: In a record's external attributes.
+FOLDER = 0x10
 
 
 class CheckpointError(UserError):
@@ -86,18 +88,24 @@ def damage(path: Path) -> Optional[str]:
             names = archive.namelist()
             if len({*names}) < len(names):
                 return 'it has two records of one name'
-            if any(_has_wrong_size(one, path.stat().st_size) for one in archive.infolist()):
-                return 'a record has not the size that it says'
+            for one in archive.infolist():
+                if _is_no_file(one, path.stat().st_size):
+                    return f'its record {one.filename!r} has not the size that it says, or calls itself a folder'
             record = archive.testzip()
     except DAMAGED as error:
         return first_line(error)
     return None if record is None else f'the checksum of its record {record!r} is wrong'
 
 
-def _has_wrong_size(record: zipfile.ZipInfo, size: int) -> bool:
-    """Tell whether a record of an archive of so many bytes says what cannot be; zipfile would make room for it."""
+def _is_no_file(record: zipfile.ZipInfo, size: int) -> bool:
+    """Tell whether the directory of an archive of so many bytes says of a record what cannot be.
+
+    No checksum covers that: zipfile would make room for any size, and torch takes whatever lies in memory for a record
+    that calls itself a folder.
+    """
     is_stored = record.compress_type == zipfile.ZIP_STORED
-    return record.compress_size > size or (is_stored and record.file_size != record.compress_size)
+    is_folder = bool(record.external_attr & FOLDER) and record.file_size > 0
+    return record.compress_size > size or (is_stored and record.file_size != record.compress_size) or is_folder
 
 
 def wrong_storage(path: Path) -> Optional[str]:

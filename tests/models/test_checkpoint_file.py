@@ -94,13 +94,34 @@ def test_sizes_are_read_without_running_the_pickle(path):
     assert checkpoint_file.wrong_storage(path) is None
 
 
-def test_record_that_says_to_have_gigabytes(path):
-    """Its size in the directory is not under the checksum, and zipfile would make room for it."""
+@pytest.mark.parametrize(('place', 'value'), [(23, 127), (38, 0x10)])
+def test_record_of_another_size_or_kind(place, value, path):
+    """No checksum covers the directory: gigabytes, the highest byte of a compressed size; or the mark of a folder."""
     content = bytearray(path.read_bytes())
-    entry = content.index(b'PK\x01\x02')
-    content[entry + 23] = 127  # the highest of the four bytes of the compressed size
+    entry = content.index(b'PK\x01\x02', content.index(b'PK\x01\x02') + 1)
+    content[entry + place] = value
     path.write_bytes(content)
-    assert '(a record has not the size that it says)' in message_of(read_state_dict, str(path))
+    assert 'has not the size that it says, or calls itself a folder)' in message_of(read_state_dict, str(path))
+
+
+def test_no_flipped_bit_changes_a_value(tmp_path):
+    """Of the directory and headers, too; every 23rd bit of a file."""
+    path = tmp_path / 'x.pth'
+    torch.save(dict(a=torch.arange(5.0), b=torch.tensor(3)), path)
+    whole, loaded = path.read_bytes(), 0
+    for bit in range(0, 8 * len(whole), 23):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            state = read_state_dict(str(path))
+        except CheckpointError:
+            continue
+        loaded += 1
+        assert list(state) == ['a', 'b']
+        assert state['a'].tolist() == [0, 1, 2, 3, 4]
+        assert state['b'] == 3
+    assert loaded > 20  # dates, padding
 
 
 def test_two_records_of_one_name(path):
