@@ -5,7 +5,7 @@
 """
 import importlib
 import sys
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -15,6 +15,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
+from .arguments import UserError
 from .typed import typed
 
 SCOPE = 'mmprune'
@@ -72,8 +73,14 @@ CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
 DATASETS = OwnRegistry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
 
 
-def build(registry: Registry, cfg: Dict[str, Any]) -> Any:
-    """Build one of our own types: it needs no ``mmprune.`` prefix, whatever the default scope of the run is."""
+def build(registry: Registry, cfg: Mapping[str, Any]) -> Any:
+    """Build one of our own types: it needs no ``mmprune.`` prefix, whatever the default scope of the run is.
+
+    Raises:
+        UserError: The config is no dict, or has no type.
+    """
+    if not isinstance(cfg, Mapping) or 'type' not in cfg:
+        raise UserError(f'{cfg!r} stands where the config of a {registry.name} is expected, a dict with its type')
     return registry.build({'_scope_': SCOPE, **cfg})
 
 

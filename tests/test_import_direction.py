@@ -8,8 +8,8 @@ from paths import ROOT
 
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
-    ('version', 'arguments', 'files', 'random_state'),
-    ('typed', 'input_shape'),
+    ('version', 'arguments', 'random_state'),
+    ('files', 'typed', 'input_shape'),
     ('registry',),
     ('graph',),
     ('units',),

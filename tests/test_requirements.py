@@ -36,6 +36,22 @@ def test_one_distribution_of_a_module(name):
         assert len(found.intersection(several)) == 1, several
 
 
+#: Versions of protobuf that releases ask for.
+PROTOBUF = {'tensorboard==2.21.0': '>=6.31.1,<8', 'tensorboard==2.20.0': '>=3.19.6,!=4.24.0',
+            'mmdeploy==1.3.1': '<=3.20.2'}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_one_protobuf_serves_tensorboard_and_mmdeploy(name):
+    """Except in full, where mmdeploy is installed without what it asks for: onnx cannot use its protobuf."""
+    pins = {canonicalize_name(pin.name): pin for pin in requirements(f'constraints-{name}.txt')}
+    asking = ['tensorboard', *(['mmdeploy'] if name == 'legacy' else [])]
+    for asked in asking:
+        wanted = Requirement(f'protobuf{PROTOBUF[str(pins[asked])]}').specifier
+        assert wanted.contains(str(pins['protobuf'].specifier)[2:])
+    assert 'tensorboard' in {canonicalize_name(one.name) for one in asked_for(name)}
+
+
 def test_an_unknown_environment_is_told():
     done = subprocess.run(['bash', 'tools/setup_env.sh', 'modern'], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

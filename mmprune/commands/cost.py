@@ -11,7 +11,7 @@ from typing import Optional, Sequence
 
 from ..command_line import add_config_options, add_shape_option, command_parser, emit_json
 from ..models.from_config import mutator_from_config
-from ..units.structure import read_structure
+from ..units.structure import blamed_on, read_structure
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -32,7 +32,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     mutator, structure = mutator_from_config(args.config, args.input_shape, args.cfg_options)
     dense, structure = mutator.cost, given if given is not None else structure
     if structure is not None:
-        mutator.apply_structure(structure)
+        with blamed_on(args.fix_subnet):
+            mutator.apply_structure(structure)
     cost = mutator.cost
     if args.json:
         emit_json(cost, args.json)

@@ -4,6 +4,7 @@ mmprune train CONFIG --work-dir W
 python tools/train.py CONFIG --work-dir W
 bash tools/dist_train.sh CONFIG 8 --work-dir W
 """
+from pathlib import Path
 from typing import Optional, Sequence
 
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from ..arguments import UserError
 from ..command_line import add_runner_options, command_parser, data_named, runner_config
 from ..engine.distributed import process_group
 from ..models.checkpoint import check_exists, latest_checkpoint
+from ..models.checkpoint_file import check_file
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -48,6 +50,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
         print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
                   'files you trust', logger='current')
+    if cfg.get('load_from') and '://' not in str(cfg.load_from):  # mmengine reads it without looking at its checksums
+        check_file(Path(cfg.load_from), '--resume' if args.resume else 'load_from')
     with process_group(args.launcher), data_named(cfg):
         missed = _train(cfg)
     if missed:

@@ -6,13 +6,12 @@ norm before and after them, or an empty name), ``shortcuts`` (norms whose channe
 """
 import json
 import os
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Union
 
 from torch import nn
 
 from ..arguments import UserError, nearest
-from ..files import write_text
+from ..files import read_json, write_text
 from ..graph.channels import CoupledChannels, Member
 from ..units.mutator import ChannelMutator
 from .bn_sparsity import SCALED_NORMS
@@ -90,25 +89,26 @@ def read_schema(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Sc
     if isinstance(source, Mapping):
         schema: Any = dict(source)
     else:
-        try:
-            schema = json.loads(Path(source).read_text(encoding='utf-8'))
-        except FileNotFoundError:
-            raise SchemaError(f'schema: there is no file {str(source)!r}; tools/pruning/write_schema.py writes '
-                              'one') from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SchemaError(f'schema: {str(source)!r} is not json ({error})') from None
-    if not isinstance(schema, dict) or not isinstance(schema.get('modules'), list):
-        raise SchemaError('schema: it must be an object with "prefix", "modules" (a list) and "shortcuts"')
+        schema = read_json(source, 'schema', '; tools/pruning/write_schema.py writes one', SchemaError)
+    if not isinstance(schema, dict) or not isinstance(schema.get('prefix', ''), str) or not all(
+            isinstance(schema.get(key, []), list) for key in ('modules', 'shortcuts')) or 'modules' not in schema:
+        raise SchemaError('schema: it must be an object with "prefix" (a text), "modules" (a list) and "shortcuts" (a '
+                          'list)')
     for number, entry in enumerate(schema['modules']):
-        if not isinstance(entry, dict) or 'name' not in entry:
+        if not isinstance(entry, dict) or 'name' not in entry or not _are_names(
+                [entry.get(key, '') for key in ('name', 'prev_bn', 'next_bn')]):
             raise SchemaError(f'schema: modules[{number}] is {entry!r}; it must have "name", "prev_bn" and "next_bn"')
     for number, entry in enumerate(schema.get('shortcuts', [])):
-        if not isinstance(entry, dict) or not isinstance(entry.get('names'), list):
+        if not isinstance(entry, dict) or not _are_names(entry.get('names')):
             raise SchemaError(f'schema: shortcuts[{number}] is {entry!r}; it must have "names" and "method"')
         if entry.get('method', 'or') not in METHODS:
             raise SchemaError(f'schema: the method of shortcuts[{number}] is {entry["method"]!r}'
                               f'{nearest(entry["method"], METHODS)}; it must be "or" or "and"')
     return schema
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def votes_of(schema: Schema, mutator: ChannelMutator) -> Dict[str, NormVote]:

@@ -21,8 +21,16 @@ class ParityError(UserError):
     """An exported file and the PyTorch model give different outputs."""
 
 
+class OnnxError(UserError):
+    """A file is missing, or onnxruntime cannot run it."""
+
+
 class OnnxModel:
-    """An ONNX file on the CPU, whose runs use ``threads`` threads."""
+    """An ONNX file on the CPU, whose runs use ``threads`` threads.
+
+    Raises:
+        OnnxError: There is no such file, or onnxruntime cannot run it.
+    """
 
     def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
@@ -31,20 +39,37 @@ class OnnxModel:
             import onnxruntime  # an optional dependency
         except ImportError as error:
             raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+        self.path = os.fspath(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        self.input_name = self.session.get_inputs()[0].name
         state = onnxruntime.capi.onnxruntime_pybind11_state
-        #: what a run raises on an input that the file cannot take; they have no base class
-        self.errors = (state.Fail, state.InvalidArgument, state.RuntimeException)
-        #: whether it takes any number of images
-        self.any_batch = not isinstance(self.session.get_inputs()[0].shape[0], int)
+        self._errors: Any = tuple(  # they have no base class
+            kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+            first = self.session.get_inputs()[0]
+            self.input_name = first.name
+            #: whether it takes any number of images
+            self.any_batch = not isinstance(first.shape[0], int)
+        except (*self._errors, RuntimeError, ValueError, LookupError) as error:
+            raise OnnxError(f'{self.path!r} is no ONNX file that onnxruntime can run ({_short(error)})') from None
 
     def __call__(self, x: Tensor) -> List[Tensor]:
-        """Return all outputs for the input ``Tensor[N, C, H, W]``."""
-        return [torch.from_numpy(value) for value in self.session.run(None, {self.input_name: x.cpu().numpy()})]
+        """Return all outputs for the input ``Tensor[N, C, H, W]``.
+
+        Raises:
+            OnnxError: The file cannot take it.
+        """
+        try:
+            return [torch.from_numpy(value) for value in self.session.run(None, {self.input_name: x.cpu().numpy()})]
+        except (*self._errors, TypeError, ValueError) as error:
+            raise OnnxError(f'{self.path!r} cannot be run on an input of shape {tuple(x.shape)} '
+                            f'({_short(error)})') from None
+
+
+def _short(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200]
 
 
 def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: float = TOLERANCE) -> float:
@@ -150,14 +175,17 @@ def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, t
         ParityError: The outputs differ.
     """
     onnx_model = OnnxModel(path, threads)
-    difference = check_parity(onnx_model, model, x)
+    try:
+        difference = check_parity(onnx_model, model, x)
+    except ParityError as error:
+        raise ParityError(f'{onnx_model.path!r}: {error}') from None
     if onnx_model.any_batch:
         batch = torch.cat([x, x.flip(-1)])
         with torch.no_grad():
             model(batch)  # a model that cannot take it says so itself
         try:
             difference = max(difference, check_parity(onnx_model, model, batch))
-        except (ParityError, *onnx_model.errors) as error:
+        except (ParityError, OnnxError) as error:
             raise ParityError(f'the file takes any batch size, but is wrong for {len(batch)} images where its example '
                               f'had {len(x)}: export it with a fixed one. {error}') from error
     return difference, latency_of_both(lambda: model(x), onnx_model, x, threads, rounds)

@@ -8,7 +8,7 @@ from typing import Any, Dict, NamedTuple, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from .onnx_runtime import TOLERANCE, Latency, OnnxModel, ParityError, check_parity, compare, latency_of_both
+from .onnx_runtime import TOLERANCE, Latency, OnnxError, OnnxModel, ParityError, check_parity, compare, latency_of_both
 
 #: Operators by which mmdeploy's files turn the scores of a pixel into its class.
 DECISION = ('Cast', 'ArgMax', 'Greater', 'Sigmoid')
@@ -81,7 +81,7 @@ def _check_larger(onnx_model: OnnxModel, scores: nn.Module, x: Tensor) -> float:
         scores(larger)  # a model that cannot take it says so itself
     try:
         return check_parity(onnx_model, scores, larger)
-    except (ParityError, *onnx_model.errors) as error:
+    except (ParityError, OnnxError) as error:
         raise ParityError(f'the file takes any image size, but is wrong for {size[1]} x {size[0]} where its example '
                           f'was {x.size(3)} x {x.size(2)}: export it with a fixed one. {error}') from error
 

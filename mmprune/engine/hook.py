@@ -131,6 +131,8 @@ class ResourceInfoHook(Hook):
                  early_stop: bool = True) -> None:
         whole_number(f'{type(self).__name__}: interval', interval)
         one_of('ResourceInfoHook: resource_type', resource_type, COSTS)
+        if save_ckpt_thr and not isinstance(save_ckpt_thr, (list, tuple)):
+            raise UserError(f'ResourceInfoHook: save_ckpt_thr is {save_ckpt_thr!r}; it must be a list of target ratios')
         if not save_ckpt_thr:
             raise UserError('ResourceInfoHook: save_ckpt_thr is empty; it must hold at least one target ratio')
         for ratio in save_ckpt_thr:

@@ -9,11 +9,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import random_state, set_random_state
 from ..registry import HOOKS
+from .plain_checkpoint import KEY, pack, unpack
 from .resume_settings import settings_of, warn_of_other_settings
 from .runner import unwrapped
 from .seeded_data import EndlessBatches, SeededBatches, seed_loader
-
-KEY = 'mmprune'
 
 
 @HOOKS.register_module()
@@ -37,7 +36,8 @@ class ExactResumeHook(Hook):
         self._pending: Optional[Dict[str, Any]] = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Remember the states that the checkpoint has."""
+        """Remember the states that the checkpoint has; give mmengine the rest as it saved it."""
+        unpack(checkpoint, getattr(getattr(runner.train_loop.dataloader, 'dataset', None), 'metainfo', None))
         self._loaded = checkpoint.get(KEY) or {}
 
     def before_train(self, runner: Runner) -> None:
@@ -102,10 +102,11 @@ class ExactResumeHook(Hook):
         self._before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Add the states to the checkpoint."""
+        """Add the states to the checkpoint, and leave nothing in it but tensors and plain values."""
         ranks = self._ranks if self._ranks_iter == checkpoint['meta']['iter'] else [self._own(runner)]
         sampler = getattr(runner.train_dataloader.batch_sampler, 'sampler', None)
         checkpoint[KEY] = dict(ranks=ranks, sampler_seed=getattr(sampler, 'seed', None), settings=settings_of(runner))
+        pack(checkpoint)
 
     def _own(self, runner: Runner) -> Dict[str, Any]:
         model = unwrapped(runner)

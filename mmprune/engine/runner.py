@@ -1,5 +1,6 @@
 """What pruning needs of a Runner: its model without wrappers, its optimizers, averaged copies and training data."""
 import copy
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Type, TypeVar
@@ -11,6 +12,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import BaseAveragedModel, is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -18,6 +20,7 @@ from ..arguments import UserError, WrongTypeError
 from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..random_state import seeded
+from ..report.structure_picture import structure_image
 from ..units.structure import write_structure
 from .distributed import ShrinkingDDP
 from .first_batch import watch_first_batch
@@ -52,6 +55,8 @@ def algorithm_of(runner: Runner, name: str, kind: Type[Algorithm], wrapper: Type
 def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bool = False) -> None:
     """Write a checkpoint of the pruned model and its structure to the work dir, whole or not at all.
 
+    Visualizers with a board, such as TensorBoard, get a picture of the structure.
+
     Args:
         runner (Runner): Its work dir is used.
         algorithm (PruningAlgorithm): Its model without wrapper.
@@ -66,6 +71,20 @@ def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bo
         if kept:
             channels = {unit: vector.nonzero()[0].tolist() for unit, vector in algorithm.mutator.kept.items()}
             write_structure(channels, folder / KEPT_JSON)
+        _show(runner, algorithm, name)
+
+
+def _show(runner: Runner, algorithm: PruningAlgorithm, name: str) -> None:
+    """Give visualizers with a board a picture of the structure; images of the local one would be files of their own."""
+    backends = [backend for backend in getattr(runner.visualizer, '_vis_backends', {}).values()
+                if not isinstance(backend, LocalVisBackend)]
+    if backends and importlib.util.find_spec('matplotlib') is None:
+        runner.logger.warning('matplotlib is not installed, so the visualizer gets no picture of the structure')
+    elif backends:
+        mutator = algorithm.mutator
+        image = structure_image(mutator.structure, mutator.dense_widths, f'Channels before and after pruning: {name}')
+        for backend in backends:
+            backend.add_image('structure', image, step=runner.iter + 1)
 
 
 class AveragedFollower:

@@ -1,17 +1,15 @@
-"""Read checkpoints, with errors that name what is wrong with them, and write them whole or not at all."""
-import pickle
-import zipfile
+"""State dicts: read from checkpoints, checked against a module as a whole, loaded; written whole or not at all."""
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
-from ..arguments import UserError, nearest
+from ..arguments import nearest
 from ..files import whole_file
 from ..units import mutator
+from .checkpoint_file import CheckpointError, is_whole, read_file, read_url
 
 #: Prefixes of the keys of a prune run's checkpoint: the weights of its model, and the structure.
 ARCHITECTURE, KEPT = 'architecture.', f'mutator.{mutator.KEPT}'
@@ -22,10 +20,6 @@ TORCHVISION_HINT = ('; it is a mobilenet_v2 of torchvision: convert it with tool
                     '(mmprune convert-torchvision)')
 
 
-class CheckpointError(UserError):
-    """A checkpoint is missing, unreadable or of another model."""
-
-
 def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
     """Return the state dict of a checkpoint file or URL, without a ``module.`` prefix.
 
@@ -34,20 +28,20 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
         role (str): What the checkpoint is for, for the error message (``pretrained_path``...).
 
     Raises:
-        CheckpointError: The file does not exist or is not a PyTorch checkpoint.
+        CheckpointError: The file does not exist, is damaged, or holds no state dict.
     """
-    if '://' in str(path):
-        try:
-            checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-        except OSError as error:  # what urllib raises
-            raise CheckpointError(f'{role}: {path} cannot be downloaded ({_first_line(error)})') from None
-    else:
-        checkpoint = _load_file(Path(path), role)
+    checkpoint = read_url(str(path), role) if '://' in str(path) else read_file(Path(path), role)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f'{role}: {str(path)!r} holds no state dict; it must be a dict of tensors, or hold '
                               "one as 'state_dict'")
-    return {key[len('module.'):] if key.startswith('module.') else key: value for key, value in state.items()}
+    other = [key for key in state if not isinstance(key, str)]
+    if other:
+        raise CheckpointError(f'{role}: {str(path)!r} holds no state dict: the key {other[0]!r} is no name')
+    plain = {key[len('module.'):] if key.startswith('module.') else key: value for key, value in state.items()}
+    if len(plain) < len(state):
+        raise CheckpointError(f"{role}: {str(path)!r} has the same key with and without 'module.'")
+    return plain
 
 
 def check_exists(path: str, role: str = 'checkpoint') -> None:
@@ -56,26 +50,9 @@ def check_exists(path: str, role: str = 'checkpoint') -> None:
         raise CheckpointError(f'{role}: there is no file {str(path)!r}; set {role} to the path or URL of a checkpoint')
 
 
-def _load_file(path: Path, role: str) -> Any:
-    check_exists(str(path), role)
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
-        if not isinstance(error, pickle.UnpicklingError) or 'weights' not in str(error).lower():
-            raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
-                                  f'({_first_line(error)}); is the file complete?') from None
-    try:  # training checkpoints contain the message hub and other objects besides tensors
-        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, AttributeError, ImportError) as error:
-        raise CheckpointError(f'{role}: {str(path)!r} is not a readable PyTorch checkpoint '
-                              f'({_first_line(error)}); is the file complete?') from None
-    print_log(f'{path} holds more than tensors; it was loaded with pickle, which can run code: use files you trust',
-              logger='current')
-    return checkpoint
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def is_dense(value: Any) -> bool:
+    """Tell whether a value is a tensor with a number in memory for each element."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta and not value.is_quantized
 
 
 def load_weights(module: nn.Module, path: str, role: str = 'checkpoint') -> None:
@@ -121,20 +98,47 @@ def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None
     module.load_state_dict(dict(state), strict=False)
 
 
-def check_fit(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Raise CheckpointError unless a state dict has every key of a module, in its shape."""
-    own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
-    wrong = [f'{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model'
-             for key in own if key in state and state[key].shape != own[key].shape]
+def check_fit(module: nn.Module, state: Mapping[str, Any], source: str,
+              shapes: Optional[Mapping[str, Sequence[int]]] = None) -> None:
+    """Check that a state dict has every key of a module, in its shape and kind; the module is not changed.
+
+    Args:
+        module (nn.Module): What the state dict is for.
+        state (dict[str, Tensor]): The state dict.
+        source (str): Where it comes from, for the error message.
+        shapes (dict[str, tuple[int]], optional): Key -> shape, as the module will have them; default: as it has them.
+
+    Raises:
+        CheckpointError: A key is missing, or a value has another shape or is of another kind.
+    """
+    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    wanted = {key: tuple(shape) for key, shape in (shapes or {key: own[key].shape for key in own}).items()}
+    missing = [key for key in wanted if key not in state and not key.endswith('num_batches_tracked')]
+    there = [key for key in wanted if key in state]
+    kinds = [f'{key}: {found} in the file, {own[key].dtype} in the model' for key in there
+             for found in [_other_kind(state[key], own[key])] if found]
+    wrong = [f'{key}: {tuple(state[key].shape)} in the file, {wanted[key]} in the model'
+             for key in there if isinstance(state[key], Tensor) and tuple(state[key].shape) != wanted[key]]
     problems = ''
     if missing:
         problems += f'; {len(missing)} keys are missing, first {missing[0]!r}{nearest(missing[0], list(state))}'
     if wrong:
         problems += f'; {len(wrong)} shapes differ, first {wrong[0]}'
+    if kinds:
+        problems += f'; {len(kinds)} values are of another kind, first {kinds[0]}'
     if problems:
         hint = TORCHVISION_HINT if missing and {*state} >= TORCHVISION_KEYS else ''
         raise CheckpointError(f'{source} is not a checkpoint of this {type(module).__name__}{problems}{hint}')
+
+
+def _other_kind(value: Any, own: Tensor) -> Optional[str]:
+    """Return what a value is if its numbers cannot become those of a tensor, or None."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if not is_dense(value):
+        return f'a tensor that is not dense ({value.layout})'
+    same = value.is_floating_point() == own.is_floating_point() and value.is_complex() == own.is_complex()
+    return None if same else str(value.dtype)
 
 
 def latest_checkpoint(work_dir: str) -> Optional[str]:
@@ -143,20 +147,11 @@ def latest_checkpoint(work_dir: str) -> Optional[str]:
     last = [Path(pointer.read_text().strip())] if pointer.is_file() else []
     others = sorted([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')], key=lambda path: -path.stat().st_mtime)
     for path in [*last, *(other for other in others if other not in last)]:
-        if path.is_file() and _is_whole(path):
+        if path.is_file() and is_whole(path):
             return str(path)
         print_log(f'{path} is {"incomplete" if path.is_file() else "gone"}; the checkpoint before it is used',
                   logger='current', level=30)
     return None
-
-
-def _is_whole(path: Path) -> bool:
-    """Tell whether a file of torch.save can be read to its end."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def save_whole(checkpoint: Mapping[str, Any], path: str) -> None:

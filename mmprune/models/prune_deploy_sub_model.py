@@ -8,7 +8,7 @@ from ..arguments import check_divisor
 from ..registry import MODELS, load_plugins
 from ..units.choice import Patterns
 from ..units.mutator import ChannelMutator
-from ..units.structure import read_structure
+from ..units.structure import blamed_on, read_structure
 from .architecture import build_architecture, prepare
 from .checkpoint import check_fit
 from .divisor import pad
@@ -46,7 +46,8 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     module, _ = build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include, exclude)
     prepare(mutator, module, structure)
-    mutator.apply_structure(structure)
+    with blamed_on(fix_subnet):
+        mutator.apply_structure(structure)
     model = make_static(module, mutator)
     if init_cfg is not None:
         model.init_cfg = init_cfg  # type: ignore[assignment]

@@ -6,11 +6,13 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
-from ..arguments import WrongTypeError
+from ..arguments import UserError, WrongTypeError
 from ..registry import MODELS, build
 from ..units.mutator import ChannelMutator
 from .architecture import build_architecture, prepare, pretrained_path
-from .checkpoint import CheckpointError, check_fit, load_state, load_weights, read_state_dict
+from .checkpoint import load_state, load_weights, read_state_dict
+from .checkpoint_file import CheckpointError
+from .pruned_state import check_cut_fit, leave_lacking_whole, masks_of
 
 
 class Follower(Protocol):
@@ -47,6 +49,9 @@ class PruningAlgorithm(BaseModel):
         self.architecture = architecture
         self.followers: List[Follower] = []
         self._weights_are_ready = not self_initialised
+        unit = mutator.get('channel_unit_cfg') if isinstance(mutator, Mapping) else None
+        if unit and not (isinstance(unit, Mapping) and 'type' in unit):
+            raise UserError(f'mutator.channel_unit_cfg is {unit!r}; it must be a dict with the type of the units')
         self.mutator = build(MODELS, mutator or dict(type=self.default_mutator))
         if not isinstance(self.mutator, ChannelMutator):
             raise WrongTypeError(f'mutator must be a ChannelMutator, not {type(self.mutator).__name__}')
@@ -71,7 +76,11 @@ class PruningAlgorithm(BaseModel):
         self._weights_are_ready = True
 
     def load_pruned(self, path: str, role: str = 'pruned_path') -> None:
-        """Cut to the structure of a pruned checkpoint and load its weights; ``role`` names it in messages.
+        """Cut to the structure of a pruned checkpoint and load its weights; one that does not fit changes nothing.
+
+        Args:
+            path (str): The checkpoint.
+            role (str): What it is called in messages.
 
         Raises:
             CheckpointError: It is missing, unreadable, dense, or of another model.
@@ -81,10 +90,12 @@ class PruningAlgorithm(BaseModel):
         if any(key.startswith('mutator.units.') for key in state):
             raise CheckpointError(f'{role}: {path!r} was written by mmrazor; convert it with '
                                   'tools/model_converters/from_mmrazor.py')
-        masks = self.mutator.masks_from(state, 'mutator.', f'{role}: the structure of {path!r}')
+        masks = masks_of(self.mutator, state, f'{role}: the structure of {path!r}')
         if masks is None:
             raise CheckpointError(f'{role}: {path!r} holds no pruned structure; it must be a checkpoint of a prune '
                                   'run, such as flops_0.50.pth. A finetuned checkpoint belongs to its finetune config')
+        check_cut_fit(self, self.mutator, state, masks, f'{role}: {path!r}')
+        leave_lacking_whole(self.mutator, masks)
         self.mutator.cut(masks)
         load_state(self, state, f'{role}: {path!r}')
 
@@ -113,10 +124,11 @@ class PruningAlgorithm(BaseModel):
             follower.cut(masks)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        """Cut to the structure of the state dict, so that its tensors fit, and load them."""
-        masks = self.mutator.masks_from(state_dict, f'{prefix}mutator.')
-        if masks is not None:
-            self.mutator.cut(masks)
+        """Cut to the structure of the state dict, so that its tensors fit, and load them; or change nothing."""
         own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        check_fit(self, own, 'the checkpoint')  # mmengine's loader only logs what does not fit
+        masks = masks_of(self.mutator, own, 'the structure of the checkpoint')
+        check_cut_fit(self, self.mutator, own, masks or {}, 'the checkpoint')  # mmengine only logs what does not fit
+        if masks is not None:
+            leave_lacking_whole(self.mutator, masks)
+            self.mutator.cut(masks)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -5,7 +5,7 @@ from torch import nn
 
 from ..registry import MODELS, load_plugins
 from ..units.mutator import ChannelMutator
-from ..units.structure import read_structure, relocation
+from ..units.structure import blamed_on, read_structure, relocation
 from .architecture import build_architecture, prepare
 from .checkpoint import check_fit, read_weights
 from .prune_sub_model import make_static
@@ -39,11 +39,13 @@ def TransferredSubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[
     model, self_initialised = build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include=part)
     prepare(mutator, model, structure)
-    old_prefix, new_prefix = relocation(structure, [unit.name for unit in mutator.units])
+    with blamed_on(fix_subnet):
+        old_prefix, new_prefix = relocation(structure, [unit.name for unit in mutator.units])
     if self_initialised and hasattr(model, 'init_weights'):
         model.get_submodule(part).init_cfg = None  # its weights come from the checkpoint
         model.init_weights()
-    mutator.apply_structure(structure)
+    with blamed_on(fix_subnet):
+        mutator.apply_structure(structure)
     source = f'checkpoint: {checkpoint!r} (is fix_subnet its structure?)'
     _load_part(model.get_submodule(part), read_weights(checkpoint), old_prefix + f'{part}.'[len(new_prefix):], source)
     return make_static(model, mutator)

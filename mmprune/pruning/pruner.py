@@ -17,7 +17,7 @@ from ..units.choice import check_choice
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.reasons import explain
-from ..units.structure import Structure, StructureError, read_structure, write_structure
+from ..units.structure import Structure, StructureError, blamed_on, read_structure, write_structure
 from .latency import forward_ms
 from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
@@ -294,7 +294,8 @@ def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str,
     Raises:
         StructureError: The structure cannot be read or does not fit the model; the message says where.
     """
-    structure = read_structure(structure)
-    mutator = _mutator(model, example_inputs, choice, mutate_linear, proven=list(structure))
-    mutator.apply_structure(structure)
+    channels = read_structure(structure)
+    mutator = _mutator(model, example_inputs, choice, mutate_linear, proven=list(channels))
+    with blamed_on(structure):
+        mutator.apply_structure(channels)
     return model

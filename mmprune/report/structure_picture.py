@@ -2,6 +2,8 @@
 import os
 from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
+import numpy as np
+
 from ..arguments import UserError
 from .figure import INK, QUIET, UNIT_NAME, new_figure, row_labels, save_figure
 
@@ -44,6 +46,19 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
     widths = dict(widths) if widths is not None else original_widths(structure)
     before = [widths[name] for name in structure]
     save_figure(_compose(row_labels(list(structure)), before, list(structure.values()), title), path)
+
+
+def structure_image(structure: Mapping[str, int], widths: Mapping[str, int], title: str) -> np.ndarray:
+    """Return the picture of :func:`draw_structure` as ``ndarray[height, width, 3]`` of uint8, for visualizers.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    before = [widths[name] for name in structure]
+    figure = _compose(row_labels(list(structure)), before, list(structure.values()), title)
+    figure.canvas.draw()
+    pixels: np.ndarray = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    return pixels
 
 
 def _compose(labels: Sequence[str], before: Sequence[int], after: Sequence[int], title: str) -> Any:

@@ -268,7 +268,7 @@ class ChannelMutator(nn.Module):
 
     def masks_from(self, state_dict: Mapping[str, Any], prefix: str,
                    source: str = 'the structure of the checkpoint') -> Optional[Dict[str, np.ndarray]]:
-        """Read the kept vectors of a checkpoint; units that it does not have are pruned no more.
+        """Read the kept vectors of a checkpoint, which may lack units.
 
         Args:
             state_dict (dict): A state dict of an algorithm.
@@ -287,8 +287,7 @@ class ChannelMutator(nn.Module):
             return None
         units, counts = self.all_units, {name: int(vector.sum()) for name, vector in vectors.items()}
         check_structure(counts, units, source, removable=self._removable(counts))
-        self.leave_whole({unit.name: f'{source} does not have it' for unit in units if unit.name not in vectors})
-        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in self.all_units}
+        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units if unit.name in vectors}
 
     def leave_whole(self, reasons: Mapping[str, str]) -> None:
         """Prune units no more, which the checkpoint of an earlier version does not have: unit name -> why."""

@@ -1,13 +1,13 @@
 """A structure, as in ``fix_subnet.json``: unit name -> channels that stay, byte-compatible with mmrazor's files."""
 import json
 import os
-from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from contextlib import contextmanager
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
 
 from ..arguments import UserError, nearest
-from ..files import write_text
+from ..files import read_json, write_text
 
 Structure = Dict[str, int]
 
@@ -23,22 +23,29 @@ def read_structure(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) ->
         StructureError: The file is missing or is not a json object.
     """
     if isinstance(source, Mapping):
+        other = [name for name in source if not isinstance(name, str)]
+        if other:
+            raise StructureError(f'fix_subnet: {other[0]!r} is not the name of a unit')
         return dict(source)
     if not isinstance(source, (str, os.PathLike)):
         raise StructureError(f'fix_subnet is a {type(source).__name__}; it must be a dict {{"unit name": channels}} or '
                              'the path of a json file')
-    path = Path(source)
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise StructureError(f'fix_subnet: there is no file {str(path)!r}. A prune run writes fix_subnet.json into '
-                             'its work dir') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StructureError(f'fix_subnet: {str(path)!r} is not json ({error})') from None
+    content = read_json(source, 'fix_subnet', '. A prune run writes fix_subnet.json into its work dir', StructureError)
     if not isinstance(content, dict):
-        raise StructureError(f'fix_subnet: {str(path)!r} holds a {type(content).__name__}, not an object '
+        raise StructureError(f'fix_subnet: {os.fspath(source)!r} holds a {type(content).__name__}, not an object '
                              '{"unit name": channels}')
     return content
+
+
+@contextmanager
+def blamed_on(source: Any) -> Iterator[None]:
+    """Name the file of a structure in the StructureErrors of a block; a structure that is a dict has none."""
+    try:
+        yield
+    except StructureError as error:
+        if not isinstance(source, (str, os.PathLike)) or repr(os.fspath(source)) in str(error):
+            raise
+        raise StructureError(f'{os.fspath(source)!r}: {error}') from None
 
 
 def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: str = 'fix_subnet',

@@ -3,6 +3,7 @@ from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 
+from ..arguments import UserError
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
 from .structure import StructureError
@@ -23,6 +24,8 @@ class ChannelUnit:
     """
 
     def __init__(self, channels: CoupledChannels, mutate_linear: bool = False) -> None:
+        if not isinstance(mutate_linear, bool):
+            raise UserError(f'mutate_linear is {mutate_linear!r}; it must be True or False')
         self.channels = channels
         self.mutate_linear = mutate_linear
         self.kept: np.ndarray = np.ones(channels.num_sets, dtype=bool)
@@ -83,6 +86,8 @@ class ChannelUnit:
         if any(isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < self.width for c in channels):
             raise StructureError(f'the structure names channels of {self.name!r} that it does not have; they are '
                                  f'numbers from 0 to {self.width - 1}')
+        if len({*channels}) < len(channels):
+            raise StructureError(f'the structure names a channel of {self.name!r} twice')
         vector[list(channels)] = 1
         mask = self.mask_of(vector)
         if int(mask.sum()) * self.multiplicity != vector.sum():

@@ -527,3 +527,44 @@ def test_one_line(error, capsys):
         run(main)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f'error: {error}\n'
+
+
+# wrong kinds of values
+
+
+@pytest.mark.parametrize('divisor', [1025, 10**9])
+def test_divisor_that_would_fill_the_memory(divisor):
+    assert message_of(UserError, GroupFisherDeploySubModel, toy_nets.Residual(), GOOD, divisor, DEMO) == (
+        f'divisor is {divisor}; channels are made a multiple of it, so it must be whole and from 1 to 1024')
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('mutator', 7, '7 stands where the config of a model is expected, a dict with its type'),
+    ('mutator', {'a': 1}, "{'a': 1} stands where the config of a model is expected, a dict with its type"),
+    ('channel_unit_cfg', [1], 'mutator.channel_unit_cfg is [1]; it must be a dict with the type of the units'),
+    ('channel_unit_cfg', {'a': 1}, "mutator.channel_unit_cfg is {'a': 1}; it must be a dict with the type of the "),
+    ('demo_input', 'x', "'x' stands where the config of a task util is expected, a dict with its type"),
+    ('mutate_linear', 'yes', "mutate_linear is 'yes'; it must be True or False")])
+def test_config_value_of_another_kind(key, value, message):
+    cfg = algorithm_cfg()
+    owner = {'mutator': cfg, 'mutate_linear': cfg['mutator']['channel_unit_cfg']}.get(key, cfg['mutator'])
+    owner[key] = value
+    assert message in message_of(UserError, build, MODELS, cfg)
+
+
+def test_target_ratios_that_are_no_list():
+    assert message_of(UserError, ResourceInfoHook, save_ckpt_thr=0.5) == (
+        'ResourceInfoHook: save_ckpt_thr is 0.5; it must be a list of target ratios')
+
+
+def test_onnx_file_that_is_none(tmp_path):
+    pytest.importorskip('onnxruntime')
+    from mmprune.deploy.onnx_runtime import OnnxError, OnnxModel  # an optional dependency
+
+    path = tmp_path / 'x.onnx'
+    for content in (None, b'', b'<html>', bytes(1000)):
+        if content is not None:
+            path.write_bytes(content)
+        message = message_of(OnnxError, OnnxModel, path)
+        assert message.startswith(f"'{path}' is no ONNX file that onnxruntime can run (")
+        assert len(message.splitlines()) == 1

@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_the_units_that_its_checkpoint_has(state, monkeypatch
     new.load_state_dict(state)
     assert new.mutator.structure == {STEM: 4}
     assert {channels.name: channels.reason for channels in new.mutator.frozen}[CONV1] == (
-        'the structure of the checkpoint does not have it')
+        'the checkpoint does not have it')
     assert new.mutator.fisher.tolist() == list(range(6))
     assert set(new.mutator.scores()) == {STEM}
     assert all(torch.equal(value, state[key]) for key, value in new.state_dict().items())
