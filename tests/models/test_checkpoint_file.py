@@ -150,6 +150,7 @@ def test_name_that_no_file_can_have(name):
     assert message_of(read_state_dict, name).startswith('checkpoint: ')
 
 
+@pytest.mark.filterwarnings('ignore:Validating sparse tensor invariants')
 @pytest.mark.parametrize(('value', 'problem'), [
     (3, 'int in the file, torch.float32 in the model'), (torch.ones(6).long(), 'torch.int64 in the file'),
     (torch.ones(6).to(torch.complex64), 'torch.complex64 in the file'),
