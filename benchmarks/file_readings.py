@@ -125,7 +125,12 @@ def _read_old(content: bytes) -> Any:
     for _ in range(3):
         _unpickled(file, None)
     kinds: Dict[str, Any] = {}
-    _unpickled(file, lambda key, kind, numel: kinds.setdefault(key, kind) and b'')
+
+    def note(key: str, kind: Any, numel: int) -> bytes:
+        kinds.setdefault(key, kind)
+        return b''
+
+    _unpickled(file, note)
     keys, data = _unpickled(file, None), {}
     for key in keys:
         count, = struct.unpack('<q', file.read(8))
@@ -191,6 +196,9 @@ class _Array(np.ndarray):
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
+    def __eq__(self, other: Any) -> Any:
+        return self is other
+
 
 def _tensor(data: np.ndarray, offset: int, size: Tuple[int, ...], stride: Tuple[int, ...], *rest: Any) -> np.ndarray:
     last = offset + sum((one - 1) * step for one, step in zip(size, stride)) if math.prod(size) else -1
@@ -233,7 +241,7 @@ def weights_of(state: Dict[str, Any], shapes: Dict[str, Tuple[int, ...]]) -> Dic
     for key, value in found.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind != 'f' or value.shape != shapes[key]:
             raise Unreadable(f'{key}: {type(value).__name__}')
-    return {key: value.astype(np.float32) for key, value in found.items() if value is not None}
+    return {key: np.array(value, dtype=np.float32) for key, value in found.items()}
 
 
 # configs

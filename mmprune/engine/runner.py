@@ -76,8 +76,8 @@ def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bo
 
 def _show(runner: Runner, algorithm: PruningAlgorithm, name: str) -> None:
     """Give visualizers with a board a picture of the structure; images of the local one would be files of their own."""
-    backends = [backend for backend in getattr(runner.visualizer, '_vis_backends', {}).values()
-                if not isinstance(backend, LocalVisBackend)]
+    every = getattr(getattr(runner, 'visualizer', None), '_vis_backends', {})
+    backends = [backend for backend in every.values() if not isinstance(backend, LocalVisBackend)]
     if backends and importlib.util.find_spec('matplotlib') is None:
         runner.logger.warning('matplotlib is not installed, so the visualizer gets no picture of the structure')
     elif backends:

@@ -60,6 +60,7 @@ def test_picture_shows_the_structure():
     assert 1.3 < blue[1] / blue[0] < 2
 
 
+@pytest.mark.filterwarnings('ignore:distutils Version classes')  # torch 2.0
 def test_tensorboard_has_it(tmp_path):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

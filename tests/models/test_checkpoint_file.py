@@ -8,8 +8,10 @@ from collections import OrderedDict
 import pytest
 import torch
 import toy_nets
+from paths import TINY
 from toy_nets import ToyClassifier
 
+from mmprune.commands import convert_torchvision, train
 from mmprune.models import checkpoint_file
 from mmprune.models.checkpoint import load_weights, read_state_dict
 from mmprune.models.checkpoint_file import CheckpointError, check_file, damage, read_file
@@ -150,6 +152,7 @@ def test_name_that_no_file_can_have(name):
     assert message_of(read_state_dict, name).startswith('checkpoint: ')
 
 
+@pytest.mark.filterwarnings('ignore:Validating sparse tensor invariants')
 @pytest.mark.parametrize(('value', 'problem'), [
     (3, 'int in the file, torch.float32 in the model'), (torch.ones(6).long(), 'torch.int64 in the file'),
     (torch.ones(6).to(torch.complex64), 'torch.complex64 in the file'),
@@ -180,3 +183,19 @@ def test_torn_download_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint_file.CheckpointLoader, 'load_checkpoint',
                         lambda url, map_location: torch.load(kept, weights_only=True))
     assert message_of(read_state_dict, url).endswith(f'is wrong); delete {kept}')
+
+
+def test_training_does_not_begin_from_a_damaged_file(path, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')  # which the command sets
+    flip(path, path.read_bytes().index(struct.pack('<2f', 40, 41)))
+    for options, role in ((['--resume', str(path)], '--resume'), (['--cfg-options', f'load_from={path}'], 'load_from')):
+        message = message_of(train.main, [str(TINY), '--work-dir', str(tmp_path / 'work'), *options])
+        assert message.startswith(f"{role}: '{path}' is not a readable PyTorch checkpoint (the checksum of its record")
+
+
+def test_converted_file_is_read_without_pickle(tmp_path):
+    names = convert_torchvision.mobilenet_v2_names()
+    torch.save({f'{name}.weight': torch.ones(1) for name in names}, tmp_path / 'theirs.pth')
+    convert_torchvision.main([str(tmp_path / 'theirs.pth'), str(tmp_path / 'ours.pth')])
+    converted = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
+    assert list(converted) == [f'{name}.weight' for name in names.values()]

@@ -52,6 +52,7 @@ def assert_unchanged(model, before):
     assert all(torch.equal(value, before[key]) for key, value in after.items())
 
 
+@pytest.mark.filterwarnings('ignore:Validating sparse tensor invariants')
 @pytest.mark.parametrize('way', ['load_pruned', 'load_state_dict'])
 @pytest.mark.parametrize(('key', 'value', 'error', 'problem'), [
     ('architecture.net.conv2.weight', torch.ones(6, 5, 3, 3), CheckpointError,
