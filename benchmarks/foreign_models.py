@@ -98,10 +98,10 @@ def build(entry: Entry) -> Tuple[nn.Module, int]:
         return _timm(entry)
     if entry.package == 'transformers':
         import transformers
-        config = getattr(transformers, entry.target)(**entry.options)
-        classes = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-        auto = transformers.AutoModelForImageClassification if type(config) in classes else transformers.AutoModel
-        return auto.from_config(config), entry.size
+        name = entry.target[:-len('Config')]
+        classifier = getattr(transformers, f'{name}ForImageClassification', None)
+        model = classifier or getattr(transformers, f'{name}Model')
+        return model(getattr(transformers, entry.target)(**entry.options)), entry.size
     if entry.package == 'ultralytics':
         from ultralytics import YOLO
         return YOLO(entry.target).model, entry.size

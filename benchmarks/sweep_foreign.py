@@ -37,7 +37,7 @@ from mmprune.units.mutator import NoPrunableUnitError
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10
 #: How far masking must move the outputs, so that a cut of something else would be seen.
-MOVED = 1e-3
+MOVED = 1e-5
 RATIO = 0.5
 PACKAGES = ('torch', 'torchvision', 'timm', 'transformers', 'segmentation_models_pytorch', 'ultralytics')
 

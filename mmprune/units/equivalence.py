@@ -52,7 +52,7 @@ def random_mask(generator: np.random.RandomState, count: int, dropped: int) -> n
 def randomise(model: nn.Module, seed: int) -> None:
     """Give random values to norms, statistics included, and to constant parameters.
 
-    So no two channels are alike, and a branch behind a layer scale of 1e-6 contributes.
+    So no two channels are alike, and a branch behind a layer scale of 1e-6 or a gain of 0 contributes.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -68,7 +68,9 @@ def randomise(model: nn.Module, seed: int) -> None:
                     if isinstance(getattr(module, name, None), Tensor):
                         fill(getattr(module, name), 0.2, centre)
         for name, parameter in model.named_parameters():
-            if parameter.numel() > 1 and bool((parameter == parameter.reshape(-1)[0]).all()):
+            if parameter.numel() == 1 and float(parameter) == 0:
+                parameter.fill_(0.5)
+            elif parameter.numel() > 1 and bool((parameter == parameter.reshape(-1)[0]).all()):
                 matrix = sum(size > 1 for size in parameter.shape) > 1
                 fill(parameter, 0.05 if matrix else 0.2, 0.0 if matrix or name.endswith('bias') else 1.0)
 
