@@ -39,7 +39,7 @@ def channels_of(kept: Dict[str, Any]) -> Channels:
     """Return which channels a structure keeps: how many of each unit, from the first set on, or which."""
     found = []
     for name, (width, tied) in UNITS.items():
-        value, sets = kept[name], width // tied
+        value, sets = kept.get(name, width), width // tied  # a unit that it does not name stays whole
         if type(value) is int:
             if value % tied or not (name != INNER) <= value <= width:
                 raise Unreadable(f'{name}: {value}')
@@ -63,11 +63,11 @@ def read_structure(path: Path) -> Channels:
     if not isinstance(pairs, tuple):
         raise Unreadable('no object')
     names = [name for name, _ in pairs]
-    if sorted(names) == sorted(UNITS):
+    if names and len({*names}) == len(names) and {*names} <= {*UNITS}:
         return channels_of(dict(pairs))
     prefixes = {name[:-len(unit)] for name in names for unit in UNITS if name.endswith(unit)}
     for prefix in prefixes:  # the structure of a model that has this one in it
-        if prefix.endswith('.') and sorted(names) == sorted(prefix + unit for unit in UNITS):
+        if prefix.endswith('.') and len({*names}) == len(names) and {*names} <= {prefix + unit for unit in UNITS}:
             return channels_of({name[len(prefix):]: value for name, value in pairs})
     raise Unreadable(f'names {names}')
 
@@ -215,6 +215,8 @@ def pruned_model(state: Dict[str, Any]) -> Tuple[Channels, Dict[str, np.ndarray]
     kept: Kept = {}
     for name, (width, _) in UNITS.items():
         vector = state.get(f'mutator.kept.{name}')
+        if vector is None and any(f'mutator.kept.{other}' in state for other in UNITS):
+            continue  # it stays whole
         if not isinstance(vector, np.ndarray) or vector.dtype not in (np.uint8, np.bool_) or vector.shape != (
                 width, ) or not {*vector.tolist()} <= {0, 1}:
             raise Unreadable(f'kept of {name}')
@@ -223,7 +225,8 @@ def pruned_model(state: Dict[str, Any]) -> Tuple[Channels, Dict[str, np.ndarray]
         raise Unreadable("mmrazor's")
     if any(key.startswith('mutator.kept.') and key[len('mutator.kept.'):] not in UNITS for key in state):
         raise Unreadable('an unknown unit')
-    for name, kinds, shape in (('mutator.fisher', 'f', (8 // 2 + 6 + 4 // 2, )), ('iterations', 'iub', ())):
+    sets = sum(width // tied for name, (width, tied) in UNITS.items() if name in kept)
+    for name, kinds, shape in (('mutator.fisher', 'f', (sets, )), ('iterations', 'iub', ())):
         value = state.get(name)
         if not isinstance(value, np.ndarray) or value.dtype.kind not in kinds or value.shape != shape:
             raise Unreadable(name)
@@ -263,13 +266,14 @@ def is_sound(cfg: Dict[str, Any], name: str) -> bool:
     if name in UNITS or name == 'fix_subnet':
         counts = cfg['fix_subnet']
         try:
-            found = channels_of(counts) if isinstance(counts, dict) and sorted(counts) == sorted(UNITS) else None
+            named = isinstance(counts, dict) and bool(counts) and {*counts} <= {*UNITS}
+            found = channels_of(counts) if named else None
             wanted = channels_of({STEM: 6, INNER: 4, GROUPED: 2})
             return found in (wanted, wanted._replace(inner=[]))
         except Unreadable:
             return False
     if name in ('interval', 'divisor'):
-        return _whole(value) and (name != 'divisor' or value <= 4096)
+        return _whole(value) and (name != 'divisor' or value <= 1024)
     if name == 'resource_type':
         return value in ('flops', 'params', 'acts')
     if name == 'save_ckpt_thr':

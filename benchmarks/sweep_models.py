@@ -178,7 +178,8 @@ def rebuild(mutator: ChannelMutator, architecture: Callable[[], Any], demo: Dict
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'fix_subnet.json')
         write_structure({unit.name: int(masks[unit.name].sum()) * unit.multiplicity for unit in mutator.units}, path)
-        rebuilt = GroupFisherDeploySubModel(architecture(), path, demo_input=demo, mutate_linear=True).double()
+        rebuilt = GroupFisherDeploySubModel(architecture(), path, demo_input=demo, mutate_linear=True)
+    rebuilt = double_copy(rebuilt)
     rebuilt.load_state_dict(cut.state_dict())
     return relative_difference(outputs(cut, mutator.demo_input, False), outputs(rebuilt, mutator.demo_input, False))
 

@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
-from ..arguments import UserError, sizes, whole_number
+from ..arguments import UserError, short, sizes, whole_number
 from ..registry import TASK_UTILS, build
 from .nested import output_tensors
 
@@ -147,8 +147,10 @@ class SeveralInputs:
     """
 
     def __init__(self, inputs: Sequence[Any]) -> None:
-        if not inputs:
-            raise UserError('there is no demo input in the list: give at least one')
+        if not isinstance(inputs, (list, tuple)) or not inputs or not all(
+                callable(one) or isinstance(one, Mapping) for one in inputs):
+            raise UserError(f'inputs is {short(inputs)}; it must be a list of demo inputs or their configs, of one at '
+                            'least')
         self.examples = [build(TASK_UTILS, dict(one)) if isinstance(one, Mapping) else one for one in inputs]
 
     def for_trial(self) -> List['SeveralInputs']:

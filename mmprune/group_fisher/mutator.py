@@ -33,7 +33,7 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     fisher: Tensor
 
-    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Optional[dict] = None,
+    def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
                  min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,

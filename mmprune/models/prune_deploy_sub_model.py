@@ -1,6 +1,6 @@
 """A pruned model built from its structure, to load a finetuned checkpoint, be padded and be exported."""
 import types
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from .prune_sub_model import FIX_SUBNET, make_static
 
 @MODELS.register_module()
 def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[dict, str],  # noqa: N802
-                              divisor: int = 1, demo_input: Optional[dict] = None,
+                              divisor: int = 1, demo_input: Union[None, dict, Sequence[dict]] = None,
                               data_preprocessor: Optional[dict] = None, mutate_linear: bool = False,
                               include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
                               init_cfg: Optional[dict] = None) -> nn.Module:

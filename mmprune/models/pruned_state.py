@@ -82,8 +82,10 @@ def check_cut_fit(model: nn.Module, mutator: ChannelMutator, state: Mapping[str,
             shapes[key] = list(tensor.shape)
             for dim, size in sizes.get(id(tensor), []):
                 shapes[key][dim] = size
-    lacking = {unit.name for unit in mutator.all_units} - set(masks)
-    if masks and lacking and SCORES in shapes:  # those units will be recorded no more
+    lacking = {unit.name for unit in mutator.all_units} - set(masks) if masks else set()
+    for name in lacking:
+        shapes.pop(f'mutator.{KEPT}{name}', None)
+    if lacking and SCORES in shapes:  # those units will be recorded no more
         shapes[SCORES] = [sum(map(len, masks.values()))]
     check_fit(model, state, source, shapes)
 

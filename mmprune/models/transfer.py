@@ -1,5 +1,5 @@
 """A pruned part of a model, such as its backbone, in another model that is still to be trained."""
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from .prune_sub_model import make_static
 
 @MODELS.register_module()
 def TransferredSubModel(architecture: Union[dict, nn.Module], fix_subnet: Union[dict, str],  # noqa: N802
-                        checkpoint: str, part: str = 'backbone', demo_input: Optional[dict] = None,
+                        checkpoint: str, part: str = 'backbone', demo_input: Union[None, dict, Sequence[dict]] = None,
                         mutate_linear: bool = False, data_preprocessor: Optional[dict] = None) -> nn.Module:
     """Build a model with a part that was pruned in another model; the rest is dense and newly initialised.
 

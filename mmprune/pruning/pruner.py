@@ -33,8 +33,8 @@ class Pruner:
     Args:
         model (nn.Module): The trained model.
         example_inputs (Tensor, tuple, dict or list): What it is called with to trace its channels: a tensor, positional
-            or keyword arguments; or a list of these, for branches that one of them does not take. Costs are counted for
-            one call.
+            or keyword arguments. For branches that one call does not take, a list of calls, such as ``[(x,), dict(x=x,
+            aux=True)]``. Costs are counted for one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
             Random GroupFisher WholeGroup``, or a dict with its arguments: ``dict(type='FPGM', distance='cosine')``.
         ratio (float, optional): Share of each unit's channels that is removed; short for ``target=dict(ratio=...,
@@ -238,7 +238,8 @@ class Pruner:
 def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
              proven: Sequence[str] = ()) -> ChannelMutator:
     check_choice(choice or {})
-    examples = example_inputs if isinstance(example_inputs, list) else [example_inputs]
+    several = isinstance(example_inputs, list) and any(isinstance(one, (tuple, Mapping)) for one in example_inputs)
+    examples = example_inputs if several else [example_inputs]
     for one in examples:
         check_inputs(one)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),

@@ -54,7 +54,8 @@ class ChannelMutator(nn.Module):
                  min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
-        several = list(demo_input) if isinstance(demo_input, (list, tuple)) else [demo_input or dict(type='DemoInput')]
+        demo_input = demo_input or dict(type='DemoInput')
+        several = list(demo_input) if isinstance(demo_input, (list, tuple)) else [demo_input]
         cfg = several[0] if len(several) == 1 else dict(type='SeveralInputs', inputs=several)
         self.demo_input = build(TASK_UTILS, cfg)
         self.choice = Choice(include, exclude, min_channels)

@@ -114,6 +114,8 @@ class TrialCut:
         axes = {member.axis.tensor: member.axis for unit in self.units for member in unit.channels.producers}
         #: id of a weight that a unit touches -> axis of its rows
         self.rows: Dict[int, Axis] = {id(tensors[name]): axis for name, axis in axes.items()}
+        #: layer -> axis of the rows of what its weight is computed from
+        self.computed = {axis.layer: axis for name, axis in axes.items() if not name.endswith('weight')}
 
     def _runs_on(self, training: bool) -> Optional[TrialInput]:
         """Return the cheapest input on which the dense model runs, or None; then ``_error`` says why."""
@@ -121,6 +123,8 @@ class TrialCut:
             try:
                 outputs(sharing_copy(self.dense), candidate, training)
                 return candidate
+            except UserError:
+                raise
             except ERRORS as error:
                 self._error = error
         return None
@@ -165,7 +169,7 @@ class TrialCut:
     def kept_rows(self, layer: str, out: Tensor, surgery: Surgery) -> Tensor:
         """Return the channels, along the last axis, of a dense layer's output that the cut model has kept."""
         module = self.dense.get_submodule(layer)
-        axis = self.rows.get(id(module.weight))
+        axis = self.computed.get(layer) or self.rows.get(id(module.weight))
         if axis is None:
             return out
         dim = out.dim() - 1

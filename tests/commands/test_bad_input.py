@@ -539,11 +539,11 @@ def test_divisor_that_would_fill_the_memory(divisor):
 
 
 @pytest.mark.parametrize(('key', 'value', 'message'), [
-    ('mutator', 7, '7 stands where the config of a model is expected, a dict with its type'),
+    ('mutator', 7, 'GroupFisherAlgorithm: mutator is 7; it must be a dict or None'),
     ('mutator', {'a': 1}, "{'a': 1} stands where the config of a model is expected, a dict with its type"),
     ('channel_unit_cfg', [1], 'mutator.channel_unit_cfg is [1]; it must be a dict with the type of the units'),
     ('channel_unit_cfg', {'a': 1}, "mutator.channel_unit_cfg is {'a': 1}; it must be a dict with the type of the "),
-    ('demo_input', 'x', "'x' stands where the config of a task util is expected, a dict with its type"),
+    ('demo_input', 'x', "GroupFisherChannelMutator: demo_input is 'x'; it must be a dict or a list or None"),
     ('mutate_linear', 'yes', "mutate_linear is 'yes'; it must be True or False")])
 def test_config_value_of_another_kind(key, value, message):
     cfg = algorithm_cfg()
@@ -554,7 +554,7 @@ def test_config_value_of_another_kind(key, value, message):
 
 def test_target_ratios_that_are_no_list():
     assert message_of(UserError, ResourceInfoHook, save_ckpt_thr=0.5) == (
-        'ResourceInfoHook: save_ckpt_thr is 0.5; it must be a list of target ratios')
+        'ResourceInfoHook: save_ckpt_thr is 0.5; it must be a list of numbers')
 
 
 def test_onnx_file_that_is_none(tmp_path):

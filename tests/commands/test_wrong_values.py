@@ -32,6 +32,8 @@ BASE = dict(model=MODEL, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
 #: Which of its arguments a call needs: owner -> arguments. ``PRUNED`` stands for a pruned checkpoint.
 NEEDED = {
     'group_fisher_model': dict(base=BASE, pretrained_path='x.pth', interval=5, normalization_type='act'),
+    'prune_schedule': dict(base=dict(BASE, train_cfg=dict(max_epochs=3)), max_epochs=2),
+    'finetune_schedule': dict(base=dict(BASE, train_cfg=dict(max_epochs=3))),
     'prune_hooks': dict(base=BASE, target_flop_ratio=0.5),
     'prune_settings': dict(base=BASE, pretrained_path='x.pth', interval=5, normalization_type='act', lr_ratio=0.1,
                            target_flop_ratio=0.5),
@@ -44,6 +46,7 @@ NEEDED = {
     'deploy_model': dict(base=BASE, fix_subnet=STRUCTURE),
     'PruningAlgorithm': dict(architecture=MODEL, mutator=dict(type='ChannelMutator', demo_input=DEMO)),
     'GroupFisherAlgorithm': dict(architecture=MODEL, mutator=dict(type='GroupFisherChannelMutator', demo_input=DEMO)),
+    'SeveralInputs': dict(inputs=[DEMO]),
     'ChannelMutator': dict(demo_input=DEMO), 'GroupFisherChannelMutator': dict(demo_input=DEMO),
     'ChannelUnit': dict(channels='CHANNELS'), 'GroupFisherChannelUnit': dict(channels='CHANNELS'),
     'GroupFisherSubModel': dict(algorithm='PRUNED_ALGORITHM'),

@@ -329,7 +329,7 @@ def test_layers_that_read_other_rows_than_images_have_no_say():
 @pytest.mark.parametrize(('option', 'value', 'least'), [
     ('discrimination', -1.0, 0), ('samples', 1, 2), ('group', 0, 1), ('steps', -1, 0), ('lr', -0.1, 0)])
 def test_options_out_of_range(option, value, least):
-    with pytest.raises(ValueError, match=f'{option} is {value}; it must be {least} or more'):
+    with pytest.raises(ValueError, match=f'{option} is {value}; it must be a (whole )?number,? (of|from) {least}'):
         CRITERIA.build({'type': 'DCP', option: value})
 
 

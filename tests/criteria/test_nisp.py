@@ -531,9 +531,9 @@ def _scores_of(criterion):
 def test_refusals():
     with pytest.raises(ValueError, match=r"final is 'inf_sf'.*must be one of 'inf_fs', 'ones'"):
         NISP(final='inf_sf')
-    with pytest.raises(ValueError, match='alpha is 2; it must lie between 0 and 1'):
+    with pytest.raises(ValueError, match='alpha is 2; it must be a number, from 0 to 1'):
         NISP(alpha=2)
-    with pytest.raises(ValueError, match='samples is 1; it must be 2 or more'):
+    with pytest.raises(ValueError, match='samples is 1; it must be a whole number of 2 or more'):
         NISP(samples=1)
     model, mutator, criterion = prepared('Residual')
     with pytest.raises(CriterionError, match='NISP scores channels by data, and has seen no data'):

@@ -526,5 +526,5 @@ def test_empty_batches_add_nothing_and_values_that_are_not_finite_are_refused():
 
 
 def test_arguments():
-    with pytest.raises(ValueError, match='must be at least 1; they are 0 and 10'):
+    with pytest.raises(ValueError, match='positions is 0; it must be a whole number of 1 or more'):
         ThiNet(positions=0)

@@ -40,7 +40,7 @@ def test_several_examples_are_one_trace(monkeypatch):
     said = []
     monkeypatch.setattr(capture, 'print_log', lambda text, **options: said.append(text))
     model = Auxiliary().double()
-    pruner = Pruner(model, [IMAGE, dict(x=IMAGE, aux=True)], ratio=0.5)
+    pruner = Pruner(model, [(IMAGE,), dict(x=IMAGE, aux=True)], ratio=0.5)
     assert said == []
     assert {unit.name: unit.num_sets for unit in pruner.mutator.units} == {'a_(0, 6)_6': 6, 'aux.0_(0, 5)_5': 5}
     once = 64 * (3 * 6 + 6 * 2)
@@ -56,7 +56,7 @@ def test_demo_inputs_of_a_config_can_be_several():
         type='DemoInput', input_shape=(1, 3, 8, 8), arguments=dict(aux=True))])
     mutator.prepare(Auxiliary())
     assert [unit.name for unit in mutator.units] == ['a_(0, 6)_6', 'aux.0_(0, 5)_5']
-    with pytest.raises(ValueError, match='there is no demo input in the list'):
+    with pytest.raises(ValueError, match='it must be a list of demo inputs or their configs, of one at least'):
         ChannelMutator(demo_input=[dict(type='SeveralInputs', inputs=[])])
 
 

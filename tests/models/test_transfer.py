@@ -138,7 +138,7 @@ def test_mistakes_are_named(pruned, tmp_path):
     one = GroupFisherDeploySubModel(Second(), structure, 1, INPUT, include='detector.encoder')
     assert one.detector.encoder.stem.weight.shape[0] == 5
     whole = GroupFisherDeploySubModel(Second(), structure, 1, INPUT)  # what was not pruned stays
-    assert whole.detector.lateral[0].out_channels == 5
+    assert whole.lateral[0].out_channels == 5
     with pytest.raises(StructureError, match=r"'head_\(0, 4\)_4' is not pruned in this model: .*output"):
         GroupFisherDeploySubModel(First(), {**structure, 'head_(0, 4)_4': 2}, 1, INPUT, include='backbone')
     wrong = {name: count - 1 for name, count in structure.items()}

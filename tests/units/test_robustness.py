@@ -108,9 +108,8 @@ class Silent(nn.Module):
 
 
 def test_comparing_nothing_is_an_error():
-    mutator = mutator_of(Silent())
     with pytest.raises(ValueError, match='Silent returns no tensor on the demo input'):
-        check.verify(mutator, seeds=1)
+        mutator_of(Silent())
 
 
 class Blur(nn.Module):
