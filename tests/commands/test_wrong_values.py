@@ -127,7 +127,7 @@ def filled(value, made):
 def use(built):
     """Do with what a call has built what a run would do first."""
     if isinstance(built, tuple):
-        for part in (built[0], *built[3]):
+        for part in (built[0], *(built[3] if len(built) > 3 else ())):
             use(part)
     elif isinstance(built, list):
         for part in built:
@@ -182,6 +182,7 @@ LEGAL = {
     'log_interval': {'huge': 'a run without these lines'},
     'channels_per_event': {'huge': 'the target ends the event'},
     'min_channels': {'huge': 'a floor above every width: nothing goes, and the target says that it cannot be reached'},
+    'max_epochs': {'huge': 'a limit; the target ends the run'}, 'val_interval': {'huge': 'no validation before the end'},
     'rounds': {'huge': 'a run with fewer epochs is refused when it starts'},
     'epochs': {'huge': 'a run with fewer epochs is refused when it starts'},
     'start': {'zero': 'at once', 'huge': 'a run with fewer epochs is refused when it starts'},
