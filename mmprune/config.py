@@ -28,10 +28,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config as BaseConfig
 
-from .arguments import UserError, check_divisor, number, one_of, share, sizes, whole_number
-from .input_shape import shape_or_test_input
+from .arguments import UserError, check_divisor, number, one_of, share, sizes, typed, whole_number
+from .graph.input_shape import shape_or_test_input
 from .registry import load_plugins
-from .typed import typed
 from .units.choice import check_choice
 from .units.complexity import NORMALIZATION_TYPES
 from .units.structure import read_structure

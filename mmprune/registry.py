@@ -15,8 +15,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
-from .arguments import UserError
-from .typed import typed
+from .arguments import UserError, typed
 
 SCOPE = 'mmprune'
 #: ``mmprune::mmcls/...`` is a config in the folder .mim beside this file. mmengine looks for the value among

@@ -9,8 +9,7 @@ from paths import ROOT
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
     ('version', 'arguments', 'random_state'),
-    ('files', 'typed', 'input_shape'),
-    ('registry',),
+    ('registry', 'files'),
     ('graph',),
     ('units',),
     ('config',),

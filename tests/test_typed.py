@@ -8,9 +8,8 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from mmprune.arguments import UserError
+from mmprune.arguments import UserError, described, fits, typed
 from mmprune.registry import CRITERIA, MODELS, OwnRegistry
-from mmprune.typed import described, fits, typed
 
 
 @pytest.mark.parametrize(('kind', 'good', 'bad'), [

@@ -46,16 +46,22 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
             parser.error('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use '
-                  'files you trust', logger='current')
+        _resume(cfg, args.resume)
     if cfg.get('load_from') and '://' not in str(cfg.load_from):  # mmengine reads it without looking at its checksums
         check_file(Path(cfg.load_from), '--resume' if args.resume else 'load_from')
     with process_group(args.launcher), data_named(cfg):
         missed = _train(cfg)
     if missed:
         raise UserError(missed)
+
+
+def _resume(cfg: Config, path: str) -> None:
+    """Let a run go on from a checkpoint; ``auto`` is the latest one of its work dir."""
+    cfg.resume, cfg.load_from = True, latest_checkpoint(cfg.work_dir) if path == 'auto' else path
+    if cfg.load_from and cfg.model.get('mutator'):  # the units of the checkpoint have passed the trial
+        cfg.model.mutator.trial_cut = False
+    print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use files you '
+              'trust', logger='current')
 
 
 def _train(cfg: Config) -> Optional[str]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..config import demo_input_of, plain
 from ..graph.demo_input import DemoInput
-from ..input_shape import shape_or_test_input
+from ..graph.input_shape import shape_or_test_input
 from ..models.checkpoint import load_weights
 from ..registry import MODELS, TASK_UTILS, build
 from ..units.equivalence import randomise

@@ -5,7 +5,7 @@ from typing import Any, Sequence, Tuple
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..input_shape import input_of_test
+from ..graph.input_shape import input_of_test
 from ..models.pruning_algorithm import PruningAlgorithm
 
 #: Large images are alike that have the same size after padding to a multiple of this.

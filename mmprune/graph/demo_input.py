@@ -2,7 +2,7 @@
 import copy
 import inspect
 import math
-from typing import Any, Callable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -88,6 +88,14 @@ class ExampleInputs:
         if isinstance(inputs, (tuple, list)):
             return model(*inputs)
         return raw_outputs(model, inputs)
+
+
+def build_demo_input(cfg: Union[None, Mapping[str, Any], Sequence[Mapping[str, Any]]]) -> Any:
+    """Build a demo input from its config, several from a list of configs, and by default random images."""
+    several = list(cfg) if isinstance(cfg, (list, tuple)) else [cfg]
+    if len(several) > 1:
+        return SeveralInputs(several)
+    return build(TASK_UTILS, (several or [None])[0] or dict(type='DemoInput'))
 
 
 def _like_parameters(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:

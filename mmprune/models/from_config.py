@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from ..arguments import UserError
 from ..config import architecture_of, demo_input_of, plain
-from ..input_shape import shape_or_test_input
+from ..graph.input_shape import shape_or_test_input
 from ..registry import MODELS, SCOPE, build
 from ..units.mutator import ChannelMutator, NoPrunableUnitError
 from ..units.structure import read_structure
@@ -141,7 +141,7 @@ def mutator_from_config(path: str, input_shape: Optional[Sequence[int]] = None,
     Args:
         path (str): A pretrain, prune, finetune or deploy config.
         input_shape (tuple[int], optional): Input that is traced, batch first; defaults to the config's, else to that
-            of :func:`~mmprune.input_shape.input_of_test`.
+            of :func:`~mmprune.graph.input_shape.input_of_test`.
         cfg_options (dict, optional): Changes to the config.
         mutate_linear (bool): Prune what linear layers read and produce, whatever the config says.
         may_be_whole (bool): Return the mutator even if no unit may be pruned.

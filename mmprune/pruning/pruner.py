@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError, short
+from ..arguments import UserError, short, typed
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
 from ..graph.nested import output_tensors
 from ..report.stages import StageResult, format_stages
-from ..typed import typed
 from ..units.choice import check_choice
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator

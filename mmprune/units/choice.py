@@ -3,9 +3,8 @@ import math
 from fnmatch import fnmatchcase
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
-from ..arguments import UserError, nearest, share, whole_number
+from ..arguments import UserError, nearest, share, typed, whole_number
 from ..graph.channels import CoupledChannels
-from ..typed import typed
 
 Patterns = Union[str, Sequence[str]]
 #: Arguments of :class:`Choice`.

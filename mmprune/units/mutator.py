@@ -8,8 +8,9 @@ from torch import nn
 
 from ..arguments import UserError
 from ..graph.channels import ChannelGraph, CoupledChannels, Member
+from ..graph.demo_input import build_demo_input
 from ..graph.grouping import build_graph
-from ..registry import MODELS, TASK_UTILS, build
+from ..registry import MODELS, build
 from .block_removal import Block, find_blocks, remove, switch_off
 from .breaking import breaking_units
 from .choice import Choice, Floor, Patterns, layers_of
@@ -54,10 +55,7 @@ class ChannelMutator(nn.Module):
                  min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
-        demo_input = demo_input or dict(type='DemoInput')
-        several = list(demo_input) if isinstance(demo_input, (list, tuple)) else [demo_input]
-        cfg = several[0] if len(several) == 1 else dict(type='SeveralInputs', inputs=several)
-        self.demo_input = build(TASK_UTILS, cfg)
+        self.demo_input = build_demo_input(demo_input)
         self.choice = Choice(include, exclude, min_channels)
         self.trial_cut = trial_cut
 

@@ -57,3 +57,24 @@ def test_a_structure_of_fewer_units_deploys():
     with pytest.raises(StructureError, match='it names none of the 2 units'):
         GroupFisherDeploySubModel(Residual(), {}, mutate_linear=True,
                                   demo_input=dict(type='DemoInput', input_shape=(1, 3, 8, 8)))
+
+
+class Writes(Residual):
+    """Has a unit that no cut model can be without."""
+
+    def forward(self, x):
+        y = torch.relu(self.bn0(self.stem(x)))
+        inner = torch.relu(self.conv1(y))
+        inner = inner.reshape(len(x), 5, -1).reshape(inner.shape)
+        y = self.bn2(self.conv2(inner)) + y
+        return self.fc(y.mean((2, 3)))
+
+
+def test_a_resumed_run_takes_the_units_of_its_checkpoint_without_another_trial():
+    first = GroupFisherAlgorithm(Writes(), mutator_cfg(), 1)
+    assert [unit.name for unit in first.mutator.units] == [STEM]
+    resumed = GroupFisherAlgorithm(Writes(), dict(mutator_cfg(), trial_cut=False), 1)
+    assert [unit.name for unit in resumed.mutator.units] == [STEM, CONV1]
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert [unit.name for unit in resumed.mutator.units] == [STEM]
+    assert list(resumed.state_dict()) == list(first.state_dict())

@@ -3,7 +3,7 @@ import pytest
 
 from mmprune.arguments import UserError
 from mmprune.config import demo_input_of, deploy_model, prune_settings
-from mmprune.input_shape import DEFAULT, input_of_test, shape_or_test_input
+from mmprune.graph.input_shape import DEFAULT, input_of_test, shape_or_test_input
 
 
 def config_of(*steps, stage='test', **more):

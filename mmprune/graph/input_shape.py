@@ -2,7 +2,7 @@
 import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .arguments import sizes
+from ..arguments import sizes
 
 #: Where a config tells no size.
 DEFAULT = (1, 3, 224, 224)
