@@ -143,14 +143,19 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     if name not in TASKS or backend != 'onnxruntime':
         parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
     if args.exporter == 'dynamo':
-        if name != 'Classification':
-            parser.error(f"--exporter dynamo exports classifiers; {name} needs mmdeploy's symbolic functions, which "
-                         'only the TorchScript exporter knows')
-        if args.device != 'cpu':
-            parser.error('--exporter dynamo exports on the CPU; leave --device out')
+        _check_dynamo(parser, args, str(name))
         deploy = deploy_by_dynamo
     else:
         load_plugins()
         deploy = dict(Classification=deploy_classifier, Segmentation=deploy_segmentor).get(name, deploy_detector)
     path, difference, latency = deploy(deploy_cfg, model_cfg, args)
     print(format_comparison(path, difference, latency, args.threads))
+
+
+def _check_dynamo(parser: argparse.ArgumentParser, args: argparse.Namespace, task: str) -> None:
+    """End with an error unless the new exporter can export this."""
+    if task != 'Classification':
+        parser.error(f"--exporter dynamo exports classifiers; {task} needs mmdeploy's symbolic functions, which only "
+                     'the TorchScript exporter knows')
+    if args.device != 'cpu':
+        parser.error('--exporter dynamo exports on the CPU; leave --device out')

@@ -60,8 +60,8 @@ def _resume(cfg: Config, path: str) -> None:
     cfg.resume, cfg.load_from = True, latest_checkpoint(cfg.work_dir) if path == 'auto' else path
     if cfg.load_from and cfg.model.get('mutator'):  # the units of the checkpoint have passed the trial
         cfg.model.mutator.trial_cut = False
-    print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use files you '
-              'trust', logger='current')
+    print_log('resuming reads more than tensors (optimizer, message hub) with pickle, which can run code: use files '
+              'you trust', logger='current')
 
 
 def _train(cfg: Config) -> Optional[str]:

@@ -23,7 +23,7 @@ from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, applies, follow_noth
 from .trace import Trace
 from .tracer import Tracer
 from .watching import watched
-from .written_size import follow, holds_written_size, plant
+from .written_size import follow, holds_written_size, plant, uncached_einops
 
 OUTPUT = 'it is an output of the model'
 #: Errors of a forward that are caught.
@@ -224,11 +224,26 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     Returns:
         Trace: Axes, ties, frozen ids and layer calls.
     """
+    try:
+        tracer = _trace(model, forward, follow_sizes=True)
+    except ERRORS as error:  # a forward may look at the very type of its integers
+        try:
+            tracer = _trace(model, forward, follow_sizes=False)
+        except ERRORS:
+            raise error from None
+    traced = tracer.result()
+    _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
+    return traced
+
+
+def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: bool) -> Tracer:
+    """Run the forward; with sizes that modules write down followed to their channels, or as plain numbers."""
     tracer = Tracer(model)
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]):
+    with unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]), uncached_einops():
         model.eval()
-        plant(model)
+        if follow_sizes:
+            plant(model)
         for example in getattr(forward, 'examples', [forward]):
             _run(tracer, model, example)
             tracer.end_example()
@@ -236,9 +251,7 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
-    traced = tracer.result()
-    _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
-    return traced
+    return tracer
 
 
 def _tell_never_run(model: nn.Module, layers: Sequence[str]) -> None:

@@ -34,4 +34,5 @@ class Deferred:
         """Let results wait for the reasons of what they were computed from."""
         for leaf in tree_flatten(out)[0]:
             if isinstance(leaf, Tensor):
-                self._waiting[leaf] = [*self._waiting.get(leaf, []), *reasons]
+                both = [*self._waiting.get(leaf, []), *reasons]
+                self._waiting[leaf] = list({(id(labels), text): (labels, text) for labels, text in both}.values())

@@ -4,7 +4,9 @@ While a model is traced, the integers of its modules know which attribute they a
 Where one arrives at a function as the size of an axis of channels, the attribute is tied to these channels, and
 follows a cut.
 """
-import math
+import sys
+import weakref
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, Iterator, List, Optional, Tuple
 
@@ -18,6 +20,7 @@ from .tracer import Tracer
 FOLLOWS_ITS_TENSORS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm,
                        nn.PReLU, nn.MultiheadAttention, nn.Embedding)
 NEW_TENSORS = ('zeros', 'ones', 'empty', 'full', 'new_zeros', 'new_ones', 'new_empty', 'new_full', 'rand', 'randn')
+SPLITS = ('split_size_or_sections', 'split_size', 'split_sizes')
 VIEWS = ('view', 'reshape', 'expand')
 
 
@@ -25,12 +28,12 @@ class WrittenSize(int):
     """An integer attribute of a module, or a multiple or a part of one.
 
     Attributes:
-        module (nn.Module): The module.
+        module (nn.Module or None): The module; None once it is gone.
         attribute (str): Its attribute, such as ``width``, or ``widths[1]`` of a list or tuple.
         share (Fraction): This number over the attribute.
     """
 
-    module: nn.Module
+    _owner: 'weakref.ref[nn.Module]'
     attribute: str
     share: Fraction
 
@@ -38,8 +41,13 @@ class WrittenSize(int):
     def of(cls, value: int, module: nn.Module, attribute: str, share: Fraction = Fraction(1)) -> 'WrittenSize':
         """Return a number that knows where it comes from."""
         size = cls(value)
-        size.module, size.attribute, size.share = module, attribute, share
+        size._owner, size.attribute, size.share = weakref.ref(module), attribute, share
         return size
+
+    @property
+    def module(self) -> Optional[nn.Module]:
+        """The module; a cache of the forward may outlive it."""
+        return self._owner()
 
     @property
     def whole(self) -> int:
@@ -47,10 +55,8 @@ class WrittenSize(int):
         return int(self / self.share)
 
     def _scaled(self, factor: Fraction) -> int:
-        value = Fraction(int(self)) * factor
-        if value.denominator != 1:
-            return NotImplemented
-        return self.of(int(value), self.module, self.attribute, self.share * factor)
+        value, module = int(Fraction(int(self)) * factor), self.module
+        return value if module is None else self.of(value, module, self.attribute, self.share * factor)
 
     def __mul__(self, other: Any) -> Any:
         scales = type(other) is int and other > 0
@@ -63,8 +69,10 @@ class WrittenSize(int):
         return self._scaled(Fraction(1, int(other))) if scales else int(self) // other
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, WrittenSize) and (other.module, other.attribute) == (self.module, self.attribute):
-            return self.of(int(self) + int(other), self.module, self.attribute, self.share + other.share)
+        module = self.module
+        if isinstance(other, WrittenSize) and module is not None and other.module is module and (
+                other.attribute == self.attribute):
+            return self.of(int(self) + int(other), module, self.attribute, self.share + other.share)
         return int(self) + other
 
     __radd__ = __add__
@@ -74,6 +82,20 @@ class WrittenSize(int):
 
     def __reduce__(self) -> Any:
         return int, (int(self),)
+
+
+@contextmanager
+def uncached_einops() -> Iterator[None]:
+    """Let einops, where it is loaded, work out sizes anew: its cache mistakes ours for equal ones of another module."""
+    einops: Any = sys.modules.get('einops.einops')
+    cached = getattr(einops, '_reconstruct_from_shape', None)
+    if cached is not None:
+        einops._reconstruct_from_shape = getattr(einops, '_reconstruct_from_shape_uncached', cached)
+    try:
+        yield
+    finally:
+        if cached is not None:
+            einops._reconstruct_from_shape = cached
 
 
 def plant(model: nn.Module) -> None:
@@ -126,7 +148,7 @@ def _measured(tracer: Tracer, name: str, args: Tuple[Any, ...], kwargs: Any,
     assert source is not None
     if name in ('split', 'split_with_sizes'):
         axis = _argument(args, kwargs, 2, 'dim', 0) % source.dim()
-        sizes = next((value for value in (*args[1:2], *kwargs.values()) if holds_written_size(value)), None)
+        sizes = args[1] if len(args) > 1 else next((kwargs[key] for key in SPLITS if key in kwargs), None)
         for place, part in enumerate(out):
             labels = tracer.labels_of(part)
             if labels is not None:
@@ -190,22 +212,14 @@ def measure(tracer: Tracer, labels: Tensor, axis: int, size: WrittenSize) -> Non
     labels = canonical(labels)
     if labels.size(axis) == 1:  # not an axis of channels
         return
-    parts, of = size.share.numerator, size.share.denominator  # the axis is that many of so many parts of the attribute
-    own = tracer.attribute(size.module, size.attribute, size.whole)
-    if own is None or size.whole % of or math.gcd(parts, of) != 1:
-        tracer.keep_size(labels, [axis], f'its size is written down in {size.attribute!r}')
+    module = size.module
+    if module is None or all(other is not module for other in tracer.model.modules()):  # from a cache of another model
         return
-    own = own.view(of, -1)
+    parts, of = size.share.numerator, size.share.denominator  # the axis is that many of so many parts of the attribute
+    own = tracer.attribute(module, size.attribute, size.whole).view(of, -1)
     tracer.tie(own[1:], own[:1].expand_as(own[1:]))
     tracer.measure(labels, axis, own[0].repeat(parts),
                    f'its size is written down in attribute {size.attribute!r}')
-
-
-def find_attribute(module: nn.Module, attribute: str) -> Optional[int]:
-    """Return an attribute's value, or that of an item of a list or tuple; None if there is none."""
-    name, _, place = attribute.partition('[')
-    value = getattr(module, name, None)
-    return value[int(place[:-1])] if place and value is not None else value
 
 
 def set_attribute(module: nn.Module, attribute: str, value: int) -> None:

@@ -96,5 +96,6 @@ def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence
 
 def is_run_by_its_module(model: nn.Module, weight: str, calls: Sequence[LayerCall]) -> bool:
     """Tell whether only the conv or linear module that owns a weight uses it, so that its input is what is read."""
-    return is_tappable(model.get_submodule(weight.rpartition('.')[0])) and all(
+    owner, _, attribute = weight.rpartition('.')
+    return attribute == 'weight' and is_tappable(model.get_submodule(owner)) and all(
         call.by_module for call in calls if call.weight == weight)

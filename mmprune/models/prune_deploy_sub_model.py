@@ -42,8 +42,7 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     """
     check_divisor(divisor)
     load_plugins()
-    structure = read_structure(fix_subnet)
-    module, _ = build_architecture(architecture, data_preprocessor)
+    structure, (module, _) = read_structure(fix_subnet), build_architecture(architecture, data_preprocessor)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear), demo_input, include, exclude)
     prepare(mutator, module, structure)
     with blamed_on(fix_subnet):

@@ -249,10 +249,9 @@ def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str
 
 def check_inputs(inputs: Any) -> None:
     """Raise UserError unless there is a tensor among the inputs of a model, and no array of numpy."""
-    arrays: List[Any] = [inputs] if isinstance(inputs, np.ndarray) else []
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs
-    if isinstance(inputs, (Mapping, list, tuple)):
-        arrays = [value for value in values if isinstance(value, np.ndarray)]
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    arrays = [value for value in (values if isinstance(values, (list, tuple)) else [values])
+              if isinstance(value, np.ndarray)]
     if arrays:
         raise UserError(f'example_inputs has an array of numpy of shape {arrays[0].shape}; the model takes tensors: '
                         'torch.from_numpy makes one of it')

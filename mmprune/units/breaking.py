@@ -31,11 +31,8 @@ def breaking_units(model: nn.Module, units: Sequence[ChannelUnit], demo_input: T
     if not unproven:
         return {}
     trial = TrialCut(model, units, demo_input)
-    if len(unproven) < len(units):  # probably frozen by the earlier trial
-        alone = {unit.name: trial.failure([unit]) for unit in unproven}
-        return {name: failure.message for name, failure in alone.items() if failure is not None}
-    failure = trial.failure(units)
-    return {} if failure is None else _Search(model, trial, most_forwards).run(units, failure)
+    failure = trial.failure(unproven)
+    return {} if failure is None else _Search(model, trial, most_forwards).run(unproven, failure)
 
 
 class _Search:
@@ -49,6 +46,8 @@ class _Search:
     def run(self, units: Sequence[ChannelUnit], failure: Optional[Failure]) -> Dict[str, str]:
         """Return unit name -> what its cut breaks."""
         assert failure is not None
+        if len(units) == 1:
+            return {units[0].name: failure.message}
         print_log(f'the trial cut fails ({failure.message}); looking for the units that break it, in {self.limit} '
                   'forwards at most', logger='current')
         pool, aside = list(units), []

@@ -29,7 +29,7 @@ class Consumers:
         self.total = int(bounds[-1])
         self.layers: Dict[str, nn.Module] = {}
         for unit in mutator.units:
-            for member in unit.channels.consumers:
+            for member in [one for one in unit.channels.consumers if one.axis.tensor.rpartition('.')[2] == 'weight']:
                 self.layers[member.axis.layer] = mutator.model.get_submodule(member.axis.layer)
 
     @property

@@ -49,7 +49,7 @@ def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
         UserError: Something can neither be copied nor be shared; the message names the module and its attribute.
     """
     memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
-                            for parameter in model.parameters()}
+                            for parameter in model.parameters() if isinstance(parameter, nn.Parameter)}
     memo.update({id(kept): value(kept.detach().clone()) for _, _, kept in _kept(model)
                  if isinstance(kept, Tensor)})  # deepcopy fails on those with a graph
     try:

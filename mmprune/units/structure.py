@@ -2,7 +2,7 @@
 import json
 import os
 from contextlib import contextmanager
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
 
@@ -55,16 +55,14 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
     Args:
         structure (dict): Unit name -> channels of the first producer that stay.
         units (list[ChannelUnit]): The units that may be pruned.
-        source (str): Where the structure comes from, for the error message.
-        frozen (dict[str, str], optional): Name -> reason of the frozen channels, for the error message.
+        source (str): Where the structure comes from, for the messages.
+        frozen (dict[str, str], optional): Name -> reason of the frozen channels.
         removable (collection[str]): Units that may have 0 channels, since their block can be removed.
 
     Raises:
-        StructureError: It names no unit of the model, a name is unknown, or a count is not possible; all problems are
-            listed.
+        StructureError: It names no unit, a name is unknown, or a count is not possible; all problems are listed.
     """
-    by_name = {unit.name: unit for unit in units}
-    problems: List[str] = []
+    problems, by_name = [], {unit.name: unit for unit in units}
     for name, count in structure.items():
         unit = by_name.get(name)
         if unit is None and name in (frozen or {}):
@@ -84,12 +82,12 @@ def check_structure(structure: Mapping[str, Any], units: Sequence[Any], source: 
     elif problems:
         problems += [f'unit {name!r} is missing' for name in missing]
     if problems:
-        more = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
-        raise StructureError(f'{source} does not fit this model:\n  ' + '\n  '.join(problems[:10] + more))
+        problems[10:] = [f'... and {len(problems) - 10} more'] if len(problems) > 10 else []
+        raise StructureError('\n  '.join([f'{source} does not fit this model:', *problems]))
     if missing:  # an earlier version, or an option, did not prune them
-        more = [f'and {len(missing) - 3} more'] if len(missing) > 3 else []
-        print_log(f'{source} says nothing of {len(missing)} of {len(by_name)} units, which stay whole: '
-                  f'{", ".join([*map(repr, missing[:3]), *more])}', logger='current')
+        names = ', '.join([*map(repr, missing[:3]), *([f'and {len(missing) - 3} more'] if len(missing) > 3 else [])])
+        print_log(f'{source} says nothing of {len(missing)} of {len(by_name)} units, which stay whole: {names}',
+                  logger='current')
 
 
 def relocation(structure: Iterable[str], names: Sequence[str]) -> Tuple[str, str]:

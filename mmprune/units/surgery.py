@@ -11,7 +11,7 @@ from ..graph.written_size import set_attribute
 from .layer import refresh_attributes, resize_tensor
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
-from .weight_norm import kept_scale
+from .weight_norm import kept_scale, refresh_masked
 
 #: Of a tensor; a convolution over volumes has 5.
 MOST_DIMS = 5
@@ -93,6 +93,7 @@ class Surgery:
             layer, _, attribute = name.rpartition('.')
             set_attribute(self.model.get_submodule(layer), attribute, widths[name, 0])
         for module in {id(m): m for name in tensors for m in owners[name][1]}.values():
+            refresh_masked(module)
             refresh_attributes(module, id(module) in depthwise)
         torch.clear_autocast_cache()  # it holds casts of the former tensors
 

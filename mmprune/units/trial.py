@@ -5,7 +5,7 @@ the units of a copy in float64 are cut at random, and the result is compared wit
 train mode. Where a forward has constants of float32, both are in float32.
 """
 import copy
-from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..graph.trace import Axis
 from ..graph.watching import watched
 from .copies import double_copy, float_copy, sharing_copy
 from .equivalence import Masks, mask_dense, outputs, random_mask, random_masks, randomise, relative_difference
+from .running import Running
 from .surgery import Surgery
 from .unit import ChannelUnit
 
@@ -104,7 +105,7 @@ class TrialCut:
                       f'({_first_line(self._error)}): the trial cut compares eval mode only', logger='current')
         # keep about half of every unit, in both modes; most of some units and little of the others, and the reverse
         self.cuts = [(random_masks(units, ratio=0.5, seed=0, spread=0.25), training) for training in (False, True)]
-        self.cuts += [(masks, False) for masks in uneven_masks(units)]
+        self.cuts += [(masks, False) for masks in (complement(self.cuts[0][0]), *uneven_masks(units))]
 
     def _take(self, precision: Precision, dense: nn.Module) -> None:
         """Take a copy of the dense model."""
@@ -147,7 +148,7 @@ class TrialCut:
         surgery.cut(masks)
         dense = mask_dense(self.dense, self.units, masks)
         before = run(dense, forward, training)
-        running, comparison = _Running(), _Comparison(self, before, surgery)
+        running, comparison = Running(), _Comparison(self, before, surgery)
         self.forwards += 2
         try:
             with running.watch(cut), watched(_layers(cut), after=comparison.compare):
@@ -208,12 +209,14 @@ class _Comparison:
     def __init__(self, trial: TrialCut, before: Run, surgery: Surgery) -> None:
         self.trial, self.before, self.surgery, self.calls = trial, before, surgery, 0
 
-    def compare(self, layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
+    def compare(self, layer: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         """Compare the output of a layer.
 
         Raises:
             _Differs: It is another one.
         """
+        if not isinstance(out, Tensor):
+            return
         dense = self.before.layers[self.calls] if self.calls < len(self.before.layers) else None
         self.calls += 1
         if dense is None or dense.layer != layer:  # the cut model runs other layers
@@ -229,6 +232,14 @@ class _Comparison:
         """Return by how much the outputs differ; 0 for less than the tolerance."""
         change = relative_difference(self.before.outputs, after)
         return 0.0 if change < self.trial.precision.tolerance else change
+
+
+def complement(masks: Masks) -> Dict[str, np.ndarray]:
+    """Return masks that keep what others drop, one set at least, so that every set has gone once."""
+    found = {name: ~mask for name, mask in masks.items()}
+    for mask in found.values():
+        mask[0] |= not mask.any()
+    return found
 
 
 def uneven_masks(units: Sequence[ChannelUnit]) -> List[Dict[str, np.ndarray]]:
@@ -254,48 +265,20 @@ def summed(layer: str, module: nn.Module, out: Tensor) -> LayerOutput:
     axis = out.dim() - 1 if isinstance(module, nn.Linear) else out.dim() - module.weight.dim() + 1
     shape = (*out.shape[:axis], *out.shape[axis + 1:])
     values = out.reshape(-1, out.size(axis)).t() if isinstance(module, nn.Linear) else out.flatten(axis + 1)
-    weights = 1.5 + torch.cos(1.7 * torch.arange(values.size(-1), dtype=out.dtype))
-    return LayerOutput(layer, shape, values @ weights)
+    weights = 1.5 + torch.cos(1.7 * torch.arange(values.size(-1), dtype=out.real.dtype))
+    return LayerOutput(layer, shape, values @ weights.to(out.dtype))
 
 
 def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
     """Run a model and record the outputs of the model and of its conv and linear modules."""
     layers: List[LayerOutput] = []
 
-    def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
-        layers.append(summed(layer, module, out))  # now, since an activation may follow in place
+    def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if isinstance(out, Tensor):
+            layers.append(summed(layer, module, out))  # now, since an activation may follow in place
 
     with watched(_layers(model), after=keep):
         return Run(outputs(model, forward, training), layers)
-
-
-class _Running:
-    """The modules that are running, or were when an error was raised."""
-
-    def __init__(self) -> None:
-        self.stack: List[Tuple[str, nn.Module]] = []
-
-    def watch(self, model: nn.Module) -> ContextManager[None]:
-        """Watch a model's forward."""
-        self.stack = []
-        return watched(model.named_modules(), self._enter, self._leave)
-
-    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.stack.append((name, module))
-
-    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        self.stack.pop()
-
-    @property
-    def module(self) -> str:
-        """Name of the innermost module with children."""
-        return next((name for name, module in reversed(self.stack) if any(True for _ in module.children())), '')
-
-    def __str__(self) -> str:
-        """Return the innermost module with children, and the layer that it called."""
-        name = f'module {self.module!r}' if self.module else 'the model'
-        inside = [name for name, module in self.stack if any(True for _ in module.children())]
-        return name if not self.stack or self.stack[-1][0] in ('', *inside) else f'{name}, at {self.stack[-1][0]!r}'
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Collection, Iterator, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 
 
@@ -25,6 +26,13 @@ def effective(model: nn.Module, name: str) -> Tensor:
     return getattr(model.get_submodule(layer), attribute).detach()  # type: ignore[no-any-return]
 
 
+def refresh_masked(module: nn.Module) -> None:
+    """Compute the weight of a layer anew that torch's pruning masks before each forward."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            setattr(module, hook._tensor_name, hook.apply_mask(module).detach())
+
+
 @contextmanager
 def kept_scale(model: nn.Module, tensors: Collection[str]) -> Iterator[None]:
     """Let the weights that are left by the block keep their values, where they are normalised.
@@ -36,13 +44,16 @@ def kept_scale(model: nn.Module, tensors: Collection[str]) -> Iterator[None]:
     changed = [found for found in _weight_norms(model) if found[0] in tensors]
     for _, direction, norms, dim, _ in changed:
         norms.data = norms.data / _norm(direction, dim).clamp_min(1e-30)
-    yield
-    for _, direction, norms, dim, hook in changed:
-        direction.data = direction.data.masked_fill(_norm(direction, dim) == 0, 1.0)  # no direction; its g is 0
-        norms.data = norms.data * _norm(direction, dim)
-        if hook is not None:  # the computed weight is an attribute, which the next forward would refresh
-            module, refresh = hook
-            setattr(module, refresh.name, refresh.compute_weight(module).detach())
+    try:
+        yield
+    finally:
+        for _, direction, norms, dim, hook in changed:
+            length = _norm(direction, dim)
+            norms.data = norms.data * length
+            direction.data = direction.data.masked_fill(length == 0, 1.0)  # any direction: its g is 0
+            if hook is not None:
+                module, refresh = hook
+                setattr(module, refresh.name, refresh.compute_weight(module).detach())
 
 
 def _norm(direction: Tensor, dim: int) -> Tensor:

@@ -126,6 +126,8 @@ def _reduced_axes(call: Call, dims: int) -> Optional[List[int]]:
     axes = call.arg(2 if call.name in ('linalg_vector_norm', 'norm', 'kthvalue') else 1, 'dim')
     if isinstance(axes, Tensor):  # max(x, y)
         return None
+    if axes is None and call.name in ('kthvalue', 'mode'):
+        axes = -1
     if axes is None or axes == []:
         return list(range(dims))
     return [axis % dims for axis in ([axes] if isinstance(axes, int) else axes)]

@@ -43,10 +43,19 @@ def addmm(tracer: Tracer, call: Call) -> None:
     """A matrix product with a parameter, and a bias."""
     bias, left, right = call.args
     rows = _product(tracer, call, [left, right], _letters(left, right))
-    if tracer.is_tensor_of_model(bias) and rows is not None:
-        tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
-    elif rows is not None:
-        tracer.freeze(rows, f'{call.name} adds a tensor of fixed size to it')
+    _tie_bias(tracer, call, bias, rows)
+
+
+def _tie_bias(tracer: Tracer, call: Call, bias: Any, rows: Optional[Tensor]) -> None:
+    """Tie a bias to the rows of a product; one of a fixed size, or that is an activation, freezes them."""
+    if not isinstance(bias, Tensor) or rows is None or not bias.dim() or bias.size(-1) == 1:
+        return
+    if tracer.is_tensor_of_model(bias) and bias.numel() == bias.size(-1):
+        tracer.tie(tracer.axis(bias, bias.dim() - 1, 'affine'), rows)
+        return
+    labels = tracer.labels_of(bias)
+    for ids in (rows, *([] if labels is None else [labels])):
+        tracer.freeze(ids, f'{call.name} adds a matrix to it')
 
 
 def _letters(left: Tensor, right: Tensor) -> List[str]:
@@ -88,8 +97,7 @@ def linear_by_view(tracer: Tracer, call: Call, x: Tensor, weight: Tensor, bias: 
     """``F.linear`` with a transposed parameter."""
     batch = LETTERS[:x.dim() - 1]
     rows = _product(tracer, call, [x, weight], [f'{batch}y', 'zy', f'{batch}z'])
-    if isinstance(bias, Tensor) and tracer.is_tensor_of_model(bias) and rows is not None:
-        tracer.tie(tracer.axis(bias, 0, 'affine'), rows)
+    _tie_bias(tracer, call, bias, rows)
 
 
 def _product(tracer: Tracer, call: Call, operands: Sequence[Tensor], subscripts: Sequence[str]) -> Optional[Tensor]:

@@ -20,7 +20,7 @@ def weight_norm(tracer: Tracer, call: Call) -> None:
 def masked(tracer: Tracer, call: Call) -> None:
     """A weight times a mask of its shape, both tensors of the model; any other product is one of activations."""
     tensors = [one for one in call.args if isinstance(one, Tensor)]
-    weights = [one for one in tensors if tracer.stored_weight(one) is not None and one.dim() > 1]
+    weights = [one for one in tensors if tracer.stored_weight(one) is not None and sum(n > 1 for n in one.shape) > 1]
     if len(weights) == 2 and weights[0].shape == weights[1].shape and not any(one in tracer.labels for one in weights):
         weight, mask = sorted(weights, key=lambda one: not one.requires_grad)
         tracer.derive(call.out, weight, [Companion(mask, axis, axis) for axis in range(mask.dim())])
