@@ -301,6 +301,34 @@ class MaskedWeights(Temporal):
         super().__init__(lambda layer: prune.random_unstructured(layer, 'weight', 0.3))
 
 
+class Up(nn.Module):
+    """A transposed convolution whose norms lie along its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv1d(3, 6, 1), nn.Conv1d(5, 2, 1)
+        self.up = getattr(nn.utils.parametrizations, 'weight_norm', nn.utils.weight_norm)(nn.ConvTranspose1d(6, 5, 2))
+
+    def forward(self, x):
+        return self.head(self.up(self.a(x).relu()))
+
+
+net({'a_(0, 6)_6': 6, 'up_(0, 5)_5': 5}, shape=(2, 3, 8))(Up)
+
+
+@net({'a_(0, 6)_6': 6}, shape=(2, 3, 8))
+class MaskedDepthwise(nn.Module):
+    """A depthwise convolution with a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv1d(3, 6, 1), nn.Conv1d(6, 2, 1)
+        self.deep = prune.random_unstructured(nn.Conv1d(6, 6, 3, padding=1, groups=6), 'weight', 0.3)
+
+    def forward(self, x):
+        return self.head(self.deep(self.a(x).relu()).relu())
+
+
 @net({}, 'is called with a computed weight', 'its weight is computed', shape=(2, 3, 8))
 class SpectralNorm(Temporal):
     """Every row of a spectral norm depends on all others."""

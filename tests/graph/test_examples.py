@@ -1,6 +1,10 @@
 """Several examples, united in one trace; branches that none of them takes; what a trace leaves behind."""
+import functools
+import gc
 import random
 import threading
+import weakref
+from collections import deque
 
 import numpy as np
 import pytest
@@ -10,7 +14,8 @@ from torch import nn
 from mmprune import Pruner
 from mmprune.graph import capture
 from mmprune.graph.demo_input import DemoInput, ExampleInputs
-from mmprune.units.mutator import ChannelMutator
+from mmprune.units.mutator import ChannelMutator, NoPrunableUnitError
+from mmprune.units.trial import complement
 
 IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -149,3 +154,118 @@ def test_two_demo_images_differ():
     rows = DemoInput((1, 3, 8, 8)).for_trial()[-1].tensor(nn.Conv2d(3, 3, 1))
     assert len(rows) == 2
     assert not torch.equal(rows[0], rows[1])
+
+
+class Normalised(nn.Module):
+    """Divides by the largest value, read by Python: it depends on which channels are there."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.head(self.b(x / x.abs().max().item()).relu())
+
+
+@pytest.mark.parametrize('seed', [0, 8, 23])
+def test_a_value_of_all_channels_that_python_gives_back_is_found_by_the_trial(seed):
+    torch.manual_seed(seed)
+    assert [unit.name for unit in Pruner(Normalised(), IMAGE, ratio=0.5).mutator.units] == ['b_(0, 8)_8']
+
+
+def test_every_set_has_gone_once_in_a_trial():
+    masks = {'a': np.array([True, False, True]), 'b': np.array([True, True])}
+    other = complement(masks)
+    assert [mask.tolist() for mask in other.values()] == [[False, True, False], [True, False]]
+
+
+class Newton(nn.Module):
+    """Many steps with a value of all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        value = x.square().mean()
+        root = torch.ones_like(value)
+        for _ in range(40):
+            root = 0.5 * (root + value / root)
+        return self.head(x / root)
+
+
+def test_reasons_that_wait_do_not_multiply():
+    with pytest.raises(NoPrunableUnitError, match='mean reduces over the channel axis'):
+        Pruner(Newton(), IMAGE, ratio=0.5)
+
+
+class Counting(nn.Module):
+    """Counts in a buffer, keeps a queue, and refers to itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+        self.register_buffer('steps', torch.zeros(1))
+        self.queue, self.circle = deque([1]), {}
+        self.circle['self'] = self.circle
+
+    def forward(self, x):
+        self.steps += 1
+        self.register_buffer('late', x.detach())
+        self.queue.append(x)
+        return self.head(self.a(x))
+
+
+def test_buffers_and_queues_are_put_back():
+    model = Counting()
+    Pruner(model, IMAGE, ratio=0.5)
+    assert (model.steps.tolist(), list(model.queue), list(model._buffers)) == ([0.0], [1], ['steps'])
+
+
+class Particular(nn.Module):
+    """Looks at the very type of an integer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head, self.window = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), 2
+
+    def forward(self, x):
+        window = (self.window, self.window) if type(self.window) == int else None  # noqa: E721
+        return self.head(nn.functional.max_pool2d(self.a(x), window))
+
+
+def test_a_forward_that_looks_at_types_is_traced_with_plain_numbers():
+    assert [unit.name for unit in Pruner(Particular(), IMAGE, ratio=0.5).mutator.units] == ['a_(0, 6)_6']
+
+
+@functools.lru_cache(maxsize=None)
+def remembered(size):
+    """Return an equal number of whatever model came first."""
+    return size
+
+
+class Cached(nn.Module):
+    """Takes a size through a cache that all models share."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head, self.first = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 2, 1), 4
+
+    def forward(self, x):
+        x = self.a(x)
+        x = torch.cat([x[:, :remembered(self.first)].relu(), x[:, remembered(self.first):]], 1)
+        return self.head(self.b(x).relu())
+
+
+def test_sizes_of_another_model_in_a_cache_are_numbers():
+    for _ in range(2):
+        model = Cached()
+        reference = weakref.ref(model)
+        pruner = Pruner(model, IMAGE, ratio=0.5)
+        masked = pruner.mask().double()(IMAGE.double())
+        torch.testing.assert_close(pruner.cut()(IMAGE.double()), masked)
+        del model, pruner
+        gc.collect()
+        assert reference() is None
