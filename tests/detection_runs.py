@@ -125,6 +125,7 @@ def read_small(name, data_root, validate):
     values.update(test_dataloader=None, test_cfg=None, test_evaluator=None, tta_model=None, tta_pipeline=None)
     values['default_hooks']['checkpoint'] = dict(type='CheckpointHook', interval=100, save_last=False)
     values['model']['interval'] = 1
+    values['optim_wrapper']['optimizer']['lr'] *= 0.01  # these weights are random, and the rate has no warm-up
     _shorten_hooks(values['custom_hooks'])
     _without_weights(values['model'])
     return without_albumentations(values)

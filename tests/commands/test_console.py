@@ -8,7 +8,7 @@ import sys
 import pytest
 from paths import ROOT, TINY
 
-from mmprune import __version__
+from mmprune import __version__, commands
 from mmprune.commands import COMMANDS, main, summary
 
 #: Scripts that are no callers of a sub-command.
@@ -94,7 +94,9 @@ def test_sub_command_does_what_its_script_does(capsys):
 
 
 def test_deploy_without_mmdeploy_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'mmdeploy', None)
+    for name in {'mmdeploy', 'mmdeploy.apis', *(name for name in sys.modules if name.startswith('mmdeploy.'))}:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr(commands, 'deploy', raising=False)
     monkeypatch.delitem(sys.modules, 'mmprune.commands.deploy', raising=False)
     with pytest.raises(SystemExit, match=r'^error: tools/deploy\.py needs mmdeploy, which cannot be imported'):
         main(['deploy', 'deploy.py', 'model.py', 'x.pth', 'x.jpg', '--work-dir', 'out'])
