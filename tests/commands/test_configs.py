@@ -105,7 +105,8 @@ def test_arguments_stand_at_the_top_each_with_its_comment(name):
     if stage == 'deploy' and not name.startswith('mmcls/'):  # no input that goes without saying
         wanted = [*wanted, 'input_shape']
     if stage == 'prune':
-        wanted = [*wanted, *(['mutate_linear'] if '-rcnn_' in name else []), 'max_epochs']
+        limit = 'max_iters' if name.startswith('mmseg/') else 'max_epochs'
+        wanted = [*wanted, *(['mutate_linear'] if '-rcnn_' in name else []), limit]
     places = [number for number, line in enumerate(lines) if re.match(r'\w+ = ', line)]
     assert [lines[number].split(' = ')[0] for number in places] == wanted
     assert all(lines[number - 1].startswith('# ') for number in places)

@@ -5,8 +5,7 @@ pruned_path = 'work_dirs/group_fisher_act_prune_deeplabv3plus_r18-d8_4xb2-80k_ci
 # Learning rate, usually that of the original training.
 finetune_lr = 0.01
 
-from mmprune.config import finetune_settings  # noqa: E402
+from mmprune.config import finetune_schedule, finetune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)
-# as in the original training
-param_scheduler = [dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=80000, by_epoch=False)]
+param_scheduler, train_cfg = finetune_schedule(_base_)

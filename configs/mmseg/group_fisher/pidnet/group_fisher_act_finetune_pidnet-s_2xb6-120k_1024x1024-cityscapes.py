@@ -5,8 +5,7 @@ pruned_path = 'work_dirs/group_fisher_act_prune_pidnet-s_2xb6-120k_1024x1024-cit
 # Learning rate, usually that of the original training.
 finetune_lr = 0.01
 
-from mmprune.config import finetune_settings  # noqa: E402
+from mmprune.config import finetune_schedule, finetune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)
-# as in the original training
-param_scheduler = [dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=120000, by_epoch=False)]
+param_scheduler, train_cfg = finetune_schedule(_base_)

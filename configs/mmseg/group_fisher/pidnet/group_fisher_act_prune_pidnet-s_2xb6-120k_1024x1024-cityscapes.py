@@ -14,9 +14,11 @@ lr_ratio = 0.1
 target_flop_ratio = 0.5
 # The input that FLOPs are counted for, batch first.
 input_shape = (1, 3, 1024, 1024)
+# Iterations that the run may take; it ends at its target.
+max_iters = 120000
 
-from mmprune.config import prune_settings  # noqa: E402
+from mmprune.config import prune_schedule, prune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
     _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape)
-param_scheduler = []  # the learning rate is constant
+param_scheduler, train_cfg, dense_schedule = prune_schedule(_base_, max_iters=max_iters)

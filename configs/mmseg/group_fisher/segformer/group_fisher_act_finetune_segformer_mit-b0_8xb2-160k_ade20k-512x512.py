@@ -5,10 +5,7 @@ pruned_path = 'work_dirs/group_fisher_act_prune_segformer_mit-b0_8xb2-160k_ade20
 # Learning rate, usually that of the original training.
 finetune_lr = 6e-5
 
-from mmprune.config import finetune_settings  # noqa: E402
+from mmprune.config import finetune_schedule, finetune_settings  # noqa: E402
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = finetune_settings(_base_, pruned_path, finetune_lr)
-# as in the original training
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False)]
+param_scheduler, train_cfg = finetune_schedule(_base_)
