@@ -240,7 +240,7 @@ def test_deformable_attention_has_the_same_units_on_any_device(monkeypatch):
     monkeypatch.setattr(module, 'multi_scale_deformable_attn_pytorch', MultiScaleDeformableAttnFunction.apply)
     compiled = mutator_of(net())
     assert list(by_torch.structure) == list(compiled.structure) == ['first_(0, 16)_16', 'query_(0, 16)_16']
-    reasons = {channels.name: channels.reason for channels in compiled.frozen}
     text = "deformable attention combines its channels with one another in module 'attention'"
-    assert {reasons['attention.value_proj_(0, 16)_16'], reasons['attention.sampling_offsets_(0, 16)_16'],
-            reasons['attention.attention_weights_(0, 8)_8'], reasons['attention.output_proj_(0, 16)_16']} == {text}
+    reasons = {member.axis.layer: channels.reason for channels in compiled.frozen for member in channels.producers}
+    assert {reasons[f'attention.{name}'] for name in ('value_proj', 'sampling_offsets', 'attention_weights')} == {text}
+    assert {channels.name: channels.reason for channels in compiled.frozen}['attention.output_proj_(0, 16)_16'] == text

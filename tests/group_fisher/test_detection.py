@@ -174,11 +174,9 @@ def test_level_that_pools_nothing():
 def test_what_stays_of_a_simcc_head():
     mutator = mutator_of(detection_nets.SimCC())
     reasons = {channels.name: channels.reason for channels in mutator.frozen}
-    attention = "bmm multiplies it with another activation, as attention does in module 'head.gau'"
-    assert reasons['head.final_layer_(0, 4)_4'] == (  # keypoints
-        'its channels are all tied to one another, so that none can go alone')
-    assert reasons['head.mlp.1_(0, 16)_16'] == (
-        "linalg_vector_norm reduces over the channel axis in module 'head.gau.ln'")
-    assert [reasons[f'head.gau.uv_({start}, {end})_{end - start}']
-            for start, end in ((0, 32), (32, 64), (64, 72))] == [attention] * 3
-    assert reasons['head.cls_x_(0, 32)_32'] == reasons['head.cls_y_(0, 32)_32'] == 'it is an output of the model'
+    assert reasons['head.final_layer_(0, 4)_4'] == (  # keypoints, which are the tokens of what follows
+        "mul broadcasts two maps along different axes in module 'head.gau'")
+    for layer, columns, rows in (('mlp.1', 64, 16), ('gau.uv', 16, 72), ('gau.o', 32, 16), ('cls_x', 16, 32),
+                                 ('cls_y', 16, 32)):
+        text = f"it mixes positions, not channels in module 'head.{layer}'"
+        assert reasons[f'head.{layer}_(0, {columns})_{columns}'] == reasons[f'head.{layer}_(0, {rows})_{rows}'] == text
