@@ -29,10 +29,11 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--ratio', type=ratio, default=0.5, help='share of every unit that is pruned (0.5)')
     parser.add_argument('--seeds', type=whole(1, 1000), default=3, help='number of random choices (3)')
     add_shape_option(parser)
+    parser.add_argument('--mutate-linear', action='store_true', help='prune what linear layers read and produce')
     parser.add_argument('--json', help='write the result to a file, or - for stdout (nothing else then)')
     add_config_options(parser)
     args = parser.parse_args(argv)
-    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options)
+    mutator, _ = mutator_from_config(args.config, args.input_shape, args.cfg_options, args.mutate_linear)
     proof = prove(mutator, args.ratio, args.seeds)
     if args.json:
         emit_json(as_dict(proof), args.json)
