@@ -281,7 +281,8 @@ def is_sound(cfg: Dict[str, Any], name: str) -> bool:
             isinstance(one, float) and 0 < one < 1 for one in value)
     inside = cfg.get('mutator') or cfg
     if name in ('mutator', 'demo_input', 'channel_unit_cfg'):
-        return not (value if name in cfg else inside[name])  # the default
+        given = value if name in cfg else inside[name]
+        return given in (None, {}) or (name == 'demo_input' and given in ([], ()))  # the default
     if name == 'input_shape':
         return _is_shape(inside['demo_input'][name])
     if name == 'normalization_type':
