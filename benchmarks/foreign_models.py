@@ -44,7 +44,7 @@ TIMM = {
         'pit_ti_224 tnt_s_patch16_224 hiera_tiny_224 mixer_s32_224 resmlp_12_224 gmixer_12_224 gmlp_ti16_224 '
         'vit_relpos_small_patch16_224 vitamin_small_224 vit_small_resnet26d_224')}
 TIMM_SIZES = {'inception_v3': 96, 'inception_v4': 128, 'inception_resnet_v2': 128, 'nasnetalarge': 96,
-              'pnasnet5large': 96, 'mobilenetv4_hybrid_medium': 128, 'bat_resnext26ts': 256}
+              'pnasnet5large': 96, 'mobilenetv4_hybrid_medium': 128, 'bat_resnext26ts': 256, 'halonet26t': 256}
 #: Name -> configuration class, its arguments, size of the images. Few blocks, since they repeat.
 _FEW: Dict[str, Any] = dict(num_hidden_layers=3)
 TRANSFORMERS: Dict[str, Tuple[str, Dict[str, Any], int]] = {
@@ -57,7 +57,8 @@ TRANSFORMERS: Dict[str, Tuple[str, Dict[str, Any], int]] = {
     'MobileNetV1': ('MobileNetV1Config', {}, 128), 'MobileNetV2': ('MobileNetV2Config', {}, 128),
     'MobileViT': ('MobileViTConfig', {}, 256), 'MobileViTV2': ('MobileViTV2Config', {}, 256),
     'PoolFormer': ('PoolFormerConfig', {}, 224), 'LeViT': ('LevitConfig', {}, 224), 'CvT': ('CvtConfig', {}, 224),
-    'EfficientNet': ('EfficientNetConfig', dict(width_coefficient=1.0, depth_coefficient=1.0), 128),
+    'EfficientNet': ('EfficientNetConfig', dict(
+        width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280), 128),
     'PVT': ('PvtConfig', {}, 224), 'PVTv2': ('PvtV2Config', {}, 224), 'FocalNet': ('FocalNetConfig', {}, 224),
     'SwiftFormer': ('SwiftFormerConfig', {}, 224), 'SegFormer': ('SegformerConfig', {}, 128),
     'GLPN': ('GLPNConfig', {}, 128), 'TextNet': ('TextNetConfig', {}, 128), 'Hiera': ('HieraConfig', {}, 224)}
