@@ -24,7 +24,7 @@ from typing import Any, Dict, List
 
 import torch
 from foreign_models import Entry, build, entries
-from isolated import in_process, peak_bytes, read
+from isolated import in_process, peak_bytes, read, run
 from sweep_models import reasons
 from torch import nn
 
@@ -86,15 +86,6 @@ def runs_in_training(model: nn.Module, images: torch.Tensor) -> bool:
     except (RuntimeError, ValueError, TypeError):
         return False
     return True
-
-
-def run(model: nn.Module, images: torch.Tensor, training: bool) -> List[torch.Tensor]:
-    """Return the outputs; the buffers are as before."""
-    before = [buffer.clone() for buffer in model.buffers()]
-    result = outputs(model, lambda net: net(images), training)
-    for buffer, value in zip(model.buffers(), before):
-        buffer.copy_(value)
-    return result
 
 
 def verdict(result: Dict[str, Any]) -> str:
@@ -197,7 +188,7 @@ def main() -> None:
             continue
         if name in read(args.results) and not args.again:
             continue
-        result = in_process(sweep, name, args.memory, args.seconds)
+        result = in_process(sweep, name, args.memory, 3 * args.seconds, args.seconds)
         with args.results.open('a') as sink:
             sink.write(json.dumps(result) + '\n')
         print(row(name, result), flush=True)

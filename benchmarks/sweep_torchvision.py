@@ -11,11 +11,9 @@ import argparse
 import datetime
 import fnmatch
 import json
-import multiprocessing
 import os
 import platform
 import random
-import resource
 import sys
 import time
 import warnings
@@ -24,8 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import isolated
 import torch
 import torchvision
+from isolated import GIB, available_gib, read
 from sweep_models import reasons
 from torch import nn
 from torchvision import models
@@ -46,7 +46,6 @@ SHARE, TOKEN_SHARE = 0.8, 0.5
 RATIO = 0.4
 #: Bytes a parameter that a run needs at most: float32, and in float64 the trial's copy, its cut and its masked one.
 BYTES = 26
-GIB = 2 ** 30
 MODES = ('eval', 'train')
 
 #: Height and width of the images, where it is not 64.
@@ -152,12 +151,7 @@ def compare(pruner: Pruner, images: torch.Tensor, dense: List[torch.Tensor]) -> 
 
 def both_modes(model: nn.Module, images: torch.Tensor) -> Tuple[List[torch.Tensor], List[torch.Tensor]]:
     """Return the outputs in eval and in train mode; the model's buffers are as before."""
-    evaluated = outputs(model, lambda net: net(images), False)
-    before = [buffer.clone() for buffer in model.buffers()]
-    trained = outputs(model, lambda net: net(images), True)
-    for buffer, value in zip(model.buffers(), before):
-        buffer.copy_(value)
-    return evaluated, trained
+    return isolated.run(model, images, False), isolated.run(model, images, True)
 
 
 def problems(name: str, result: Dict[str, Any]) -> List[str]:
@@ -184,47 +178,9 @@ def problems(name: str, result: Dict[str, Any]) -> List[str]:
     return found
 
 
-def run_one(name: str, limit: float, sink: Any) -> None:
-    """Sweep a model in this process, which may take so much memory, and send the result."""
-    resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB),) * 2)
-    Path('/proc/self/oom_score_adj').write_text('1000')  # where memory is short all the same, this goes first
-    warnings.simplefilter('ignore')
-    try:
-        result = sweep(build(name), size_of(name))
-    except Exception as error:  # noqa: BLE001  (a sweep goes on)
-        lines = str(error).splitlines() or ['']
-        result = dict(error=f'{type(error).__name__}: {lines[0][:300]}')
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    sink.send(dict(result, name=name, peak_gib=used.ru_maxrss / 2 ** 20, cpu_seconds=used.ru_utime + used.ru_stime))
-
-
 def in_process(name: str, limit: float, timeout: float) -> Dict[str, Any]:
-    """Run a model in a forked process, since importing torch takes longer than most models."""
-    context = multiprocessing.get_context('fork')
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run_one, args=(name, limit, sender))
-    process.start()
-    sender.close()
-    try:
-        if receiver.poll(timeout):
-            return receiver.recv()
-        return dict(name=name, error=f'not finished within {timeout:.0f} s')
-    except EOFError:
-        return dict(name=name, error=f'its process was killed, exit code {process.exitcode}')
-    finally:
-        process.kill()
-        process.join()
-
-
-def available_gib() -> float:
-    lines = Path('/proc/meminfo').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('MemAvailable')) / 2 ** 20
-
-
-def read(path: Path) -> Dict[str, Dict[str, Any]]:
-    """Return name -> its last result."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {result['name']: result for result in map(json.loads, lines)}
+    """Sweep a model in a process of its own, which may take so many GiB and seconds."""
+    return isolated.in_process(lambda model: sweep(build(model), size_of(model)), name, limit, timeout)
 
 
 def row(name: str, result: Dict[str, Any]) -> str:

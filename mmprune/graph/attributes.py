@@ -17,11 +17,10 @@ def unchanged_attributes(model: nn.Module) -> Iterator[None]:
     Lists, dicts, sets and deques are the same objects afterwards, with their former contents. What a forward writes
     into other objects stays.
     """
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()
-               if not isinstance(module, torch.jit.ScriptModule)]
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    buffers = [(module._buffers, dict(module._buffers)) for module in modules]
     values = [(buffer, buffer.detach().clone()) for _, own in buffers for buffer in own.values() if buffer is not None]
-    before = [(module, _attributes(module)) for module in model.modules()
-              if not isinstance(module, torch.jit.ScriptModule)]
+    before = [(module, _attributes(module)) for module in modules]
     seen: Set[int] = set()
     contents = [pair for _, attributes in before for value in attributes.values() for pair in _contents(value, seen)]
     try:

@@ -17,27 +17,25 @@ CONTAINERS = (list, tuple, set, frozenset)
 
 def double_copy(model: nn.Module) -> nn.Module:
     """Return a copy in float64 on the CPU, without synchronised batch norms, which need a GPU."""
-    double: nn.Module = revert_sync_batchnorm(_copy(model, _to_double)).double().cpu()
-    return double
+    return _cpu_copy(model, torch.float64)
 
 
 def float_copy(model: nn.Module) -> nn.Module:
     """Return a copy in float32 on the CPU, without synchronised batch norms."""
-    single: nn.Module = revert_sync_batchnorm(_copy(model, _to_float)).float().cpu()
-    return single
+    return _cpu_copy(model, torch.float32)
+
+
+def _cpu_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    def converted(tensor: Tensor) -> Tensor:
+        return tensor.to('cpu', dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+    copied: nn.Module = revert_sync_batchnorm(_copy(model, converted)).cpu()
+    return copied.double() if dtype == torch.float64 else copied.float()  # complex numbers stay
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
     """Return a copy that shares the storage of the parameters: replace them, do not write into them."""
     return _copy(model, lambda tensor: tensor)
-
-
-def _to_double(tensor: Tensor) -> Tensor:
-    return tensor.to('cpu', torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
-def _to_float(tensor: Tensor) -> Tensor:
-    return tensor.to('cpu', torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:

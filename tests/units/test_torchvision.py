@@ -20,7 +20,8 @@ def load(name):
     return sys.modules[name]
 
 
-load('sweep_models')  # which the other one imports
+for imported in ('sweep_models', 'isolated'):  # by the other one
+    load(imported)
 sweep_torchvision = load('sweep_torchvision')
 
 #: Model -> its units, counted by hand; a stream is what the blocks of a stage add to or pass on.

@@ -4,7 +4,7 @@ from torch import Tensor
 from ..label_store import Companion
 from ..tracer import Tracer
 from .op import elementwise
-from .table import OP_RULES, Call, follow_nothing, register_op
+from .table import Call, follow_nothing, register_op
 
 
 @register_op('_weight_norm_interface', '_weight_norm')
@@ -17,6 +17,7 @@ def weight_norm(tracer: Tracer, call: Call) -> None:
     tracer.derive(call.result, direction, [Companion(norms, dim, dim)])
 
 
+@register_op('mul')
 def masked(tracer: Tracer, call: Call) -> None:
     """A weight times a mask of its shape, both tensors of the model; any other product is one of activations."""
     tensors = [one for one in call.args if isinstance(one, Tensor)]
@@ -26,6 +27,3 @@ def masked(tracer: Tracer, call: Call) -> None:
         tracer.derive(call.out, weight, [Companion(mask, axis, axis) for axis in range(mask.dim())])
     else:
         elementwise(tracer, call)
-
-
-OP_RULES['mul'] = masked
