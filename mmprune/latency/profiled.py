@@ -1,0 +1,187 @@
+"""Measure a latency table: networks of random widths, each profiled whole, so that every layer runs in its place."""
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arguments import UserError, whole_number
+from ..deploy.runtimes.runtime import NodeTime, Runtime
+from ..units.mutator import ChannelMutator
+from .channel_sum import ChannelSum, channel_sums, find_sum
+from .node_law import ObservedNode, fit_laws
+from .pruned_copy import PrunedCopy
+from .table import Calibration, LatencyTable
+from .widths import levels_of
+
+#: Networks that a table is made from, and the share of them that only tests it.
+NETWORKS, HELD_BACK = 40, 0.25
+#: Seconds of runs of one network, and the fewest runs.
+SECONDS, LEAST_RUNS = 0.4, 6
+#: Networks are as wide as this share of the dense one, and each unit as this share of that.
+WIDTHS, SPREAD = (0.35, 1.0), (0.6, 1.4)
+#: Times, over the dense one, at which targets lie: there a table must predict well.
+ASKED = (0.4, 0.8)
+CONVOLUTIONS = ('Conv', 'FusedConv', 'Convolution', 'GroupConvolution')
+
+Progress = Callable[[int, int], None]
+
+
+class Measured(NamedTuple):
+    """A network of some widths, measured.
+
+    Attributes:
+        counts (dict[str, int]): Unit name -> sets.
+        nodes (dict[str, NodeTime]): Name -> node, of the runtime's profile.
+        milliseconds (float): Median run without the profiler.
+    """
+
+    counts: Dict[str, int]
+    nodes: Dict[str, NodeTime]
+    milliseconds: float
+
+
+def random_widths(mutator: ChannelMutator, block: int, count: int, seed: int = 0) -> Iterator[Dict[str, int]]:
+    """Yield structures, unit name -> sets, on the grid of a block: the dense one first, then random ones."""
+    units = [unit for unit in mutator.units]
+    yield {unit.name: len(unit.kept) for unit in units}
+    random = np.random.RandomState(seed)
+    for _ in range(count - 1):
+        share = random.uniform(*WIDTHS)
+        counts = {}
+        for unit in units:
+            wanted = share * random.uniform(*SPREAD) * len(unit.kept)
+            levels = levels_of(len(unit.kept), unit.min_sets, sets_in(block, unit.multiplicity))
+            counts[unit.name] = int(min(levels, key=lambda level: abs(level - wanted)))
+        yield counts
+
+
+def sets_in(block: int, multiplicity: int) -> int:
+    """Return how many sets make whole blocks of channels where each set has ``multiplicity`` of them."""
+    return block // int(np.gcd(block, multiplicity))
+
+
+def measure_table(mutator: ChannelMutator, runtime: Runtime, x: Tensor, block: int, networks: int = NETWORKS,
+                  seed: int = 0, rest_ms: float = 0.0, progress: Optional[Progress] = None) -> LatencyTable:
+    """Measure the latency table of a model.
+
+    Args:
+        mutator (ChannelMutator): Of the model, which is not changed.
+        runtime (Runtime): That profiles.
+        x (Tensor[N, C, H, W]): The input.
+        block (int): Channels that the runtime computes together.
+        networks (int): How many networks are measured, the dense one among them; 8 at least.
+        seed (int): Of their widths.
+        rest_ms (float): Milliseconds outside of the network.
+        progress (Callable, optional): Told how many networks are measured, of how many.
+
+    Raises:
+        UserError: The runtime cannot profile, or cannot run the model.
+    """
+    whole_number('networks', networks, 8)
+    copy, measured = PrunedCopy(mutator), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, counts in enumerate(random_widths(mutator, block, networks, seed)):
+            measured.append(measure(copy, counts, runtime, x, Path(folder) / 'network.onnx'))
+            if progress is not None:
+                progress(number + 1, networks)
+    return fit_table(measured, channel_sums(mutator), block, runtime.describe(), tuple(x.shape), rest_ms)
+
+
+def measure(copy: PrunedCopy, counts: Dict[str, int], runtime: Runtime, x: Tensor, path: Path) -> Measured:
+    """Export a network of some widths, run it for some tenths of a second, and profile it."""
+    with torch.no_grad():
+        source = runtime.prepare(copy.cut_to(counts), x, path)
+    milliseconds = runtime.median_ms(source, x, SECONDS, LEAST_RUNS)
+    runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
+    nodes = {node.name: node for node in runtime.profiled(source, x, runs)}
+    return Measured(dict(counts), nodes, milliseconds)
+
+
+def fit_table(measured: Sequence[Measured], sums: Sequence[ChannelSum], block: int, runtime: Mapping[str, object],
+              shape: Tuple[int, ...], rest_ms: float) -> LatencyTable:
+    """Return the table of measured networks, the first of which is dense.
+
+    It is fitted twice: to three quarters of the networks, to tell how well it predicts the others, then to all.
+    """
+    structures = [one.counts for one in measured]
+    times = np.array([one.milliseconds for one in measured])
+    nodes = observed_nodes(measured, sums)
+    seen = np.arange(len(measured)) % round(1 / HELD_BACK) != 1
+    trial = _fitted(nodes, structures, times, block, seen)
+    predicted = np.array([trial.predict(counts) for counts in structures])
+    errors = np.abs(predicted / times - 1)
+    asked = ~seen & (times >= ASKED[0] * times[0]) & (times <= ASKED[1] * times[0])
+    largest = float(errors[asked if asked.any() else ~seen].max())
+    rest = times[~seen] - times[~seen].mean()
+    r2 = 1 - float(((predicted - times)[~seen] ** 2).sum() / max(float((rest ** 2).sum()), 1e-12))
+    table = _fitted(nodes, structures, times, block, np.ones_like(seen))
+    table.calibration.r2, table.calibration.largest_error = r2, largest
+    table.runtime, table.input_shape, table.rest_ms = dict(runtime), shape, rest_ms
+    return table
+
+
+def _fitted(nodes: Sequence[ObservedNode], structures: Sequence[Dict[str, int]], times: np.ndarray, block: int,
+            used: np.ndarray) -> LatencyTable:
+    laws = fit_laws(nodes, structures, block, used)
+    table = LatencyTable({}, (), dict(structures[0]), block, float(times[0]), laws, Calibration(0.0, 1.0, 0.0, 0.0),
+                         len(structures))
+    sums = np.array([table.predict(counts) for counts in structures])
+    line = np.stack([np.ones_like(sums), sums], axis=1)
+    offset, scale = np.linalg.lstsq(line[used] / times[used, None], np.ones(int(used.sum())), rcond=None)[0]
+    if scale <= 0:
+        raise UserError('the time of whole runs does not grow with that of their nodes: the machine is too busy to '
+                        'measure a latency table')
+    table.calibration.offset, table.calibration.scale = float(offset), float(scale)
+    return table
+
+
+def observed_nodes(measured: Sequence[Measured], sums: Sequence[ChannelSum]) -> List[ObservedNode]:
+    """Return the nodes of all networks with the channels that they read and write.
+
+    Nodes that not every network has, or whose channels fit no sum of units (reorders, whose names change places), are
+    taken together by their operator, as a time that no unit changes.
+    """
+    structures = [one.counts for one in measured]
+    found: List[ObservedNode] = []
+    loose: Dict[str, np.ndarray] = {}
+    names = dict.fromkeys(name for one in measured for name in one.nodes)
+    for name in names:
+        nodes = [one.nodes.get(name) for one in measured]
+        whole = [node for node in nodes if node is not None]
+        node = _observed(whole, structures, sums) if len(whole) == len(measured) else None
+        if node is not None:
+            found.append(node)
+            continue
+        times = np.array([0.0 if one is None else one.milliseconds for one in nodes])
+        loose[whole[0].op] = loose.get(whole[0].op, 0.0) + times
+    nothing = ChannelSum(())
+    return found + [ObservedNode(f'{op} (all)', op, (op, 'all'), True, nothing, nothing, times)
+                    for op, times in loose.items()]
+
+
+def _observed(nodes: Sequence[NodeTime], structures: Sequence[Mapping[str, int]],
+              sums: Sequence[ChannelSum]) -> Optional[ObservedNode]:
+    """Return a node with its channels, or None where these fit no sum of units."""
+    first = nodes[0]
+    if len({node.op for node in nodes}) > 1 or len({tuple(map(len, node.outputs)) for node in nodes}) > 1:
+        return None
+    times = np.array([node.milliseconds for node in nodes])
+    if first.op in CONVOLUTIONS and len(first.inputs) > 1:
+        weights = [node.inputs[1] for node in nodes]
+        reads = find_sum([node.inputs[0][1] for node in nodes], structures, sums)
+        writes = find_sum([weight[0] for weight in weights], structures, sums)
+        alone = first.inputs[0][1] > 1 and all(weight[1] == 1 for weight in weights)
+        kind: Tuple[object, ...] = (first.op, alone, weights[0][2:], first.inputs[0][2:], first.outputs[0][2:],
+                                    len(first.inputs))
+    else:
+        shapes = [node.outputs[0] for node in nodes] if first.outputs else [()]
+        varying = [axis for axis, sizes in enumerate(zip(*shapes)) if len({*sizes}) > 1]
+        reads, alone = ChannelSum(()), True
+        writes = find_sum([shape[varying[0]] for shape in shapes], structures, sums) if varying else ChannelSum(())
+        kind = (first.op, *(None if axis in varying else size for axis, size in enumerate(shapes[0])))
+    if reads is None or writes is None:
+        return None
+    return ObservedNode(first.name, first.op, kind, alone, reads, writes, times)
