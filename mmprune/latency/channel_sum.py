@@ -32,18 +32,24 @@ def rounded_up(value: int, block: int) -> int:
     return -(-value // block) * block
 
 
-def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:
-    """Return the widths of all axes that units touch, each once, those of fewest units first."""
-    found: Dict[ChannelSum, None] = {}
-    for members in mutator.surgery.members.values():
+def axis_sums(mutator: ChannelMutator) -> Dict[Tuple[str, int], ChannelSum]:
+    """Return (tensor, axis) -> its size, for every axis that a unit touches."""
+    found: Dict[Tuple[str, int], ChannelSum] = {}
+    for tensor, members in mutator.surgery.members.items():
         for dim in sorted({member.axis.dim for _, member in members}):
             parts: Dict[str, int] = {}
             own = [(unit, member) for unit, member in members if member.axis.dim == dim]
             for unit, member in own:
                 parts[unit.name] = parts.get(unit.name, 0) + member.index.shape[1]
             constant = len(own[0][1].axis.ids) - sum(member.index.size for _, member in own)
-            found[ChannelSum(tuple(sorted(parts.items())), constant)] = None
-    found.update({ChannelSum(((unit.name, unit.multiplicity), )): None for unit in mutator.units})
+            found[tensor, dim] = ChannelSum(tuple(sorted(parts.items())), constant)
+    return found
+
+
+def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:
+    """Return the different sizes of all axes that units touch, those of fewest units first."""
+    units = [ChannelSum(((unit.name, unit.multiplicity), )) for unit in mutator.units]
+    found = dict.fromkeys([*axis_sums(mutator).values(), *units])
     return sorted(found, key=lambda one: (len(one.parts), one.constant))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..arguments import UserError
 from ..files import read_json, write_text
-from .channel_sum import ChannelSum, rounded_up
+from .channel_sum import ChannelSum
+from .cost_terms import CostTerms
 from .node_law import NodeLaw
 from .widths import Cost
 
@@ -69,6 +70,12 @@ class LatencyTable:
         """Milliseconds of the dense model, with what is outside of the network."""
         return self.dense_ms + self.rest_ms
 
+    @property
+    def where(self) -> str:
+        """Where it was measured, for messages."""
+        threads = self.runtime.get('threads', 1)
+        return f"{self.runtime.get('runtime')} on {threads} thread{'s' * (threads != 1)}"
+
     def predict(self, counts: Mapping[str, int]) -> float:
         """Return milliseconds for ``counts``, unit name -> sets; a unit that is not named is whole."""
         sets = {**self.units, **counts}
@@ -105,39 +112,11 @@ class LatencyTable:
             levels (list[list[int]]): How many sets each of them may have.
             budget (float): Milliseconds at most.
         """
-        place = {name: number for number, name in enumerate(names)}
-        scale = self.calibration.scale
-        constant = self.calibration.offset + self.rest_ms
-        unary = [np.zeros(len(choices)) for choices in levels]
-        pairs: Dict[Tuple[int, int], np.ndarray] = {}
-
-        def split(side: ChannelSum) -> Tuple[float, Dict[int, np.ndarray]]:
-            fixed, free = float(side.constant), {}
-            for unit, times in side.parts:
-                if unit in place:
-                    free[place[unit]] = np.array([rounded_up(times * sets, self.block)
-                                                  for sets in levels[place[unit]]], dtype=float)
-                else:
-                    fixed += rounded_up(times * self.units[unit], self.block)
-            return fixed, free
-
+        terms = CostTerms(names, levels, self.units, self.block)
         for law in self.laws:
-            base, per_read, per_write, per_both = scale * law.coefficients
-            (reads, read_units), (writes, write_units) = split(law.reads), split(law.writes)
-            constant += base + per_read * reads + per_write * writes + per_both * reads * writes
-            for unit, channels in read_units.items():
-                unary[unit] += (per_read + per_both * writes) * channels
-            for unit, channels in write_units.items():
-                unary[unit] += (per_write + per_both * reads) * channels
-            for one, read in read_units.items():
-                for other, written in write_units.items():
-                    if one == other:
-                        unary[one] += per_both * read * written
-                        continue
-                    first, second = (one, other) if one < other else (other, one)
-                    product = per_both * (np.outer(read, written) if one < other else np.outer(written, read))
-                    pairs[first, second] = pairs.get((first, second), 0.0) + product
-        return Cost(constant, unary, pairs, budget)
+            terms.add(self.calibration.scale * law.coefficients, law.reads, law.writes)
+        terms.constant += self.calibration.offset + self.rest_ms
+        return terms.cost(budget)
 
     def check_trusted(self) -> None:
         """Raise LatencyTableError if networks that the table had not seen were off by more than a tenth."""

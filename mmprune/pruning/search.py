@@ -1,18 +1,23 @@
 """From scores, a target and floors to masks: how many sets of each unit are removed, and which."""
 import math
-from typing import Dict, Mapping, NamedTuple, Sequence
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from torch import Tensor
 
+from ..latency.solver import InfeasibleError, Solution, solve
+from ..latency.widths import WidthProblem, levels_of
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
 from ..units.selection import Pool, PrunedSet, least_important
 from ..units.unit import ChannelUnit
+from .budgets import Budgets
 from .target import GLOBAL_MAX_PRUNED_RATIO, PruningTarget, TargetError
 
 #: Steps of the search for the share that every layer loses.
 BISECTIONS = 24
+#: How often widths are chosen anew where costs of pairs of units do not add up to the cost of a structure.
+SOLVES = 4
 
 
 class Chosen(NamedTuple):
@@ -22,32 +27,39 @@ class Chosen(NamedTuple):
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
         kept_by_floor (dict[str, int]): Unit name -> channels that only its floor keeps: others with a higher score are
             removed, or the share of the unit asks for more.
+        solution (Solution or None): Of the solver, where the target is a time.
     """
 
     masks: Dict[str, np.ndarray]
     kept_by_floor: Dict[str, int]
+    solution: Optional[Solution] = None
 
 
 class Search:
-    """The search for the fewest channels to remove that meet a target.
+    """The search for the fewest channels to remove that meet a target; for a time, for the most of the scores.
 
     Args:
         target (PruningTarget): How much is removed.
         mutator (ChannelMutator): It is not changed.
         scores (dict[str, Tensor[C]]): Unit name -> a score for each present set. Other units stay as they are.
         progress (float): Share of the way from the dense model to the target, for several rounds.
+        budgets (Budgets, optional): Of the target; by default those of its shares of cost. A time needs them.
+        align (int, optional): What the target's is worth where it is measured.
 
     Raises:
         PatternError: A pattern of ``levels`` matches no layer, or ``op_types`` no unit.
+        TargetError: The target needs a latency table, and there are no budgets.
     """
 
     def __init__(self, target: PruningTarget, mutator: ChannelMutator, scores: Mapping[str, Tensor],
-                 progress: float = 1.0) -> None:
+                 progress: float = 1.0, budgets: Optional[Budgets] = None, align: Optional[int] = None) -> None:
         self.target, self.mutator, self.progress = target, mutator, progress
+        self.budgets = budgets or Budgets(target, mutator, progress=progress)
+        self.align = measured_align(target) if align is None else align
         self.levels = target.levels_of(mutator)
         units = [unit for unit in target.chosen_units(mutator) if unit.name in scores]
         self.pools = {unit.name: pool_of(unit, scores[unit.name], target.floor(unit, unit.name in self.levels),
-                                         target.align // math.gcd(target.align, unit.multiplicity)) for unit in units}
+                                         self.align // math.gcd(self.align, unit.multiplicity)) for unit in units}
         self.units = {unit.name: unit for unit in units}
         self.rest = [unit for unit in units if unit.name not in self.levels]
         self.masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}
@@ -61,9 +73,15 @@ class Search:
         """
         kept = {name: self._take_share(self.units[name], level * self.progress)
                 for name, level in self.levels.items() if name in self.units}
-        kept.update(self._by_layer() if self.target.scope == 'layer' else self._by_score())
+        solution = None
+        if self.target.scope == 'layer':
+            kept.update(self._by_layer())
+        elif self.target.needs_latency:
+            solution = self._by_solver()
+        else:
+            kept.update(self._by_score())
         return Chosen(self.masks, {name: kept[name] * unit.multiplicity for name, unit in self.units.items()
-                                   if kept.get(name)})
+                                   if kept.get(name)}, solution)
 
     def _take_share(self, unit: ChannelUnit, removed: float) -> int:
         """Drop sets until a share of the unit's dense sets is removed; return how many only its floor keeps."""
@@ -80,7 +98,7 @@ class Search:
         """Drop the same share of every unit; return unit name -> sets that only floors keep."""
         if self.target.ratio is not None:
             return self._take_share_of_all(self.target.ratio * self.progress)
-        if self.target.cost_name is None:
+        if not self.budgets.all:
             return {}
         low, high = 0.0, 1.0
         self._take_share_of_all(high)
@@ -99,7 +117,7 @@ class Search:
 
     def _by_score(self) -> Dict[str, int]:
         """Drop the least important sets of all units, as few as are enough; return as :meth:`_by_layer` does."""
-        if self.target.ratio is None and self.target.cost_name is None:
+        if self.target.ratio is None and not self.budgets.all:
             return _kept_by_floors(self.rest, self.pools, self.masks)
         low, high = 0, sum(self.pools[unit.name].spare for unit in self.rest)
         self._take_least(high)
@@ -128,25 +146,63 @@ class Search:
             removed = sum(int((~self.masks[unit.name]).sum()) * unit.multiplicity for unit in self.rest)
             wanted = self.target.ratio * self.progress * sum(unit.width for unit in self.rest)
             return removed >= int(wanted + 1e-9)
-        wanted = getattr(self.target, self.target.cost_name or '')
-        return bool(self._share() <= 1 - (1 - wanted) * self.progress + 1e-12)
+        return self.budgets.are_met(self.masks)
 
-    def _share(self) -> float:
-        return share_of_cost(self.mutator, self.masks, self.target.cost_name or '')
+    def _by_solver(self) -> Solution:
+        """Keep as much of the scores as the budgets let; return the solution."""
+        names = [unit.name for unit in self.rest]
+        levels = [levels_of(pool.present, pool.present - pool.spare, pool.block)
+                  for pool in (self.pools[name] for name in names)]
+        ordered = {name: np.sort(self.pools[name].scores[self.units[name].kept])[::-1] for name in names}
+        kept = [np.concatenate([[0.0], np.cumsum(ordered[name])])[np.array(choices)]
+                for name, choices in zip(names, levels)]
+        tightened = [1.0] * len(self.budgets.all)
+        for _ in range(SOLVES):
+            costs = self.budgets.costs(names, levels)
+            for cost, factor in zip(costs, tightened):
+                cost.budget *= factor
+            try:
+                solution = solve(WidthProblem(names, kept, costs))
+            except InfeasibleError:
+                self._drop_to({name: choices[0] for name, choices in zip(names, levels)})
+                self._check_reach()
+                raise
+            self._drop_to({name: choices[place] for name, choices, place in zip(names, levels, solution.choice)})
+            if self.is_enough():
+                break
+            tightened = [factor * min(1.0, 0.999 * one.share * one.dense / self.budgets.value(one, self.masks))
+                         for factor, one in zip(tightened, self.budgets.all)]
+        return solution
+
+    def _drop_to(self, counts: Mapping[str, int]) -> None:
+        """Keep the best ``counts[unit]`` sets of each unit."""
+        for name, count in counts.items():
+            unit, scores = self.units[name], self.pools[name].scores
+            self.masks[name] = unit.kept.copy()
+            self.masks[name][np.argsort(scores, kind='stable')[:int(unit.kept.sum()) - count]] = False
 
     def _check_reach(self) -> None:
         """Raise TargetError unless the masks, with every unit at its floor, meet the target."""
         if self.is_enough():
             return
-        target, name = self.target, self.target.cost_name or ''
+        target, left = self.target, self.budgets.shares(self.masks)
+        name, wanted = next((one.name, one.share) for one in self.budgets.all if left[one.name] > one.share)
         most = target.max_pruned_ratio or (1.0 if target.scope == 'layer' else GLOBAL_MAX_PRUNED_RATIO)
         unscored = len(self.mutator.units) - len(self.pools)
         others = f', {unscored} units have no score or are left out by op_types' if unscored else ''
         raise TargetError(
-            f'{name}={getattr(target, name)} cannot be reached: {self._share():.3f} of the dense {name} stay '
-            f'when every unit is at its floor (min_channels, max_pruned_ratio={most}, align={target.align}; '
+            f'{name}={wanted:.3g} cannot be reached: {left[name]:.3f} of the dense {name} stay '
+            f'when every unit is at its floor (min_channels, max_pruned_ratio={most}, align={self.align}; '
             f'{len(self.mutator.frozen)} groups of channels are frozen{others}). Raise the target, lower the floors, '
             'or let more units be pruned (mutate_linear, include, levels)')
+
+
+def measured_align(target: PruningTarget) -> int:
+    """Return the ``align`` of a target; raise TargetError where it has to be measured first."""
+    if isinstance(target.align, str):
+        raise TargetError(f"align={target.align!r} is the block of a runtime, and nothing says which: give "
+                          "runtime=dict(type='OnnxRuntime', threads=1) beside the target")
+    return target.align
 
 
 def share_of_cost(mutator: ChannelMutator, masks: Mapping[str, np.ndarray], resource: str) -> float:

@@ -3,13 +3,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ..arguments import LARGEST_BLOCK, UserError, nearest, one_of, share, short, whole_number
+from ..arguments import LARGEST_BLOCK, UserError, nearest, number, one_of, share, short, whole_number
 from ..units.choice import PatternError, check_patterns, producers_of, some_match
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 
 SCOPES = ('global', 'layer')
+#: Targets in time, and the ``align`` that is measured.
+LATENCIES, AUTO = ('latency', 'latency_ms'), 'auto'
 #: Floors of the global scope: scores alone must not remove more of a unit than this.
 GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
 
@@ -27,6 +29,9 @@ class PruningTarget:
         flops (float, optional): Share of the multiply-adds that stays.
         params (float, optional): Share of the parameters that stays.
         acts (float, optional): Share of the activations that stays.
+        latency (float, optional): Share of the dense model's time that stays; where it is measured is said beside the
+            target (``runtime``). ``flops``, ``params`` and ``acts`` given with it are further bounds.
+        latency_ms (float, optional): The same in milliseconds.
         scope (str): ``global`` removes the lowest scores of all units, ``layer`` the same share of each unit.
         levels (dict[str, float], optional): Pattern -> share removed of the units with a producer that matches, such
             as ``{'conv2d2': 0.5, 'layer4.*': 0.2}``; a later pattern wins. Other units follow the target, if any.
@@ -34,21 +39,25 @@ class PruningTarget:
             ``['Conv2d']``.
         max_pruned_ratio (float, optional): Share of a unit that is removed at most. By default a tenth of each unit and
             two channels stay in the global scope, else ``min_channels`` of :class:`~mmprune.units.choice.Choice`.
-        align (int): A unit that loses channels keeps a multiple of this; it loses more where its share is between two.
+        align (int or str): A unit that loses channels keeps a multiple of this; it loses more where its share is between
+            two. ``auto`` is the block that the runtime was measured to compute together.
 
     Raises:
-        TargetError: More than one target, or none; a share that is not between 0 and 1; another invalid value.
+        TargetError: Targets that exclude each other, or none; a share that is not between 0 and 1; another invalid
+            value.
     """
 
     ratio: Optional[float] = None
     flops: Optional[float] = None
     params: Optional[float] = None
     acts: Optional[float] = None
+    latency: Optional[float] = None
+    latency_ms: Optional[float] = None
     scope: str = 'global'
     levels: Optional[Mapping[str, float]] = None
     op_types: Union[None, str, Sequence[str]] = None
     max_pruned_ratio: Optional[float] = None
-    align: int = 1
+    align: Union[int, str] = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.op_types, str):
@@ -58,26 +67,47 @@ class PruningTarget:
             raise TargetError(f"op_types is {short(self.op_types)}; it must be a list of classes, such as ['Conv2d']")
         if self.levels is not None and not isinstance(self.levels, Mapping):
             raise TargetError(f"levels is {self.levels!r}; it maps patterns to shares, such as {{'conv2': 0.5}}")
-        if len(self.given) > 1:
-            raise TargetError(f'{" and ".join(self.given)} are given; a target is one of them')
-        if not self.given and not self.levels:
-            raise TargetError('there is no target: give ratio (the share of channels that goes), flops, params or acts '
-                              '(the share that stays), or levels')
-        shares = {**{name: getattr(self, name) for name in self.given},
+        self._check_given()
+        shares = {**{name: getattr(self, name) for name in self.given if name != 'latency_ms'},
                   **{f'levels[{pattern!r}]': value for pattern, value in (self.levels or {}).items()}}
         for name, value in shares.items():
             share(name, value, 'it is a share, at least 0 and less than 1', zero=True, error=TargetError)
         if self.max_pruned_ratio is not None:
             share('max_pruned_ratio', self.max_pruned_ratio,
                   'it is the share of a unit that may go, more than 0 and at most 1', one=True, error=TargetError)
-        whole_number('align', self.align, must='it is what channels become a multiple of, a whole number from 1 to '
-                     f'{LARGEST_BLOCK}', error=TargetError, most=LARGEST_BLOCK)
+        if self.align != AUTO:
+            whole_number('align', self.align, must='it is what channels become a multiple of, a whole number from 1 to '
+                         f'{LARGEST_BLOCK} or {AUTO!r}', error=TargetError, most=LARGEST_BLOCK)
         one_of('scope', self.scope, SCOPES, TargetError)
+
+    def _check_given(self) -> None:
+        """Raise TargetError unless there is a target, and what is given goes together."""
+        given = self.given
+        if not given and not self.levels:
+            raise TargetError('there is no target: give ratio (the share of channels that goes), latency, flops, params '
+                              'or acts (the share that stays), latency_ms, or levels')
+        if {*LATENCIES} <= {*given}:
+            raise TargetError('latency and latency_ms are given; a target is one of them')
+        if len(given) > 1 and (not self.needs_latency or 'ratio' in given):
+            raise TargetError(f'{" and ".join(given)} are given; a target is one of them, or a latency with bounds on '
+                              f'{", ".join(COSTS)}')
+        if self.latency_ms is not None:
+            number('latency_ms', self.latency_ms, 0, 1e7, 'it is a time in milliseconds', above=True, error=TargetError)
 
     @property
     def given(self) -> List[str]:
-        """Which of ``ratio``, ``flops``, ``params`` and ``acts`` are given; none where only ``levels`` is."""
-        return [name for name in ('ratio', *COSTS) if getattr(self, name) is not None]
+        """Which of ``ratio``, the latencies, ``flops``, ``params`` and ``acts`` are given; none for ``levels`` alone."""
+        return [name for name in ('ratio', *LATENCIES, *COSTS) if getattr(self, name) is not None]
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether the target is a time, so that a latency table is needed."""
+        return self.latency is not None or self.latency_ms is not None
+
+    @property
+    def bounds(self) -> Dict[str, float]:
+        """Cost -> share of the dense model's that stays at most, of those given: ``flops``, ``params``, ``acts``."""
+        return {name: getattr(self, name) for name in COSTS if getattr(self, name) is not None}
 
     @classmethod
     def of(cls, target: Union['PruningTarget', Mapping[str, Any]], scope: str = 'global') -> 'PruningTarget':
@@ -144,7 +174,7 @@ class PruningTarget:
         if all(unit is not other for other in self.chosen_units(mutator)):
             return False
         removed = self.levels_of(mutator).get(unit.name, self.ratio)
-        return bool(removed) or (removed is None and self.cost_name is not None)
+        return bool(removed) or (removed is None and bool(self.bounds or self.needs_latency))
 
     def floor(self, unit: ChannelUnit, share_is_given: bool = False) -> int:
         """Return how many sets of a unit stay at least; ``share_is_given`` if ``levels`` names this unit."""
@@ -156,8 +186,3 @@ class PruningTarget:
             least = max(math.ceil(LEAST_CHANNELS / unit.multiplicity),
                         math.ceil((1 - GLOBAL_MAX_PRUNED_RATIO) * len(unit.kept) - 1e-9))
         return max(unit.min_sets, least)
-
-    @property
-    def cost_name(self) -> Optional[str]:
-        """Which of ``flops``, ``params`` and ``acts`` is given; None where ``ratio`` or only ``levels`` is."""
-        return next((name for name in self.given if name in COSTS), None)
