@@ -1,14 +1,15 @@
 """Measure a latency table: networks of random widths, each profiled whole, so that every layer runs in its place."""
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arguments import UserError, whole_number
-from ..deploy.runtimes.runtime import NodeTime, Runtime
+from ..deploy.runtimes.runtime import NodeTime, Runtime, Source
 from ..units.mutator import ChannelMutator
 from .channel_sum import ChannelSum, channel_sums, find_sum
 from .node_law import ObservedNode, fit_laws
@@ -17,14 +18,17 @@ from .table import Calibration, LatencyTable
 from .widths import levels_of
 
 #: Networks that a table is made from, and the share of them that only tests it.
-NETWORKS, HELD_BACK = 40, 0.25
-#: Seconds of runs of one network, and the fewest runs.
-SECONDS, LEAST_RUNS = 0.4, 6
+NETWORKS, HELD_BACK = 32, 0.25
+#: Seconds of runs of one network, and the fewest runs; those of the dense network before and after it.
+SECONDS, LEAST_RUNS = 0.3, 4
+ANCHOR_SECONDS, ANCHOR_RUNS = 0.15, 2
+#: Milliseconds below which a network is measured twice: the shorter a run, the more disturbs it.
+SHORT = 40.0
 #: Networks are as wide as this share of the dense one, and each unit as this share of that.
 WIDTHS, SPREAD = (0.35, 1.0), (0.6, 1.4)
 #: Times, over the dense one, at which targets lie: there a table must predict well.
 ASKED = (0.4, 0.8)
-CONVOLUTIONS = ('Conv', 'FusedConv', 'Convolution', 'GroupConvolution')
+CONVOLUTIONS = ('Conv', 'FusedConv', 'Convolution', 'GroupConvolution', 'Conv2d')
 
 Progress = Callable[[int, int], None]
 
@@ -81,23 +85,70 @@ def measure_table(mutator: ChannelMutator, runtime: Runtime, x: Tensor, block: i
         UserError: The runtime cannot profile, or cannot run the model.
     """
     whole_number('networks', networks, 8)
-    copy, measured = PrunedCopy(mutator), []
+    copy, structures = PrunedCopy(mutator), random_widths(mutator, block, networks, seed)
     with tempfile.TemporaryDirectory() as folder:
-        for number, counts in enumerate(random_widths(mutator, block, networks, seed)):
-            measured.append(measure(copy, counts, runtime, x, Path(folder) / 'network.onnx'))
+        anchor = _Anchor(runtime, copy, next(structures), x, Path(folder))
+        measured = [anchor.network]
+        for counts in structures:
+            measured.append(anchor.measure(counts))
             if progress is not None:
-                progress(number + 1, networks)
+                progress(len(measured), networks)
     return fit_table(measured, channel_sums(mutator), block, runtime.describe(), tuple(x.shape), rest_ms)
 
 
-def measure(copy: PrunedCopy, counts: Dict[str, int], runtime: Runtime, x: Tensor, path: Path) -> Measured:
-    """Export a network of some widths, run it for some tenths of a second, and profile it."""
-    with torch.no_grad():
-        source = runtime.prepare(copy.cut_to(counts), x, path)
-    milliseconds = runtime.median_ms(source, x, SECONDS, LEAST_RUNS)
-    runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
-    nodes = {node.name: node for node in runtime.profiled(source, x, runs)}
-    return Measured(dict(counts), nodes, milliseconds)
+class _Anchor:
+    """The dense network, timed before and after every other: a machine's speed wanders by a tenth within seconds.
+
+    Args:
+        runtime (Runtime): That profiles.
+        copy (PrunedCopy): Of the model.
+        dense (dict[str, int]): Unit name -> sets.
+        x (Tensor[N, C, H, W]): The input.
+        folder (Path): For files.
+
+    Attributes:
+        network (Measured): The dense network.
+    """
+
+    def __init__(self, runtime: Runtime, copy: PrunedCopy, dense: Dict[str, int], x: Tensor, folder: Path) -> None:
+        self.runtime, self.copy, self.x, self.folder = runtime, copy, x, folder
+        with torch.no_grad():
+            self.source = runtime.prepare(copy.cut_to(dense), x, folder / 'dense.onnx')
+        if isinstance(self.source, nn.Module):  # the copy itself, which is about to lose channels
+            self.source = deepcopy(self.source)
+        self._now = self._milliseconds()
+        self.network = self._of(dense, self.source)
+        self.usual = self.network.milliseconds
+
+    def _milliseconds(self) -> float:
+        return self.runtime.median_ms(self.source, self.x, ANCHOR_SECONDS, ANCHOR_RUNS)
+
+    def _of(self, counts: Dict[str, int], source: Source) -> Measured:
+        """Measure a network: run it for some tenths of a second, and profile it as long."""
+        milliseconds = self.runtime.median_ms(source, self.x, SECONDS, LEAST_RUNS)
+        runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
+        nodes = self.runtime.profiled(source, self.x, runs)
+        return Measured(dict(counts), {node.name: node for node in nodes}, milliseconds)
+
+    def measure(self, counts: Dict[str, int]) -> Measured:
+        """Measure a network of some widths, in times of a machine on which the dense one takes its usual time."""
+        with torch.no_grad():
+            source = self.runtime.prepare(self.copy.cut_to(counts), self.x, self.folder / 'network.onnx')
+        return _mean([self._turn(counts, source) for _ in range(2 if self.usual < SHORT else 1)])
+
+    def _turn(self, counts: Dict[str, int], source: Source) -> Measured:
+        found, before, self._now = self._of(counts, source), self._now, self._milliseconds()
+        factor = self.usual / ((before + self._now) / 2)
+        nodes = {name: node._replace(milliseconds=factor * node.milliseconds) for name, node in found.nodes.items()}
+        return Measured(found.counts, nodes, factor * found.milliseconds)
+
+
+def _mean(turns: Sequence[Measured]) -> Measured:
+    """Return the mean of several measurements of the same network."""
+    first, count = turns[0], len(turns)
+    nodes = {name: node._replace(milliseconds=sum(one.nodes[name].milliseconds for one in turns) / count)
+             for name, node in first.nodes.items() if all(name in one.nodes for one in turns)}
+    return Measured(first.counts, nodes, sum(one.milliseconds for one in turns) / count)
 
 
 def fit_table(measured: Sequence[Measured], sums: Sequence[ChannelSum], block: int, runtime: Mapping[str, object],

@@ -127,6 +127,28 @@ class LatencyTable:
                 f'{LARGEST_ERROR:.0%}): measure it again on a machine that does nothing else, with no more threads '
                 'than it has cores, and look for throttling')
 
+    def check_is_of(self, runtime: Mapping[str, Any], input_shape: Sequence[int], units: Mapping[str, int],
+                    source: str) -> None:
+        """Raise LatencyTableError unless the table was measured of this model in this runtime.
+
+        Args:
+            runtime (dict): What the runtime says of itself.
+            input_shape (tuple[int]): Of the network.
+            units (dict[str, int]): Unit name -> sets of the dense model.
+            source (str): Where the table comes from, for the message.
+        """
+        wrong = [f'{name} is {self.runtime.get(name)} there and {value} here' for name, value in runtime.items()
+                 if self.runtime.get(name) != value]
+        if tuple(input_shape) != tuple(self.input_shape):
+            wrong.append(f'the input is {tuple(self.input_shape)} there and {tuple(input_shape)} here')
+        different = sorted({*self.units} ^ {*units}) or [name for name, sets in units.items()
+                                                        if self.units[name] != sets]
+        if different:
+            wrong.append(f'the units of the models differ, such as {different[0]!r}')
+        if wrong:
+            raise LatencyTableError(f'{source} does not hold here: {"; ".join(wrong)}. Give another file, or remove it '
+                                    'and let it be measured anew')
+
     def to_json(self) -> Dict[str, Any]:
         """Return what a file holds."""
         found = {name: value for name, value in vars(self).items() if not name.startswith('_')}

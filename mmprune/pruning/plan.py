@@ -1,13 +1,16 @@
 """From a criterion and a target to a plan: which sets of each unit stay."""
-from typing import Collection, Dict, List, Mapping, NamedTuple, Optional
+import math
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from ..criteria.criterion import Criterion, CriterionError, UnscorableError
 from ..units.mutator import ChannelMutator
 from ..units.selection import least_important
-from .search import Search, pool_of
+from .budgets import Budgets
+from .search import Chosen, Search, pool_of
 from .target import PruningTarget
+from .time_target import Attempt, TimeTarget
 
 
 class Plan(NamedTuple):
@@ -17,15 +20,23 @@ class Plan(NamedTuple):
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
         kept_by_floor (dict[str, int]): See :class:`~mmprune.pruning.search.Chosen`.
         skipped (dict[str, str]): Unit name -> why the criterion could not score it.
+        attempts (list[Attempt]): Where the target is a time, each choice that was measured, the last one last.
+        kept_score (float): Share of the scores that stays, where the target is a time; of those of one unit and
+            another as they are.
+        bound (float): What share no widths within the target could exceed.
     """
 
     masks: Dict[str, np.ndarray]
     kept_by_floor: Dict[str, int]
     skipped: Dict[str, str]
+    attempts: Sequence[Attempt] = ()
+    kept_score: float = math.nan
+    bound: float = math.nan
 
     def notes(self) -> List[str]:
-        """Return a line for each unit that stays wider than its scores alone would have it."""
-        return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
+        """Return a line for each measured choice, and for each unit that stays wider than its scores alone would have."""
+        return [*map(str, self.attempts),
+                *(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
                   for name, count in self.kept_by_floor.items()),
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 
@@ -40,7 +51,8 @@ class Plan(NamedTuple):
 
 
 def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
-              only: Optional[Collection[str]] = None, remove_blocks: bool = False) -> Plan:
+              only: Optional[Collection[str]] = None, remove_blocks: bool = False,
+              time: Optional[TimeTarget] = None) -> Plan:
     """Score all units and choose which sets stay; nothing is changed.
 
     Args:
@@ -50,6 +62,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         progress (float): Share of the way from the dense model to the target.
         only (collection[str], optional): Units that may lose channels; by default all.
         remove_blocks (bool): Remove the residual blocks all of whose units are at their floor.
+        time (TimeTarget, optional): Needed where the target is a time, or its ``align`` is measured.
 
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
@@ -69,14 +82,26 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     if not scores:
         raise CriterionError(f'{type(criterion).__name__} can score none of the {len(skipped)} units, for example: '
                              f'{next(iter(skipped.values()))}')
-    chosen = Search(target, mutator, scores, progress).run()
+
+    def choose(correction: float = 1.0) -> Chosen:
+        table = None if time is None else time.table
+        budgets = Budgets(target, mutator, table, progress, correction)
+        return Search(target, mutator, scores, progress, budgets, None if time is None else time.align(target)).run()
+
+    attempts: Sequence[Attempt] = ()
+    if target.needs_latency and time is not None:
+        chosen, attempts = time.close(target, choose, progress)
+    else:
+        chosen = choose()
     masks = dict(chosen.masks)
     if remove_blocks:
         floors = {unit.name: target.floor(unit) for unit in mutator.units}
         for block in mutator.blocks:
             if all(masks[name].sum() <= floors[name] and name in may_lose for name in block.units):
                 masks.update({name: np.zeros_like(masks[name]) for name in block.units})
-    return Plan(masks, chosen.kept_by_floor, skipped)
+    total = sum(float(score.double().sum()) for score in scores.values())
+    kept, bound = (math.nan, math.nan) if chosen.solution is None else (chosen.solution.score, chosen.solution.bound)
+    return Plan(masks, chosen.kept_by_floor, skipped, attempts, kept / total, bound / total)
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:

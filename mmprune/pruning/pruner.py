@@ -17,9 +17,11 @@ from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.reasons import explain
 from ..units.structure import Structure, StructureError, blamed_on, read_structure, write_structure
-from .latency import forward_ms
+from ..latency.meter import Meter
+from .forward_time import forward_ms
 from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError
+from .time_target import TimeTarget
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 
@@ -39,8 +41,10 @@ class Pruner:
         ratio (float, optional): Share of each unit's channels that is removed; short for ``target=dict(ratio=...,
             scope='layer')``.
         target (dict, optional): :class:`~mmprune.pruning.target.PruningTarget` or its arguments: ``dict(flops=0.5)``,
-            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``. The default scope of
-            a dict is that of the criterion's paper.
+            ``dict(levels={'conv2': 0.3})``, ``dict(params=0.3, max_pruned_ratio=0.8, align=8)``, ``dict(latency=0.5)``.
+            The default scope of a dict is that of the criterion's paper; of a time it is ``global``.
+        runtime (dict, optional): Where a target in time is measured, and the block of ``align='auto'``:
+            ``dict(type='OnnxRuntime', threads=2)``; see :class:`~mmprune.latency.meter.Meter`.
         choice (dict, optional): Which units may be pruned, and their floors: ``include``, ``exclude`` and
             ``min_channels`` of :class:`~mmprune.units.choice.Choice`, such as ``dict(exclude='layer4')``.
         mutate_linear (bool): Prune what linear layers read and produce, too.
@@ -63,7 +67,7 @@ class Pruner:
                  criterion: Union[str, Mapping[str, Any], Criterion] = 'L2', ratio: Optional[float] = None,
                  target: Union[None, Mapping[str, Any], PruningTarget] = None,
                  choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True,
-                 remove_blocks: bool = False) -> None:
+                 remove_blocks: bool = False, runtime: Optional[Mapping[str, Any]] = None) -> None:
         if ratio is not None and target is not None:
             raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
         if ratio is not None:
@@ -73,6 +77,8 @@ class Pruner:
         self.target = None if target is None else PruningTarget.of(target, self.criterion.scope)
         if self.target is not None:  # report a pattern without a match now, not at the first cut
             self.target.check(self.mutator)
+        self._meter = None if runtime is None else Meter(runtime, self.mutator)
+        self._time: Optional[TimeTarget] = None
         self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
         self._masked: Optional[Plan] = None
@@ -124,7 +130,10 @@ class Pruner:
         if self.target is None:
             raise TargetError('there is no target: give the Pruner ratio=0.3 or target=dict(flops=0.5)')
         self._calibrate_again()
-        self.plan = make_plan(self.mutator, self.criterion, self.target, remove_blocks=self.remove_blocks)
+        if self._meter is not None and self._time is None and self.target.needs_runtime:
+            self._time = TimeTarget.measured(self._meter)
+        self.plan = make_plan(self.mutator, self.criterion, self.target, remove_blocks=self.remove_blocks,
+                              time=self._time)
         return self.plan
 
     def _calibrate_again(self) -> None:

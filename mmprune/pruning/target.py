@@ -105,6 +105,11 @@ class PruningTarget:
         return self.latency is not None or self.latency_ms is not None
 
     @property
+    def needs_runtime(self) -> bool:
+        """Whether something has to be measured: a time, or the block of ``align``."""
+        return self.needs_latency or self.align == AUTO
+
+    @property
     def bounds(self) -> Dict[str, float]:
         """Cost -> share of the dense model's that stays at most, of those given: ``flops``, ``params``, ``acts``."""
         return {name: getattr(self, name) for name in COSTS if getattr(self, name) is not None}
@@ -122,7 +127,8 @@ class PruningTarget:
             if name not in cls.__dataclass_fields__:
                 raise TargetError(f'target has no {name!r}{nearest(name, list(cls.__dataclass_fields__))}; it takes '
                                   f'{", ".join(cls.__dataclass_fields__)}')
-        return cls(**{'scope': scope, **target})
+        is_time = any(target.get(name) is not None for name in LATENCIES)
+        return cls(**{'scope': 'global' if is_time else scope, **target})
 
     def chosen_units(self, mutator: ChannelMutator) -> List[ChannelUnit]:
         """Return the units that ``op_types`` lets be pruned.

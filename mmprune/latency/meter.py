@@ -1,0 +1,132 @@
+"""Where the time of a model is measured, and its latency table: what ``runtime=dict(...)`` beside a target names."""
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from ..arguments import LARGEST_BLOCK, UserError, number, short, sizes, whole_number
+from ..deploy.runtimes.runtime import Runtime, Source
+from ..deploy.timing import Latency, time_in_turns
+from ..graph.nested import output_tensors
+from ..registry import RUNTIMES, build
+from ..units.mutator import ChannelMutator
+from .block import measured_block
+from .profiled import NETWORKS, Progress, measure_table
+from .pruned_copy import PrunedCopy
+from .table import LatencyTable, read_table, write_table
+
+#: Arguments of ``runtime=dict(...)`` that are not those of the runtime itself.
+OWN = ('input_shape', 'table', 'block', 'rest_ms', 'networks')
+
+
+class Timed(NamedTuple):
+    """A structure timed beside the dense network.
+
+    Attributes:
+        pruned, dense (Latency): In the same turns.
+    """
+
+    pruned: Latency
+    dense: Latency
+
+    @property
+    def share(self) -> float:
+        """The pruned network's time over the dense one's."""
+        return 1 / self.pruned.speedup_over(self.dense)
+
+
+class Meter:
+    """Measures the structures of a model in a runtime.
+
+    Args:
+        runtime (dict): ``type`` and arguments of a runtime (``OnnxRuntime``, ``OpenVINO``, ``Torch``); beside them
+            ``input_shape`` (``N, C, H, W``; default: that of the demo input), ``table`` (a json file: read if it is
+            there, else written), ``block`` (channels that the runtime computes together; default: measured),
+            ``rest_ms`` (milliseconds of the deployed model outside of the network, such as decoding and NMS) and
+            ``networks`` (how many are measured for a table).
+        mutator (ChannelMutator): Of the model, which is not changed.
+
+    Raises:
+        UserError: An argument is wrong, or a package is missing.
+    """
+
+    def __init__(self, runtime: Mapping[str, Any], mutator: ChannelMutator) -> None:
+        if not isinstance(runtime, Mapping) or 'type' not in runtime:
+            raise UserError(f"runtime is {short(runtime)}; it must be a dict with a type, such as "
+                            "dict(type='OnnxRuntime', threads=1)")
+        self.mutator = mutator
+        self.runtime: Runtime = build(RUNTIMES, {key: value for key, value in runtime.items() if key not in OWN})
+        self.input_shape = example_shape(mutator, runtime.get('input_shape'))
+        self.path: Optional[str] = runtime.get('table')
+        self.rest_ms = number('runtime.rest_ms', runtime.get('rest_ms', 0.0), 0, 1e7)
+        self.networks = whole_number('runtime.networks', runtime.get('networks', NETWORKS), 8, most=1000)
+        self._block: Optional[int] = runtime.get('block')
+        if self._block is not None:
+            whole_number('runtime.block', self._block, most=LARGEST_BLOCK)
+        self.x = torch.randn(self.input_shape, generator=torch.Generator().manual_seed(0))
+
+    @property
+    def block(self) -> int:
+        """Channels that the runtime computes together."""
+        if self._block is None:
+            self._block = measured_block(self.runtime)
+            print_log(f'{self.runtime.name} computes blocks of {self._block} channels on this machine', logger='current')
+        return self._block
+
+    def table(self, progress: Optional[Progress] = None) -> LatencyTable:
+        """Read the table of the file, or measure it and write it.
+
+        Raises:
+            LatencyTableError: The file is a table of another model, runtime, machine or shape; the message says which.
+        """
+        if self.path is not None and os.path.exists(self.path):
+            table = read_table(self.path)
+            self.check(table)
+            return table
+        table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
+                              progress=progress)
+        if self.path is not None:
+            write_table(table, self.path)
+        return table
+
+    def check(self, table: LatencyTable) -> None:
+        """Raise LatencyTableError unless a table is one of this model in this runtime."""
+        table.check_is_of(self.runtime.describe(), self.input_shape,
+                          {unit.name: len(unit.kept) for unit in self.mutator.units}, self.path or 'the latency table')
+
+    def time(self, counts: Mapping[str, int], turns: int = 5) -> Timed:
+        """Time a structure, unit name -> sets, beside the dense network."""
+        copy = PrunedCopy(self.mutator)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            sources: Dict[str, Source] = {}
+            for name, widths in (('dense', copy.dense()), ('pruned', dict(counts))):
+                model = copy.cut_to(widths)
+                source = self.runtime.prepare(model, self.x, Path(folder) / f'{name}.onnx')
+                if isinstance(source, nn.Module):
+                    copy = PrunedCopy(self.mutator)  # the module is the copy itself
+                sources[name] = source
+            found = time_in_turns(self.runtime, sources, self.x, turns)
+        return Timed(found['pruned'], found['dense'])
+
+
+def example_shape(mutator: ChannelMutator, shape: Optional[Sequence[int]]) -> Sequence[int]:
+    """Return the shape of the input that is timed: the given one, else one image of the demo input.
+
+    Raises:
+        UserError: It is not four positive sizes, or the demo input is no image.
+    """
+    if shape is not None:
+        return tuple(sizes('runtime.input_shape', shape))
+    demo = mutator.demo_input
+    own = getattr(demo, 'input_shape', None)
+    if own is None:
+        tensors = output_tensors(getattr(demo, 'inputs', None))
+        own = tuple(tensors[0].shape) if len(tensors) == 1 and tensors[0].dim() == 4 else None
+    if own is None:
+        raise UserError('the model is not traced with one batch of images, so runtime must say what is timed: '
+                        "runtime=dict(type='OnnxRuntime', input_shape=(1, 3, 224, 224))")
+    return (1, *own[1:])

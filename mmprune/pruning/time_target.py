@@ -1,0 +1,90 @@
+"""A target in time: the latency table that it is planned with, and the loop that is closed by measuring the plan."""
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from mmengine.logging import print_log
+
+from ..latency.meter import Meter
+from ..latency.table import LatencyTable
+from .budgets import share_of_time
+from .search import Chosen
+from .target import AUTO, PruningTarget
+
+#: Relative distance from what is asked at which the loop ends, and corrections at most.
+NEAR, CORRECTIONS = 0.02, 2
+
+
+class Attempt(NamedTuple):
+    """One turn of the loop, in milliseconds of the whole model.
+
+    Attributes:
+        asked, predicted, measured (float): ``measured`` is of a machine on which the dense model takes ``dense``.
+        dense (float): The dense model in the table.
+    """
+
+    asked: float
+    predicted: float
+    measured: float
+    dense: float
+
+    def __str__(self) -> str:
+        return (f'asked {self.asked:.2f} ms, predicted {self.predicted:.2f}, measured {self.measured:.2f} '
+                f'({self.measured / self.asked - 1:+.1%}; {self.measured / self.dense:.3f} of the dense '
+                f'{self.dense:.2f} ms)')
+
+
+class TimeTarget:
+    """Plans for a target in time.
+
+    Args:
+        table (LatencyTable): Of the model.
+        meter (Meter, optional): Measures what is planned; without it the table's word is taken.
+    """
+
+    def __init__(self, table: LatencyTable, meter: Optional[Meter] = None) -> None:
+        self.table, self.meter = table, meter
+
+    @classmethod
+    def measured(cls, meter: Meter) -> 'TimeTarget':
+        """Return one whose table is read or measured now."""
+        return cls(meter.table(), meter)
+
+    def align(self, target: PruningTarget) -> int:
+        """Return the block in which channels go: the target's own, else the runtime's."""
+        return self.table.block if target.align == AUTO or (target.needs_latency and target.align == 1) \
+            else int(target.align)
+
+    def close(self, target: PruningTarget, choose: Callable[[float], Chosen],
+              progress: float = 1.0) -> Tuple[Chosen, List[Attempt]]:
+        """Choose, measure beside the dense model, and choose again with the table corrected, twice at most.
+
+        Args:
+            target (PruningTarget): A time.
+            choose (Callable): Chooses for a factor by which the table's milliseconds are multiplied.
+            progress (float): Share of the way; only the last step is measured.
+
+        Returns:
+            tuple: The choice that comes nearest to what is asked, and all turns of the loop.
+        """
+        self.table.check_trusted()
+        asked = share_of_time(target, self.table) * self.table.dense_total_ms
+        correction, found = 1.0, []
+        if self.meter is None or progress < 1:
+            return choose(correction), []
+        for _ in range(1 + CORRECTIONS):
+            chosen = choose(correction)
+            counts = {name: int(mask.sum()) for name, mask in chosen.masks.items()}
+            raw = self.table.predict(counts)
+            measured = self.meter.time(counts).share * self.table.dense_ms + self.table.rest_ms
+            attempt = Attempt(asked, correction * raw, measured, self.table.dense_total_ms)
+            print_log(str(attempt), logger='current')
+            found.append((abs(measured / asked - 1), len(found), chosen, attempt))
+            if found[-1][0] <= NEAR:
+                break
+            correction = measured / raw
+        best = min(found, key=lambda one: one[:2])
+        return best[2], [one[3] for one in found]
+
+
+def as_json(attempts: List[Attempt]) -> List[Dict[str, Any]]:
+    """Return the turns of the loop as plain numbers."""
+    return [attempt._asdict() for attempt in attempts]
