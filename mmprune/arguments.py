@@ -72,7 +72,7 @@ def whole_number(option: str, value: Any, least: int = 1, must: Optional[str] = 
 
 
 def number(option: str, value: Any, least: float, most: float, must: Optional[str] = None,
-           above: bool = False) -> float:
+           above: bool = False, error: Type[UserError] = UserError) -> float:
     """Return a value that is a number within its bounds.
 
     Args:
@@ -82,11 +82,12 @@ def number(option: str, value: Any, least: float, most: float, must: Optional[st
         most (float): The largest number that is allowed.
         must (str, optional): What it is, for the message.
         above (bool): The least number itself is not allowed.
+        error (type): Raised.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not least <= value <= most or (above and value == least):
         bounds = f'{"more than" if above else "from"} {least:g} {"and at most" if above else "to"} {most:g}'
-        raise UserError(f'{option} is {short(value)}; {f"{must}, so " if must else ""}it must be a number, {bounds}')
+        raise error(f'{option} is {short(value)}; {f"{must}, so " if must else ""}it must be a number, {bounds}')
     return value
 
 

@@ -131,7 +131,7 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
     """Return the model of a prune config."""
     whole_number('interval', interval, must='it is the number of iterations between two prune events, so it must be a '
                                             'whole number of 1 or more')
-    one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
+    one_of('normalization_type', normalization_type, (*NORMALIZATION_TYPES, 'latency'))
     if base.get('default_scope') in FLOOR_SCOPES:
         choice = dict(dict(min_channels=FLOOR), **(choice or {}))
     model = _algorithm(base, pretrained_path, input_shape, choice,

@@ -36,6 +36,11 @@ def write_text(text: str, path: Union[str, 'os.PathLike[str]']) -> None:
         temporary.write_text(text, encoding='utf-8')
 
 
+def write_json(value: Any, path: Union[str, 'os.PathLike[str]'], indent: int = 2) -> None:
+    """Write a value as json; the file appears whole or not at all."""
+    write_text(json.dumps(value, indent=indent) + '\n', path)
+
+
 def read_json(path: Union[str, 'os.PathLike[str]'], role: str, missing: str = '',
               error: Type[UserError] = UserError) -> Any:
     """Return what a json file holds.

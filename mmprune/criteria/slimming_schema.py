@@ -4,14 +4,13 @@ The format is that of pytorch-network-slimming: ``prefix`` (of all names), ``mod
 norm before and after them, or an empty name), ``shortcuts`` (norms whose channels are kept or removed together, with
 ``or`` to keep a channel that any of them keeps, ``and`` to keep what all of them keep).
 """
-import json
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Union
 
 from torch import nn
 
 from ..arguments import UserError, nearest
-from ..files import read_json, write_text
+from ..files import read_json, write_json
 from ..graph.channels import CoupledChannels, Member
 from ..units.mutator import ChannelMutator
 from .bn_sparsity import SCALED_NORMS
@@ -77,7 +76,7 @@ def make_schema(mutator: ChannelMutator, prefix: str = '') -> Schema:
 
 def write_schema(schema: Schema, path: Union[str, 'os.PathLike[str]']) -> None:
     """Write a schema as json; the file appears whole or not at all."""
-    write_text(json.dumps(schema, indent=2) + '\n', path)
+    write_json(schema, path)
 
 
 def read_schema(source: Union[Mapping[str, Any], str, 'os.PathLike[str]']) -> Schema:

@@ -30,7 +30,7 @@ class FloorWatch:
 
     def at_floor(self) -> List[Any]:
         """Return all units that are at their floor."""
-        return [unit for unit in self.algorithm.mutator.units if at_floor(unit, self.algorithm.align)]
+        return [unit for unit in self.algorithm.mutator.units if at_floor(unit, self.algorithm.block)]
 
     def news(self) -> str:
         """Return a line that names the units at their floor that no line before has named; empty if there are none."""

@@ -1,7 +1,7 @@
 """Hooks of a Group Fisher run: log the structure and its cost, save at the target and end the run."""
 import os
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from mmengine import dist
 from mmengine.hooks import Hook, LoggerHook
@@ -12,16 +12,19 @@ from ..arguments import UserError, one_of, share, whole_number
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 from ..models.prune_sub_model import structure_of
 from ..models.pruning_algorithm import PruningAlgorithm
+from ..pruning.time_target import CORRECTIONS, NEAR
 from ..registry import HOOKS
-from ..units.complexity import COSTS
 from ..units.reasons import explain
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
 from .floors import FloorWatch
+from .latency_record import LatencyRecord
 from .outlook import check_reach, iterations_needed
+from .resource import RESOURCES, TIME, Resource, Time
 from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
 
 #: What to do about a run that is too short.
+KEY = 'mmprune_latency'  # of a checkpoint
 REMEDY = 'Train longer (max_epochs), prune more often (interval) or more at a time (channels_per_event)'
 
 
@@ -117,10 +120,13 @@ class ResourceInfoHook(Hook):
 
     Args:
         interval (int): Iterations between two log lines.
-        resource_type (str): ``flops`` (multiply-adds), ``params`` or ``acts``.
+        resource_type (str): ``flops`` (multiply-adds), ``params``, ``acts``, or ``latency``: the run ends when the
+            latency table says so and a measurement beside the dense model agrees.
         save_ckpt_thr (list[float]): Ratios at which ``{resource_type}_{ratio}.pth`` and ``fix_subnet.json`` are
             written to the work dir.
         early_stop (bool): End the run at the least ratio.
+        runtime (dict, optional): Where time is measured; see :class:`~mmprune.latency.meter.Meter`. Needed for
+            ``latency``, for scores that are divided by it (``normalization_type``), and for ``align='auto'``.
     """
 
     #: What went wrong, once the run has ended above its target; tools/train.py ends with it.
@@ -128,9 +134,9 @@ class ResourceInfoHook(Hook):
     priority = 55  # after hooks that change the model (EMA: 50), before the logger (60)
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
-                 early_stop: bool = True) -> None:
+                 early_stop: bool = True, runtime: Optional[Mapping[str, Any]] = None) -> None:
         whole_number(f'{type(self).__name__}: interval', interval)
-        one_of('ResourceInfoHook: resource_type', resource_type, COSTS)
+        one_of('ResourceInfoHook: resource_type', resource_type, RESOURCES)
         if save_ckpt_thr and not isinstance(save_ckpt_thr, (list, tuple)):
             raise UserError(f'ResourceInfoHook: save_ckpt_thr is {save_ckpt_thr!r}; it must be a list of target ratios')
         if not save_ckpt_thr:
@@ -141,11 +147,15 @@ class ResourceInfoHook(Hook):
         self.interval, self.resource_type, self.early_stop = interval, resource_type, early_stop
         self.targets: List[float] = sorted(save_ckpt_thr, reverse=True)
         self.finished = False
+        self.record = None if runtime is None else LatencyRecord(runtime)
+        if resource_type == TIME and runtime is None:
+            raise UserError("ResourceInfoHook: resource_type is 'latency', and nothing says where it is measured: give "
+                            "runtime=dict(type='OnnxRuntime', threads=1)")
 
     def before_train(self, runner: Runner) -> None:
-        """Find the algorithm, remember the dense cost, let an EMA copy be cut too."""
+        """Find the algorithm, let an EMA copy be cut too, read or measure the latency table."""
         self.algorithm = algorithm_of(runner, 'ResourceInfoHook', GroupFisherAlgorithm, GroupFisherDDP, 'a prune run')
-        self.dense = self.algorithm.mutator.complexity.cost({})[COSTS[self.resource_type]]
+        self._use_time(runner)
         ratio = self.ratio()
         self.pending = [target for target in self.targets if ratio > target]
         if not self.pending:
@@ -158,16 +168,41 @@ class ResourceInfoHook(Hook):
         if runner.cfg.get('compile'):
             runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
                                   "after torch's recompile limit; set compile in the finetune config instead")
-        self.finished = False
+        self.finished, self._corrections = False, 0
         self._began, self._first_ratio = time.monotonic(), ratio
         self._set_goal()
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = _Stoppable(self._loader, self)
 
+    def _use_time(self, runner: Runner) -> None:
+        """Give the algorithm what is measured; follow the time if that is the target."""
+        mutator = self.algorithm.mutator
+        self.resource = Resource(self.resource_type, mutator)
+        if self.record is not None:
+            table = self.record.start(runner, mutator)
+            mutator.table = table
+            self.algorithm.block = self.algorithm.block_for(table.block)
+            runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
+                               f'blocks of {self.algorithm.block} channels')
+            if self.resource_type == TIME:
+                table.check_trusted()
+                self.resource = Time(mutator, table)
+        self.algorithm.check_measured()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+        """Save what was measured."""
+        if self.record is not None:
+            checkpoint[KEY] = self.record.state
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+        """Take over what the run that is resumed has measured."""
+        if self.record is not None and runner._resume:
+            self.record.state = checkpoint.get(KEY, {})
+
     def tell_outlook(self, runner: Runner) -> None:
         """Raise TargetError if the last target cannot be reached; say how long it takes, warn if the run is shorter."""
-        check_reach(self.algorithm.mutator, self.resource_type, self.targets[-1])
-        even, most = iterations_needed(self.algorithm, self.resource_type, self.targets[-1])
+        check_reach(self.resource, self.targets[-1])
+        even, most = iterations_needed(self.algorithm, self.resource, self.targets[-1])
         left = runner.max_iters - runner.iter
         epochs = '' if runner.max_epochs <= 1 else f' ({even / len(runner.train_dataloader):.3g} epochs)'
         takes = (f'{self.targets[-1]:g} of the dense {self.resource_type} take about {even} iterations{epochs} if all '
@@ -182,7 +217,7 @@ class ResourceInfoHook(Hook):
 
     def ratio(self) -> float:
         """Return the present cost over the dense cost."""
-        return self.algorithm.mutator.cost[COSTS[self.resource_type]] / self.dense
+        return self.resource.share()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
@@ -203,6 +238,8 @@ class ResourceInfoHook(Hook):
                                f'{self._eta(ratio)}{pruned}')
             self._tell_floors(runner)
         while self.pending and ratio <= self.pending[0]:
+            if not self._is_measured(runner):
+                break
             self._save(runner, self.pending.pop(0), ratio)
             self._set_goal()
         if self.early_stop and not self.pending:
@@ -228,7 +265,29 @@ class ResourceInfoHook(Hook):
 
     def _set_goal(self) -> None:
         """Let the event that reaches the next target remove no more than it takes."""
-        self.algorithm.goal = (COSTS[self.resource_type], self.pending[0] * self.dense) if self.pending else None
+        if not self.pending:
+            self.algorithm.goal = None
+            return
+        target, resource = self.pending[0], self.resource
+        self.algorithm.goal = lambda masks: resource.share(masks) <= target
+
+    def _is_measured(self, runner: Runner) -> bool:
+        """Tell whether the model is as fast as its table says; if not, correct the table, so that the run goes on."""
+        if not isinstance(self.resource, Time) or self.record is None:
+            return True
+        mutator, target = self.algorithm.mutator, self.pending[0]
+        shares = [self.record.share(mutator.sets) if dist.is_main_process() else 0.0]
+        dist.broadcast_object_list(shares)
+        table = self.resource.table
+        measured = (shares[0] * table.dense_ms + table.rest_ms) / table.dense_total_ms
+        runner.logger.info(f'latency: asked {target:g} of dense, predicted {self.resource.share():.4f}, measured '
+                           f'{measured:.4f} ({measured * table.dense_total_ms:.2f} ms)')
+        if measured <= target * (1 + NEAR) or self._corrections == CORRECTIONS:
+            return True
+        self._corrections += 1
+        self.resource.correction *= measured / self.resource.share()
+        self._set_goal()
+        return False
 
     def _eta(self, ratio: float) -> str:
         """Return the time to the last target at the mean speed since the start, for the log."""

@@ -5,9 +5,9 @@ from typing import Dict, Tuple
 import numpy as np
 
 from ..group_fisher.algorithm import GroupFisherAlgorithm
-from ..pruning.search import share_of_cost
 from ..pruning.target import TargetError
 from ..units.mutator import ChannelMutator
+from .resource import Resource
 
 STEPS = 20  # of the bisection, which stops at a millionth of the channels
 
@@ -26,45 +26,46 @@ def evenly_pruned(mutator: ChannelMutator, share: float) -> Dict[str, np.ndarray
     return masks
 
 
-def check_reach(mutator: ChannelMutator, resource: str, target: float) -> None:
+def check_reach(resource: Resource, target: float) -> None:
     """Raise TargetError if the target cannot be reached, with every unit at its floor."""
-    least = share_of_cost(mutator, evenly_pruned(mutator, 1.0), resource)
+    mutator = resource.mutator
+    least = resource.share(evenly_pruned(mutator, 1.0))
     if least > target:
         raise TargetError(
-            f'the target of {target:g} cannot be reached: {least:.3f} of the dense {resource} stay when every unit is '
-            f'at its floor ({len(mutator.frozen)} groups of channels are frozen; show_units.py lists them). Raise the '
-            'target, lower min_channels, or let more channels be pruned (mutate_linear=True for those that a linear '
-            'layer reads)')
+            f'the target of {target:g} cannot be reached: {least:.3f} of the dense {resource.name} stay when every '
+            f'unit is at its floor ({len(mutator.frozen)} groups of channels are frozen; show_units.py lists them). '
+            'Raise the target, lower min_channels, or let more channels be pruned (mutate_linear=True for those that a '
+            'linear layer reads)')
 
 
-def cheapest_pruned(mutator: ChannelMutator, resource: str, target: float) -> Dict[str, np.ndarray]:
+def cheapest_pruned(resource: Resource, target: float) -> Dict[str, np.ndarray]:
     """Return unit name -> which sets stay where units sink to their floor one after another until the target is met.
 
     Those whose sets cost least go first, so that about as many channels go as a target can take.
 
     Args:
-        mutator (ChannelMutator): Of the model.
-        resource (str): ``flops``, ``params`` or ``acts``.
-        target (float): Share of the dense cost; :func:`check_reach` holds.
+        resource (Resource): What is to be reached.
+        target (float): Share of the dense model's; :func:`check_reach` holds.
     """
+    mutator = resource.mutator
     floors, masks = evenly_pruned(mutator, 1.0), evenly_pruned(mutator, 0.0)
-    whole = share_of_cost(mutator, masks, resource)
+    whole = resource.share(masks)
 
     def saving(name: str) -> float:
         """Of one set."""
         going = int((masks[name] & ~floors[name]).sum())
-        return (whole - share_of_cost(mutator, {**masks, name: floors[name]}, resource)) / max(1, going)
+        return (whole - resource.share({**masks, name: floors[name]})) / max(1, going)
 
     savings = {name: saving(name) for name in masks}
     for name in sorted(savings, key=lambda name: savings[name]):
         before, masks[name] = masks[name], floors[name]
-        if share_of_cost(mutator, masks, resource) <= target:
+        if resource.share(masks) <= target:
             going = np.flatnonzero(before & ~floors[name])[::-1]
             few, many = 0, len(going)
             while many - few > 1:
                 middle = (few + many) // 2
                 masks[name] = _without(before, going[:middle])
-                few, many = (few, middle) if share_of_cost(mutator, masks, resource) <= target else (middle, many)
+                few, many = (few, middle) if resource.share(masks) <= target else (middle, many)
             masks[name] = _without(before, going[:many])
             break
     return masks
@@ -76,13 +77,13 @@ def _without(mask: np.ndarray, sets: np.ndarray) -> np.ndarray:
     return changed
 
 
-def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: float) -> Tuple[int, int]:
+def iterations_needed(algorithm: GroupFisherAlgorithm, resource: Resource, target: float) -> Tuple[int, int]:
     """Return about how many iterations a run takes to its target.
 
     Args:
         algorithm (GroupFisherAlgorithm): As it is now.
-        resource (str): ``flops``, ``params`` or ``acts``.
-        target (float): Share of the dense cost; :func:`check_reach` holds.
+        resource (Resource): What is to be reached.
+        target (float): Share of the dense model's; :func:`check_reach` holds.
 
     Returns:
         tuple[int, int]: If all units lose equally, and if the cheapest channels go first.
@@ -90,14 +91,14 @@ def iterations_needed(algorithm: GroupFisherAlgorithm, resource: str, target: fl
     mutator, low, high = algorithm.mutator, 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if share_of_cost(mutator, evenly_pruned(mutator, middle), resource) > target:
+        if resource.share(evenly_pruned(mutator, middle)) > target:
             low = middle
         else:
             high = middle
 
     def iterations(masks: Dict[str, np.ndarray]) -> int:
         going = sum(unit.num_sets - int(masks[unit.name].sum()) for unit in mutator.units)
-        return math.ceil(going / algorithm.channels_per_event) * algorithm.interval
+        return math.ceil(going / max(algorithm.channels_per_event, algorithm.block)) * algorithm.interval
 
     even = iterations(evenly_pruned(mutator, high))
-    return even, max(even, iterations(cheapest_pruned(mutator, resource, target)))
+    return even, max(even, iterations(cheapest_pruned(resource, target)))

@@ -1,21 +1,24 @@
 """Group Fisher pruning: train, record, accumulate, and every ``interval`` iterations remove the least channel."""
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from ..arguments import LARGEST_BLOCK, whole_number
+from ..arguments import LARGEST_BLOCK, UserError, whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
 from ..units.selection import NotFiniteError, PrunedSet
 from .mutator import GroupFisherChannelMutator
 
 ITERATIONS = 'iterations'
+#: ``align`` that is measured.
+AUTO = 'auto'
 
 
 @MODELS.register_module()
@@ -28,14 +31,17 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         interval (int): Iterations between two prune events; the first comes after ``interval`` iterations.
         channels_per_event (int): Channels that one event removes at least (in the paper 1); scores are not worked out
             again in between.
-        align (int): Remove blocks, so that the widths of units become and stay a multiple of this; a block goes by its
-            mean score. Together with a larger ``interval``: a block of 8 every 8 intervals prunes as fast as before.
+        align (int or str): Remove blocks, so that the widths of units become and stay a multiple of this; a block goes
+            by its mean score. Together with a larger ``interval``: a block of 8 every 8 intervals prunes as fast as
+            before. ``auto``: the block of the runtime in which the run measures time, which is taken, too, where scores
+            are divided by time.
 
     Attributes:
         iterations (int): Training iterations so far.
         last_pruned (PrunedSet or None): What the latest prune event removed; the last of them.
-        goal (tuple[str, float] or None): ``macs``, ``params`` or ``acts``, and how many of them the run wants: the
-            event that reaches it removes no more than that takes.
+        goal (Callable or None): Tells whether a structure with some masks is what the run wants: the event that
+            reaches it removes no more than that takes.
+        block (int): What ``align`` is worth.
     """
 
     default_mutator = 'GroupFisherChannelMutator'
@@ -43,20 +49,35 @@ class GroupFisherAlgorithm(PruningAlgorithm):
 
     def __init__(self, architecture: Union[dict, nn.Module], mutator: Optional[dict] = None, interval: int = 1,
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None, init_cfg: Optional[dict] = None,
-                 channels_per_event: int = 1, align: int = 1) -> None:
+                 channels_per_event: int = 1, align: Union[int, str] = 1) -> None:
         for name, value, meaning in (
                 ('interval', interval, 'the number of iterations between two prune events'),
                 ('channels_per_event', channels_per_event, 'the number of channels that a prune event removes')):
             whole_number(name, value, must=f'it is {meaning}, so it must be a whole number of 1 or more')
-        whole_number('align', align, most=LARGEST_BLOCK, must=(
-            f'it is what the widths become a multiple of, so it must be whole and from 1 to {LARGEST_BLOCK}'))
+        if align != AUTO:
+            whole_number('align', align, most=LARGEST_BLOCK, must=(
+                f'it is what the widths become a multiple of, so it must be whole and from 1 to {LARGEST_BLOCK}, or '
+                f'{AUTO!r}'))
         super().__init__(architecture, mutator, data_preprocessor, init_cfg)
         self.interval, self.channels_per_event, self.align = interval, channels_per_event, align
         self.iterations = 0
         self.last_pruned: Optional[PrunedSet] = None
-        self.goal: Optional[Tuple[str, float]] = None
+        self.goal: Optional[Callable[[Mapping[str, np.ndarray]], bool]] = None
+        self.block = 1 if isinstance(align, str) else align
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
+
+    def block_for(self, measured: int) -> int:
+        """Return the block in which channels go where the runtime's is ``measured``."""
+        is_free = self.align == AUTO or (self.align == 1 and self.mutator.divides_by_time)
+        return measured if is_free else int(self.align)
+
+    def check_measured(self) -> None:
+        """Raise UserError if something is to be measured, and nothing says where."""
+        if self.mutator.table is None and (self.align == AUTO or self.mutator.divides_by_time):
+            what = "normalization_type='latency'" if self.mutator.divides_by_time else f'align={AUTO!r}'
+            raise UserError(f"{what} needs a runtime to be measured in: give mmprune.ResourceInfoHook "
+                            "runtime=dict(type='OnnxRuntime', threads=1)")
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """Train one iteration and prune when it is due; see :meth:`train_and_prune`."""
@@ -103,7 +124,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         dist.all_reduce(self.mutator.fisher, 'sum')
         pruned: List[PrunedSet] = []
         try:
-            pruned = self._needed(self.mutator.least_important(self.channels_per_event, self.align))
+            pruned = self._needed(self.mutator.least_important(self.channels_per_event, self.block))
         except NotFiniteError as error:
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)
@@ -116,14 +137,12 @@ class GroupFisherAlgorithm(PruningAlgorithm):
 
     def _needed(self, pruned: List[PrunedSet]) -> List[PrunedSet]:
         """Return the first sets that together reach the goal; all where they do not, or where blocks stay whole."""
-        if self.goal is None or self.align > 1 or len(pruned) < 2:
+        if self.goal is None or self.block > 1 or len(pruned) < 2:
             return pruned
-        cost, wanted = self.goal
-        mutator = self.mutator
+        goal, mutator = self.goal, self.mutator
 
         def reaches(count: int) -> bool:
-            widths = mutator.surgery.widths_with(mutator.masks_without(pruned[:count]))
-            return mutator.complexity.cost(widths)[cost] <= wanted
+            return goal(mutator.masks_without(pruned[:count]))
 
         if not reaches(len(pruned)):
             return pruned

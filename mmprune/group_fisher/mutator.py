@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..graph.channels import ChannelGraph, CoupledChannels
+from ..latency.table import LatencyTable
 from ..registry import MODELS
 from ..units.choice import Floor, Patterns
 from ..units.consumers import Consumers
@@ -16,6 +17,10 @@ from ..units.mutator import ChannelMutator
 from ..units.selection import NotFiniteError, Pool, PrunedSet, least_important
 from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
+from .unit import LATENCY, GroupFisherChannelUnit
+
+#: What a set costs at least, where the table says that its unit makes nothing faster: it goes last.
+LEAST_MILLISECONDS = 1e-9
 
 
 @MODELS.register_module()
@@ -29,9 +34,11 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     Attributes:
         fisher (Tensor[total sets]): One accumulator for all units, so that one all_reduce serves an event.
+        table (LatencyTable or None): Of the model, where scores are divided by time.
     """
 
     fisher: Tensor
+    table: Optional[LatencyTable] = None
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
@@ -108,12 +115,26 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Return unit name -> ``Tensor[sets]`` of the units above their floor; removed sets have inf."""
         widths, scores = self.widths, {}
         for unit in self.units:
+            if unit.normalization_type == LATENCY:
+                unit.milliseconds = self.milliseconds_of(unit)
             start = self._start[unit.name]
             unit.fisher = self.fisher[start:start + len(unit.kept)]
             if unit.num_sets > unit.min_sets:
                 present = torch.from_numpy(unit.kept).to(self.fisher.device)
                 scores[unit.name] = unit.score(self.complexity, widths).masked_fill(~present, float('inf'))
         return scores
+
+    @property
+    def divides_by_time(self) -> bool:
+        """Whether scores are divided by milliseconds."""
+        return self.channel_unit_cfg.get('normalization_type') == LATENCY
+
+    def milliseconds_of(self, unit: GroupFisherChannelUnit) -> float:
+        """Return by how much one set of the block that would go next of a unit makes the model faster."""
+        assert self.table is not None  # the run checks that
+        block = self.table.block // math.gcd(self.table.block, unit.multiplicity)
+        sets = min(unit.num_sets % block or block, unit.num_sets - unit.min_sets)
+        return max(self.table.saving(unit.name, self.sets, max(1, sets)) / max(1, sets), LEAST_MILLISECONDS)
 
     def least_important(self, count: int = 1, align: int = 1) -> List[PrunedSet]:
         """Return the sets with the least scores over all units, none where nothing may go.

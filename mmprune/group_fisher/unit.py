@@ -7,6 +7,10 @@ from ..registry import MODELS
 from ..units.complexity import NORMALIZATION_TYPES, Complexity, Widths
 from ..units.unit import ChannelUnit
 
+#: Scores of a run may also be divided by time.
+LATENCY = 'latency'
+RUN_NORMALIZATIONS = (*NORMALIZATION_TYPES, LATENCY)
+
 
 @MODELS.register_module()
 class GroupFisherChannelUnit(ChannelUnit):
@@ -21,22 +25,27 @@ class GroupFisherChannelUnit(ChannelUnit):
     Args:
         channels (CoupledChannels): The channels, over all tensors of the model.
         normalization_type (str): What a score is divided by: ``act`` (activations of one channel, in millions),
-            ``flops`` (multiply-adds of one channel, in 1e9) or ``none``.
+            ``flops`` (multiply-adds of one channel, in 1e9), ``latency`` (milliseconds of one channel of the block that
+            would go next) or ``none``.
         mutate_linear (bool): Prune channels that a linear layer reads or produces.
 
     Attributes:
         fisher (Tensor[sets]): ``sum over iterations, batches, samples of (sum over layers, calls, positions of
             activation * gradient)^2``; a view of the mutator's one accumulator.
+        milliseconds (float): What one set costs now, by the latency table; set before it is scored by that.
     """
 
     fisher: Tensor
+    milliseconds: float
 
     def __init__(self, channels: CoupledChannels, normalization_type: str = 'act', mutate_linear: bool = False) -> None:
         super().__init__(channels, mutate_linear)
-        self.normalization_type = one_of('normalization_type', normalization_type, NORMALIZATION_TYPES)
+        self.normalization_type = one_of('normalization_type', normalization_type, RUN_NORMALIZATIONS)
 
     def channel_cost(self, complexity: Complexity, widths: Widths) -> float:
         """Return what one set costs at present, in the unit of the normalization type."""
+        if self.normalization_type == LATENCY:
+            return self.milliseconds
         return channel_cost(self.channels, self.normalization_type, complexity, widths)
 
     def score(self, complexity: Complexity, widths: Widths) -> Tensor:

@@ -47,8 +47,9 @@ class CostTerms:
         if one == other:
             self.unary[one] += factor * read * written
             return
-        key, product = ((one, other), np.outer(read, written)) if one < other else ((other, one), np.outer(written, read))
-        self.pairs[key] = self.pairs.get(key, 0.0) + factor * product
+        if one > other:
+            one, other, read, written = other, one, written, read
+        self.pairs[one, other] = self.pairs.get((one, other), 0.0) + factor * np.outer(read, written)
 
     def _split(self, side: ChannelSum) -> Tuple[float, Dict[int, np.ndarray]]:
         """Return what stays whatever is chosen, and unit -> its channels at each level."""

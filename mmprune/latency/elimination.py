@@ -3,7 +3,7 @@
 Units are nodes of a graph, costs of two units its edges. To eliminate a unit is to replace its terms by a table over
 its neighbours: the best that it can add for each of their levels (bucket elimination, Dechter 1999).
 """
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Elimination:
                 neighbours[one] -= {one, unit}
             left.remove(unit)
 
-    def _table(self, unit: int, scope: Sequence[int]) -> float:
+    def _table(self, unit: int, scope: Collection[int]) -> float:
         return float(np.prod([float(self.sizes[one]) for one in (unit, *scope)]))
 
     @property
@@ -61,7 +61,7 @@ class Elimination:
     def best(self, unary: Sequence[np.ndarray], pairs: Dict[Tuple[int, int], np.ndarray]) -> Tuple[List[int], float]:
         """Return the choice with the largest sum of terms, and that sum; of equal ones that of the lower levels."""
         tables: List[Tuple[Tuple[int, ...], np.ndarray]] = [((unit, ), terms) for unit, terms in enumerate(unary)]
-        tables += [(key, terms) for key, terms in pairs.items()]
+        tables += pairs.items()
         choices: List[np.ndarray] = []
         constant = 0.0
         for unit, scope in self._steps:

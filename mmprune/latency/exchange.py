@@ -28,7 +28,7 @@ def improved(problem: WidthProblem, choice: Sequence[int]) -> List[int]:
 
 def changes(cost: Cost, choice: Sequence[int], unit: int) -> np.ndarray:
     """Return by how much the cost changes when a unit takes each of its levels, ``ndarray[levels]``."""
-    total = cost.unary[unit].astype(float).copy()
+    total: np.ndarray = cost.unary[unit].astype(float).copy()
     for (first, second), terms in cost.pairs.items():
         if first == unit:
             total += terms[:, choice[second]]
@@ -46,7 +46,7 @@ def _slack(cost: Cost, choice: Sequence[int]) -> float:
 def _by_one(problem: WidthProblem, choice: List[int]) -> List[int]:
     best = list(choice)
     for unit, kept in enumerate(problem.scores):
-        allowed = np.ones(len(kept), dtype=bool)
+        allowed: np.ndarray = np.ones(len(kept), dtype=bool)
         for cost in problem.costs:
             allowed &= changes(cost, best, unit) <= _slack(cost, best)
         allowed[best[unit]] = True

@@ -74,7 +74,7 @@ class Meter:
         """Channels that the runtime computes together."""
         if self._block is None:
             self._block = measured_block(self.runtime)
-            print_log(f'{self.runtime.name} computes blocks of {self._block} channels on this machine', logger='current')
+            print_log(f'{self.runtime.name} computes blocks of {self._block} channels here', logger='current')
         return self._block
 
     def table(self, progress: Optional[Progress] = None) -> LatencyTable:

@@ -49,7 +49,7 @@ class Measured(NamedTuple):
 
 def random_widths(mutator: ChannelMutator, block: int, count: int, seed: int = 0) -> Iterator[Dict[str, int]]:
     """Yield structures, unit name -> sets, on the grid of a block: the dense one first, then random ones."""
-    units = [unit for unit in mutator.units]
+    units = list(mutator.units)
     yield {unit.name: len(unit.kept) for unit in units}
     random = np.random.RandomState(seed)
     for _ in range(count - 1):

@@ -99,7 +99,7 @@ def _split(problem: WidthProblem, levels: Subsets, root: _Relaxed, best: List[in
 
 
 def _halves(subsets: Subsets, relaxed: _Relaxed) -> List[Subsets]:
-    """Split the levels of the unit in which both choices differ most, between them; else of the one with most levels."""
+    """Split the levels of the unit in which both choices differ most; where they do not, of that with most levels."""
     if relaxed.within is not None and relaxed.above is not None:
         apart = [abs(one - other) for one, other in zip(relaxed.within, relaxed.above)]
         unit = int(np.argmax(apart))
@@ -110,7 +110,7 @@ def _halves(subsets: Subsets, relaxed: _Relaxed) -> List[Subsets]:
         apart = [0]
     if not any(apart):
         unit = int(np.argmax([len(levels) for levels in subsets]))
-        middle = float(subsets[unit][:-1].max(initial=-1)) if len(subsets[unit]) == 2 else float(np.median(subsets[unit]))
+        middle = float(np.mean(subsets[unit][len(subsets[unit]) // 2 - 1:len(subsets[unit]) // 2 + 1]))
     low, high = subsets[unit][subsets[unit] <= middle], subsets[unit][subsets[unit] > middle]
     return [[*subsets[:unit], half, *subsets[unit + 1:]] for half in (low, high) if 0 < len(half) < len(subsets[unit])]
 
@@ -225,7 +225,7 @@ class _Part:
         return price
 
     def _towards_all(self, elimination: Elimination) -> None:
-        """Look for a choice within all budgets where the prices of each alone have met none: the cheapest of mixtures."""
+        """Look for a choice within all budgets where no price of one alone has met any: the cheapest of mixtures."""
         count = len(self.units)
         weights = np.ones(count)
         for _ in range(PRICES):

@@ -1,5 +1,4 @@
 """The latency table of a model: what every node of its exported network takes at any widths of its units."""
-import json
 import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
@@ -7,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 import numpy as np
 
 from ..arguments import UserError
-from ..files import read_json, write_text
+from ..files import read_json, write_json
 from .channel_sum import ChannelSum
 from .cost_terms import CostTerms
 from .node_law import NodeLaw
@@ -152,8 +151,9 @@ class LatencyTable:
     def to_json(self) -> Dict[str, Any]:
         """Return what a file holds."""
         found = {name: value for name, value in vars(self).items() if not name.startswith('_')}
-        found.update(laws=[dict(name=law.name, op=law.op, reads=_sum_to_json(law.reads), writes=_sum_to_json(law.writes),
-                                coefficients=[float(one) for one in law.coefficients]) for law in self.laws],
+        found.update(laws=[dict(name=law.name, op=law.op, reads=_sum_to_json(law.reads),
+                                writes=_sum_to_json(law.writes), coefficients=list(map(float, law.coefficients)))
+                           for law in self.laws],
                      calibration=vars(self.calibration), input_shape=list(self.input_shape))
         return {'format': FORMAT, **found}
 
@@ -173,7 +173,8 @@ class LatencyTable:
             return cls(**{**fields, 'laws': laws, 'calibration': Calibration(**value['calibration']),
                           'input_shape': tuple(value['input_shape'])})
         except (KeyError, TypeError, ValueError) as error:
-            raise LatencyTableError(f'{source} is damaged ({type(error).__name__}: {error}); measure it again') from None
+            raise LatencyTableError(f'{source} is damaged ({type(error).__name__}: {error}); measure it '
+                                    'again') from None
 
 
 def _sum_to_json(channels: ChannelSum) -> Dict[str, Any]:
@@ -186,7 +187,7 @@ def _sum_from_json(value: Mapping[str, Any]) -> ChannelSum:
 
 def write_table(table: LatencyTable, path: Union[str, 'os.PathLike[str]']) -> None:
     """Write a table as json; the file appears whole or not at all."""
-    write_text(json.dumps(table.to_json(), indent=1) + '\n', path)
+    write_json(table.to_json(), path)
 
 
 def read_table(path: Union[str, 'os.PathLike[str]']) -> LatencyTable:

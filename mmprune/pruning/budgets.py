@@ -1,4 +1,4 @@
-"""What a target lets stay of a model, as budgets that a structure is tested against: time, multiply-adds, parameters."""
+"""What a target lets stay of a model, as budgets that a structure is tested against: time, multiply-adds, ..."""
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np

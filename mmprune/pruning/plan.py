@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     bound: float = math.nan
 
     def notes(self) -> List[str]:
-        """Return a line for each measured choice, and for each unit that stays wider than its scores alone would have."""
+        """Return a line for each measured choice and for each unit that stays wider than by its scores alone."""
         return [*map(str, self.attempts),
                 *(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
                   for name, count in self.kept_by_floor.items()),

@@ -11,13 +11,13 @@ from ..arguments import UserError, short, typed
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
 from ..graph.nested import output_tensors
+from ..latency.meter import Meter
 from ..report.stages import StageResult, format_stages
 from ..units.choice import check_choice
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.mutator import ChannelMutator
 from ..units.reasons import explain
 from ..units.structure import Structure, StructureError, blamed_on, read_structure, write_structure
-from ..latency.meter import Meter
 from .forward_time import forward_ms
 from .plan import Plan, make_plan, rescored
 from .target import PruningTarget, TargetError

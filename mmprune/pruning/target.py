@@ -39,8 +39,8 @@ class PruningTarget:
             ``['Conv2d']``.
         max_pruned_ratio (float, optional): Share of a unit that is removed at most. By default a tenth of each unit and
             two channels stay in the global scope, else ``min_channels`` of :class:`~mmprune.units.choice.Choice`.
-        align (int or str): A unit that loses channels keeps a multiple of this; it loses more where its share is between
-            two. ``auto`` is the block that the runtime was measured to compute together.
+        align (int or str): A unit that loses channels keeps a multiple of this; it loses more where its share is
+            between two. ``auto`` is the block that the runtime was measured to compute together.
 
     Raises:
         TargetError: Targets that exclude each other, or none; a share that is not between 0 and 1; another invalid
@@ -84,8 +84,8 @@ class PruningTarget:
         """Raise TargetError unless there is a target, and what is given goes together."""
         given = self.given
         if not given and not self.levels:
-            raise TargetError('there is no target: give ratio (the share of channels that goes), latency, flops, params '
-                              'or acts (the share that stays), latency_ms, or levels')
+            raise TargetError('there is no target: give ratio (the share of channels that goes), latency, flops, '
+                              'params or acts (the share that stays), latency_ms, or levels')
         if {*LATENCIES} <= {*given}:
             raise TargetError('latency and latency_ms are given; a target is one of them')
         if len(given) > 1 and (not self.needs_latency or 'ratio' in given):
@@ -96,7 +96,7 @@ class PruningTarget:
 
     @property
     def given(self) -> List[str]:
-        """Which of ``ratio``, the latencies, ``flops``, ``params`` and ``acts`` are given; none for ``levels`` alone."""
+        """Which of ratio, the latencies, flops, params and acts are given; none where only ``levels`` is."""
         return [name for name in ('ratio', *LATENCIES, *COSTS) if getattr(self, name) is not None]
 
     @property

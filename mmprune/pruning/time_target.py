@@ -1,5 +1,5 @@
 """A target in time: the latency table that it is planned with, and the loop that is closed by measuring the plan."""
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.logging import print_log
 
@@ -11,6 +11,7 @@ from .target import AUTO, PruningTarget
 
 #: Relative distance from what is asked at which the loop ends, and corrections at most.
 NEAR, CORRECTIONS = 0.02, 2
+ShareOf = Callable[[Mapping[str, int]], float]
 
 
 class Attempt(NamedTuple):
@@ -37,16 +38,17 @@ class TimeTarget:
 
     Args:
         table (LatencyTable): Of the model.
-        meter (Meter, optional): Measures what is planned; without it the table's word is taken.
+        share_of (Callable, optional): Measures what share of the dense time a structure takes, unit name -> sets;
+            without it the table's word is taken.
     """
 
-    def __init__(self, table: LatencyTable, meter: Optional[Meter] = None) -> None:
-        self.table, self.meter = table, meter
+    def __init__(self, table: LatencyTable, share_of: Optional[ShareOf] = None) -> None:
+        self.table, self.share_of = table, share_of
 
     @classmethod
     def measured(cls, meter: Meter) -> 'TimeTarget':
         """Return one whose table is read or measured now."""
-        return cls(meter.table(), meter)
+        return cls(meter.table(), lambda counts: meter.time(counts).share)
 
     def align(self, target: PruningTarget) -> int:
         """Return the block in which channels go: the target's own, else the runtime's."""
@@ -67,14 +69,15 @@ class TimeTarget:
         """
         self.table.check_trusted()
         asked = share_of_time(target, self.table) * self.table.dense_total_ms
-        correction, found = 1.0, []
-        if self.meter is None or progress < 1:
+        correction = 1.0
+        found: List[Tuple[float, int, Chosen, Attempt]] = []
+        if self.share_of is None or progress < 1:
             return choose(correction), []
         for _ in range(1 + CORRECTIONS):
             chosen = choose(correction)
             counts = {name: int(mask.sum()) for name, mask in chosen.masks.items()}
             raw = self.table.predict(counts)
-            measured = self.meter.time(counts).share * self.table.dense_ms + self.table.rest_ms
+            measured = self.share_of(counts) * self.table.dense_ms + self.table.rest_ms
             attempt = Attempt(asked, correction * raw, measured, self.table.dense_total_ms)
             print_log(str(attempt), logger='current')
             found.append((abs(measured / asked - 1), len(found), chosen, attempt))
@@ -83,8 +86,3 @@ class TimeTarget:
             correction = measured / raw
         best = min(found, key=lambda one: one[:2])
         return best[2], [one[3] for one in found]
-
-
-def as_json(attempts: List[Attempt]) -> List[Dict[str, Any]]:
-    """Return the turns of the loop as plain numbers."""
-    return [attempt._asdict() for attempt in attempts]

@@ -130,6 +130,11 @@ class ChannelMutator(nn.Module):
         return {unit.name: unit.current_width for unit in self.all_units}
 
     @property
+    def sets(self) -> Dict[str, int]:
+        """Unit name -> present sets."""
+        return {unit.name: unit.num_sets for unit in self.all_units}
+
+    @property
     def widths(self) -> Dict[Tuple[str, int], int]:
         """(tensor, axis) -> present size, for every axis that a unit touches."""
         return self.surgery.widths

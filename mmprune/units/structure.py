@@ -1,5 +1,4 @@
 """A structure, as in ``fix_subnet.json``: unit name -> channels that stay, byte-compatible with mmrazor's files."""
-import json
 import os
 from contextlib import contextmanager
 from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple, Union
@@ -7,7 +6,7 @@ from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional,
 from mmengine.logging import print_log
 
 from ..arguments import UserError, nearest
-from ..files import read_json, write_text
+from ..files import read_json, write_json
 
 Structure = Dict[str, int]
 
@@ -129,7 +128,7 @@ def relocate(structure: Mapping[str, Any], names: Sequence[str]) -> Dict[str, An
 
 def write_structure(structure: Mapping[str, Any], path: Union[str, 'os.PathLike[str]']) -> None:
     """Write a structure as json, atomically."""
-    write_text(json.dumps(dict(structure), indent=4) + '\n', path)
+    write_json(dict(structure), path, indent=4)
 
 
 def format_structure(structure: Mapping[str, int], widths: Mapping[str, int], title: Optional[str] = None) -> str:

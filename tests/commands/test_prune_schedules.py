@@ -9,6 +9,7 @@ from paths import CONFIGS, ROOT
 from mmprune.arguments import UserError
 from mmprune.config import finetune_schedule, finetune_settings, plain, prune_schedule, prune_settings
 from mmprune.engine.outlook import check_reach, iterations_needed
+from mmprune.engine.resource import Resource
 from mmprune.registry import HOOKS, MODELS
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*num_anchors')  # mmdet's own
@@ -63,8 +64,9 @@ def test_prune_config_reaches_its_target_in_time_at_a_constant_rate(name):
     algorithm = built(cfg)
     target = cfg.custom_hooks[-1].save_ckpt_thr[-1]
     assert target == cfg.target_flop_ratio
-    check_reach(algorithm.mutator, 'flops', target)
-    even, most = iterations_needed(algorithm, 'flops', target)
+    resource = Resource('flops', algorithm.mutator)
+    check_reach(resource, target)
+    even, most = iterations_needed(algorithm, resource, target)
     assert 0 < even < most <= iterations_of(name, cfg)
     for hook in cfg.custom_hooks:  # the last epochs of YOLOX, counted from the end, are not needed
         if hook.type == 'YOLOXModeSwitchHook':

@@ -14,6 +14,7 @@ from toy_nets import Concat, Depthwise, Residual, ToyClassifier, algorithm_of
 
 from mmprune.engine.hook import ResourceInfoHook
 from mmprune.engine.outlook import cheapest_pruned, check_reach, evenly_pruned, iterations_needed
+from mmprune.engine.resource import Resource
 from mmprune.pruning.search import share_of_cost
 from mmprune.pruning.target import TargetError
 
@@ -38,9 +39,9 @@ def test_least_ratio_is_that_of_the_floors(floor):
         unit.min_sets = floor
     least = ratio_after_cut(mutator, {unit.name: floor for unit in mutator.units})
     assert share_of_cost(mutator, evenly_pruned(mutator, 1.0), 'flops') == pytest.approx(least)
-    check_reach(mutator, 'flops', least + 1e-6)
+    check_reach(Resource('flops', mutator), least + 1e-6)
     with pytest.raises(TargetError, match=rf'{least:.3f} of the dense flops stay when every unit is at its floor'):
-        check_reach(mutator, 'flops', least - 1e-6)
+        check_reach(Resource('flops', mutator), least - 1e-6)
 
 
 def test_even_shares():
@@ -58,7 +59,7 @@ def test_even_shares():
 @pytest.mark.parametrize(('interval', 'channels'), [(1, 1), (3, 1), (2, 4)])
 def test_iterations_are_those_of_an_even_cut(interval, channels):
     made = algorithm(interval=interval, channels_per_event=channels)
-    counts = [iterations_needed(made, 'flops', target)[0] for target in (0.9, 0.6, 0.3)]
+    counts = [iterations_needed(made, Resource('flops', made.mutator), target)[0] for target in (0.9, 0.6, 0.3)]
     assert counts == sorted(counts)
     going = max(1, counts[1] // interval * channels)
     structures = []  # by brute force: the fewest channels of an even cut that reach the target
@@ -79,7 +80,7 @@ def test_cheapest_channels_first_is_about_the_longest_way(net, target, floor):
     mutator = algorithm_of(ToyClassifier(net()), size=6).mutator
     for unit in mutator.units:
         unit.min_sets = floor
-    masks = cheapest_pruned(mutator, 'flops', target)
+    masks = cheapest_pruned(Resource('flops', mutator), target)
     assert share_of_cost(mutator, masks, 'flops') <= target
     assert all(mask.sum() >= floor for mask in masks.values())
     gone = sum(int((~mask).sum()) for mask in masks.values())
@@ -108,7 +109,8 @@ def test_outlook_is_told_by_both_estimates():
     hook = ResourceInfoHook(save_ckpt_thr=[0.6])
     hook.algorithm = algorithm_of(ToyClassifier(Depthwise()), size=6)
     hook.algorithm.interval = 10
-    even, most = iterations_needed(hook.algorithm, 'flops', 0.6)
+    hook.resource = Resource('flops', hook.algorithm.mutator)
+    even, most = iterations_needed(hook.algorithm, hook.resource, 0.6)
     assert 0 < even < most
 
     def told(left, epochs=3):

@@ -84,12 +84,12 @@ class OnnxRuntime(Runtime):
     @contextmanager
     def opened(self, source: Source, x: Tensor) -> Iterator[Run]:
         """Open a session."""
-        session = self.session(Path(str(source)), self.options())
-        feed = {session.get_inputs()[0].name: x.cpu().numpy()}
+        held = [self.session(Path(str(source)), self.options())]
+        feed = {held[0].get_inputs()[0].name: x.cpu().numpy()}
         try:
-            yield lambda: session.run(None, feed)
+            yield lambda: held[0].run(None, feed)
         finally:
-            del session
+            held.clear()  # whoever keeps the run does not keep the session
 
     def profiled(self, source: Source, x: Tensor, runs: int) -> List[NodeTime]:
         """Return the nodes of the optimised network in the order of execution."""

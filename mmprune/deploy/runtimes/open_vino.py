@@ -53,12 +53,12 @@ class OpenVINO(Runtime):
     @contextmanager
     def opened(self, source: Source, x: Tensor) -> Iterator[Run]:
         """Compile the network."""
-        compiled = self._compiled(source, counted=False)
-        request, feed = compiled.create_infer_request(), [x.cpu().numpy()]
+        held = [self._compiled(source, counted=False).create_infer_request()]
+        feed = [x.cpu().numpy()]
         try:
-            yield lambda: request.infer(feed)
+            yield lambda: held[0].infer(feed)
         finally:
-            del request, compiled
+            held.clear()
 
     def profiled(self, source: Source, x: Tensor, runs: int) -> List[NodeTime]:
         """Return the nodes of the compiled network that run, in the order of execution."""

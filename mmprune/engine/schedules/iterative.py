@@ -1,5 +1,5 @@
 """Prune once, or in rounds with training in between."""
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 from mmengine.runner import Runner
 
@@ -16,12 +16,14 @@ class IterativePruningHook(PruningSchedule):
         rounds (int): How often channels are scored and cut.
         epochs (int): Epochs of training between two rounds.
         start (int): Epochs of training before the first round.
-        criterion, target, batches, remove_blocks: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
+        criterion, target, batches, remove_blocks, runtime: As in
+            :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], rounds: int = 3,
-                 epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False) -> None:
-        super().__init__(criterion, target, batches, remove_blocks)
+                 epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False,
+                 runtime: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(criterion, target, batches, remove_blocks, runtime)
         for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
             whole_number(f'{type(self).__name__}: {name}', value, least)
         self.rounds, self.epochs, self.start = rounds, epochs, start
@@ -52,12 +54,14 @@ class OneShotPruningHook(PruningSchedule):
 
     Args:
         stop (bool): End the run when the model is cut; a finetune config starts from ``pruned.pth``.
-        criterion, target, batches, remove_blocks: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
+        criterion, target, batches, remove_blocks, runtime: As in
+            :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
-                 stop: bool = True, remove_blocks: bool = False) -> None:
-        super().__init__(criterion, target, batches, remove_blocks)
+                 stop: bool = True, remove_blocks: bool = False,
+                 runtime: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(criterion, target, batches, remove_blocks, runtime)
         self.stop = stop
         self.state = dict(pruned=False)
 

@@ -6,15 +6,17 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...arguments import whole_number
+from ...arguments import UserError, whole_number
 from ...criteria.criterion import Criterion, build_criterion, make_criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.target import PruningTarget
+from ...pruning.time_target import TimeTarget
 from ...units.complexity import COSTS
 from ...units.layer import check_optimizers
 from ...units.structure import format_structure
 from ..distributed import ShrinkingDDP
+from ..latency_record import LatencyRecord
 from ..runner import FIX_SUBNET_JSON, KEPT_JSON, algorithm_of, calibration_of, optimizers_of, save_pruned
 
 #: The checkpoint of the pruned model, and the key in checkpoints under which schedules keep their state.
@@ -35,17 +37,25 @@ class PruningSchedule(Hook):
             paper.
         batches (int): Number of training batches from which criteria of activations or gradients compute scores.
         remove_blocks (bool): Remove a residual block if all units inside it are pruned down to their floor.
+        runtime (dict, optional): Where a target in time is measured, and the block of ``align='auto'``; see
+            :class:`~mmprune.latency.meter.Meter`.
     """
+
+    #: Whether a plan for a time is measured, and made anew where the latency table was wrong.
+    measures_plans = True
 
     priority = 45  # before an EMA is updated (50) and checkpoints are written (90)
     algorithm: PruningAlgorithm
     criterion: Criterion
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
-                 remove_blocks: bool = False) -> None:
+                 remove_blocks: bool = False, runtime: Optional[Mapping[str, Any]] = None) -> None:
         whole_number(f'{type(self).__name__}: batches', batches, most=MOST_BATCHES)
         make_criterion(criterion)  # raises, as the next does, before a large model is built
-        PruningTarget.of(target)
+        if PruningTarget.of(target).needs_runtime and runtime is None:
+            raise UserError(f"{type(self).__name__}: the target is measured, and nothing says where: give "
+                            "runtime=dict(type='OnnxRuntime', threads=1)")
+        self.record = None if runtime is None else LatencyRecord(runtime)
         self.criterion_cfg, self.target_cfg, self.batches = criterion, target, batches
         self.remove_blocks = remove_blocks
         self.state: Dict[str, Any] = {}
@@ -67,21 +77,33 @@ class PruningSchedule(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save the state of the schedule."""
-        checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state)
+        measured = {} if self.record is None else dict(latency=self.record.state)
+        checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state, **measured)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Restore the state if the run is resumed; where only weights are loaded, the schedule starts anew."""
         if runner._resume:
             self.state = dict(checkpoint.get(KEY, {}).get(type(self).__name__, self.state))
+            measured = self.state.pop('latency', {})
+            if self.record is not None:
+                self.record.state = measured
 
     def plan(self, runner: Runner, progress: float = 1.0) -> Plan:
         """Score the channels as they are now and choose which stay, the same on every rank."""
         if self.criterion.needs_data:
             self.criterion.calibrate(calibration_of(runner, self.algorithm, self.batches))
         plans: List[Any] = [make_plan(self.algorithm.mutator, self.criterion, self.target, progress, self.only(),
-                                      self.remove_blocks)]
+                                      self.remove_blocks, self._time(runner))]
         dist.broadcast_object_list(plans)
         return Plan(*plans[0])
+
+    def _time(self, runner: Runner) -> Optional[TimeTarget]:
+        """Return the latency table of the run; rank 0, whose plan counts, measures plans too."""
+        if self.record is None or not self.target.needs_runtime:
+            return None
+        table = self.record.start(runner, self.algorithm.mutator)
+        measures = self.measures_plans and dist.is_main_process()
+        return TimeTarget(table, self.record.share if measures else None)
 
     def only(self) -> Optional[Collection[str]]:
         """Return the units that may lose channels; None for all of them."""

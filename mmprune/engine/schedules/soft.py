@@ -33,13 +33,15 @@ class SoftPruningHook(PruningSchedule):
         layers (str, list[str] or dict, optional): Patterns of the layers to prune, or, as in the authors' scripts,
             ``dict(begin=0, end=57, step=3)``: first and last number of the parameters, and step. All by default.
         criterion, target (optional): Another criterion than FPGM with the rates above, and its target.
-        batches: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
+        batches, runtime: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
+
+    measures_plans = False  # one for every epoch, most of which are forgotten
 
     def __init__(self, rate_norm: float = 1.0, rate_dist: float = 0.4, distance: str = 'euclidean',
                  epoch_prune: int = 1, layers: Union[None, Patterns, Mapping[str, int]] = None,
                  criterion: Union[None, str, Dict[str, Any]] = None, target: Optional[Dict[str, Any]] = None,
-                 batches: int = 8) -> None:
+                 batches: int = 8, runtime: Optional[Mapping[str, Any]] = None) -> None:
         if (criterion is None) != (target is None):
             raise UserError('SoftPruningHook: criterion and target come together; without them rate_norm and '
                             'rate_dist say what goes')
@@ -51,7 +53,7 @@ class SoftPruningHook(PruningSchedule):
               zero=True)
         one_of(f'{name}: distance', distance, DISTANCES)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
-                         target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches)
+                         target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches, runtime=runtime)
         self.epoch_prune = epoch_prune
         self.numbers = _numbers(layers) if isinstance(layers, Mapping) else None
         self.layers = None if isinstance(layers, Mapping) else [layers] if isinstance(layers, str) else layers

@@ -1,0 +1,46 @@
+"""What a prune run follows and stops at: a cost of the structure, or its time."""
+from typing import Mapping, Optional
+
+import numpy as np
+
+from ..latency.table import LatencyTable
+from ..pruning.search import share_of_cost
+from ..units.complexity import COSTS
+from ..units.mutator import ChannelMutator
+
+Masks = Mapping[str, np.ndarray]
+TIME = 'latency'
+RESOURCES = (*COSTS, TIME)
+
+
+class Resource:
+    """A cost of a model's structure: ``flops``, ``params`` or ``acts``.
+
+    Args:
+        name (str): Which.
+        mutator (ChannelMutator): Of the model.
+    """
+
+    def __init__(self, name: str, mutator: ChannelMutator) -> None:
+        self.name, self.mutator = name, mutator
+
+    def share(self, masks: Optional[Masks] = None) -> float:
+        """Return the share of the dense cost of the present structure, or of one with some masks."""
+        return share_of_cost(self.mutator, masks or {}, self.name)
+
+
+class Time(Resource):
+    """The time of a model by its latency table.
+
+    Attributes:
+        correction (float): What the table's milliseconds are multiplied by, as measured.
+    """
+
+    def __init__(self, mutator: ChannelMutator, table: LatencyTable) -> None:
+        super().__init__(TIME, mutator)
+        self.table, self.correction = table, 1.0
+
+    def share(self, masks: Optional[Masks] = None) -> float:
+        """Return the share of the dense time."""
+        counts = {**self.mutator.sets, **{name: int(mask.sum()) for name, mask in (masks or {}).items()}}
+        return self.correction * self.table.predict(counts) / self.table.dense_total_ms
