@@ -99,9 +99,11 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         for block in mutator.blocks:
             if all(masks[name].sum() <= floors[name] and name in may_lose for name in block.units):
                 masks.update({name: np.zeros_like(masks[name]) for name in block.units})
-    total = sum(float(score.double().sum()) for score in scores.values())
-    kept, bound = (math.nan, math.nan) if chosen.solution is None else (chosen.solution.score, chosen.solution.bound)
-    return Plan(masks, chosen.kept_by_floor, skipped, attempts, kept / total, bound / total)
+    if chosen.solution is None:
+        return Plan(masks, chosen.kept_by_floor, skipped)
+    total = sum(float(score.double().sum()) for score in scores.values()) or math.nan
+    return Plan(masks, chosen.kept_by_floor, skipped, attempts, chosen.solution.score / total,
+                chosen.solution.bound / total)
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
