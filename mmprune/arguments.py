@@ -39,6 +39,8 @@ MANY = {int: 'whole numbers', float: 'numbers', str: 'texts'}
 LARGEST_INPUT = 2**28
 #: Largest divisor, and block of channels, that makes sense on any device.
 LARGEST_BLOCK = 1024
+#: Threads that one run may have.
+MOST_THREADS = 1024
 
 
 class UserError(ValueError):

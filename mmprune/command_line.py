@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, NoReturn, Optional
 import torch
 from mmengine.config import Config, DictAction
 
-from .arguments import UserError, share, short, sizes, whole_number
+from .arguments import MOST_THREADS, UserError, share, short, sizes, whole_number
 from .files import write_text
 from .models.from_config import ConfigError, check_model, merge, read_config
 from .units.structure import StructureError
@@ -86,7 +86,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-threads = whole(1, 1024)
+threads = whole(1, MOST_THREADS)
 rounds = whole(1, 100_000)
 
 
@@ -112,6 +112,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={},
                         help='changes to the config, key.subkey=value')
+
+
+def add_require_faster(parser: argparse.ArgumentParser) -> None:
+    """Add ``--require-faster``."""
+    parser.add_argument('--require-faster', action='store_true',
+                        help='end with status 2 unless the pruned model is faster than the dense one')
 
 
 def add_shape_option(parser: argparse.ArgumentParser, name: str = '--input-shape') -> None:

@@ -68,9 +68,9 @@ TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,
 CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',
     'dcp', 'random_score', 'group_fisher', 'whole_group'))
-#: What a model is timed in.
+#: What models run in once they are deployed.
 RUNTIMES = OwnRegistry('runtime', scope=SCOPE, locations=_modules(
-    'deploy.runtimes', 'onnx_runtime', 'open_vino', 'torch_runtime'))
+    'deploy.runtimes', 'onnx_runtime', 'open_vino', 'pytorch'))
 #: Small data sets that ship with a dependency.
 DATASETS = OwnRegistry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
 

@@ -29,12 +29,17 @@ class FakeRuntime(Runtime):
     """
 
     name = 'fake'
-    version = '1'
 
     def __init__(self, threads=1, noise=0.0, overhead=1.1):
         super().__init__(threads)
         self.noise, self.overhead, self.random = noise, overhead, np.random.RandomState(0)
         self.timed = 0
+
+    def version(self):
+        return '1'
+
+    def device_name(self):
+        return 'nothing'
 
     def prepare(self, model, x, path):
         return model
@@ -60,11 +65,11 @@ class FakeRuntime(Runtime):
     def exact_ms(self, model, x):
         return 0.3 + self.overhead * sum(node_ms(*rest) for _, *rest in self.nodes(model, x))
 
-    def median_ms(self, source, x, seconds, least_runs):
+    def median_ms(self, source, x, seconds, least_runs, clock=None):
         self.timed += 1
         return self.exact_ms(source, x) * self.factor()
 
-    def profiled(self, source, x, runs):
+    def profiled(self, source, x, runs=12):
         return [NodeTime(name, type(module).__name__, node_ms(module, inputs, out) * self.factor(),
                          (tuple(inputs.shape), *(tuple(p.shape) for p in module.parameters())), (tuple(out.shape), ))
                 for name, module, inputs, out in self.nodes(source, x)]

@@ -10,26 +10,32 @@ The last is for segmentors of mmseg; the scores that every pixel gets are compar
 
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
 same files work with mmdeploy's own tools/deploy.py. Logits, boxes after the NMS or keypoints are compared; a detector
-must find something in IMAGE. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy.
+must find something in IMAGE. A pruned network is timed beside the dense one, without its post-processing, except in
+detectors of two stages. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy.
 """
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from ..arguments import UserError
-from ..command_line import command_parser, rounds, threads
+from ..command_line import add_require_faster, command_parser, rounds, threads
+from ..config import has_two_stages
 from ..deploy import prediction
+from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
+from ..deploy.comparison import compare, format_comparison
 from ..deploy.image import existing_image, image_input
 from ..deploy.load import load_model
 from ..deploy.onnx_export import EXPORTERS, DeployOutput, export_onnx
-from ..deploy.onnx_runtime import compare, format_comparison
+from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.segmentation import compare_segmentor
+from ..deploy.timing import Timing
 from ..models.checkpoint import check_exists
-from ..models.from_config import check_model, read_config
+from ..models.from_config import check_model, dense_config, read_config
 from ..registry import load_plugins
 
 try:
@@ -42,6 +48,16 @@ except ImportError as error:
 TASKS = ('Classification', 'ObjectDetection', 'PoseDetection', 'Segmentation')
 
 
+class Deployed(NamedTuple):
+    """A file that agrees with PyTorch."""
+
+    path: Path
+    difference: float  # largest relative one
+    timing: Timing  # of PyTorch and the file
+    network: Any  # what is timed beside the dense model: the file, or a model whose network alone is exported for it
+    x: Tensor  # the input
+
+
 def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Path:
     """Let mmdeploy write the ONNX file; return its path."""
     name = deploy_cfg.onnx_config.save_file
@@ -49,16 +65,16 @@ def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> P
     return Path(args.work_dir) / name
 
 
-def deploy_classifier(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
-    """Export a classifier; return the path of the file, its largest difference and the latencies."""
+def deploy_classifier(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Deployed:
+    """Export a classifier; time it."""
     # the strict loader goes first: mmdeploy's merely logs what does not fit
     model = load_model(model_cfg, args.checkpoint)
     x = image_input(model_cfg, model, args.image)
     path = export(deploy_cfg, model_cfg, args)
-    return (path, *compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds))
+    return Deployed(path, *compare(path, DeployOutput(model).eval(), x, args.threads, args.rounds), path, x)
 
 
-def deploy_by_dynamo(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
+def deploy_by_dynamo(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Deployed:
     """Export a classifier by torch's new exporter; return what :func:`deploy_classifier` returns."""
     model = load_model(model_cfg, args.checkpoint)
     x = image_input(model_cfg, model, args.image)
@@ -72,21 +88,22 @@ def deploy_by_dynamo(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     path = Path(args.work_dir) / onnx_cfg.save_file
     path.parent.mkdir(parents=True, exist_ok=True)
     wrapped = export_onnx(model, x, path, [int(dim) for dim in axes.get(onnx_cfg.input_names[0], ())], 'dynamo')
-    return (path, *compare(path, wrapped, x, args.threads, args.rounds))
+    return Deployed(path, *compare(path, wrapped, x, args.threads, args.rounds), path, x)
 
 
-def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
-    """Export a detector or a pose estimator; return the path of the file, its largest difference and the latencies."""
+def deploy_detector(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Deployed:
+    """Export a detector or a pose estimator; time it."""
     task = build_task_processor(model_cfg, deploy_cfg, args.device)
     model = load_model(task.whole_cfg, args.checkpoint)
     path = export(deploy_cfg, model_cfg, args)
-    agreement, latency = prediction.compare(task, model, path, args.image, args.threads, args.rounds)
+    inputs = prediction.image_inputs(task, model, args.image)
+    agreement, timing = prediction.compare(task, model, path, inputs, args.threads, args.rounds)
     print(prediction.summary(agreement))
-    return path, agreement.difference, latency
+    return Deployed(path, agreement.difference, timing, model, inputs.x)
 
 
-def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Tuple[Any, ...]:
-    """Export a segmentor; return the path of the file, its largest difference and the latencies."""
+def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Deployed:
+    """Export a segmentor; time it."""
     task = build_task_processor(model_cfg, deploy_cfg, args.device)
     model = load_model(task.whole_cfg, args.checkpoint)
     if not hasattr(model, 'encode_decode'):
@@ -96,9 +113,9 @@ def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     x = prediction.image_inputs(task, model, args.image).x
     if model.test_cfg.get('mode') == 'slide':
         print("test_cfg.mode is 'slide': the file, and what it is compared with, see the whole image at once instead")
-    segmented, latency = compare_segmentor(path, model, x, args.threads, args.rounds)
+    segmented, timing = compare_segmentor(path, model, x, args.threads, args.rounds)
     print(f'{segmented.matched} of {segmented.total} pixels get the same class')
-    return path, segmented.difference, latency
+    return Deployed(path, segmented.difference, timing, model, x)
 
 
 def device(text: str) -> str:
@@ -128,6 +145,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--device', default='cpu', type=device, help='device that the model is exported on (cpu)')
     parser.add_argument('--threads', type=threads, default=1, help='threads of PyTorch and onnxruntime (1)')
     parser.add_argument('--rounds', type=rounds, default=30, help='timed runs of each (30)')
+    add_require_faster(parser)
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
                         help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
     args = parser.parse_args(argv)
@@ -138,6 +156,12 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     torch.set_num_threads(args.threads)
     deploy_cfg, model_cfg = read_config(args.deploy_cfg), read_config(args.model_cfg)
     check_model(model_cfg, args.model_cfg)
+    check_comparable(args.require_faster, model_cfg, args.model_cfg)
+    has_regions = has_two_stages(dense_config(model_cfg)[0])
+    if has_regions and args.require_faster:
+        parser.error(f'--require-faster: {args.model_cfg} is a detector of two stages, whose network cannot be timed '
+                     'without what it finds')
+    compared = is_pruned(model_cfg) and not has_regions
     name, backend = ((deploy_cfg.get(part) or {}).get(key) for part, key in (
         ('codebase_config', 'task'), ('backend_config', 'type')))
     if name not in TASKS or backend != 'onnxruntime':
@@ -148,8 +172,13 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     else:
         load_plugins()
         deploy = dict(Classification=deploy_classifier, Segmentation=deploy_segmentor).get(name, deploy_detector)
-    path, difference, latency = deploy(deploy_cfg, model_cfg, args)
-    print(format_comparison(path, difference, latency, args.threads))
+    deployed = deploy(deploy_cfg, model_cfg, args)
+    print(format_comparison(deployed.path, deployed.difference, deployed.timing))
+    if compared:
+        found = beside_dense(model_cfg, deployed.network, deployed.x, OnnxRuntime(args.threads), args.rounds)
+        print(found)
+        if args.require_faster:
+            require_faster(found.speedup)
 
 
 def _check_dynamo(parser: argparse.ArgumentParser, args: argparse.Namespace, task: str) -> None:

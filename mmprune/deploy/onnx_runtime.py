@@ -1,20 +1,17 @@
-"""ONNX files in onnxruntime: run them, compare them with PyTorch, and time them in turns with other models."""
-import math
+"""ONNX files in onnxruntime: run them, and compare them with PyTorch."""
 import os
-import statistics
-import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
+from typing import Any, Callable, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import MissingPackageError, UserError
+from ..arguments import MOST_THREADS, MissingPackageError, UserError, whole_number
 from ..units.copies import double_copy
 from ..units.equivalence import Deterministic
 from . import logits
 
 TOLERANCE = 1e-4  # largest relative difference between PyTorch and onnxruntime that counts as equal
-LEAST_ROUNDS = 3  # turns that are run whatever the time budget
+CPU = 'CPUExecutionProvider'  # the provider that every onnxruntime has
 
 
 class ParityError(UserError):
@@ -25,35 +22,61 @@ class OnnxError(UserError):
     """A file is missing, or onnxruntime cannot run it."""
 
 
+def onnxruntime_package() -> Any:
+    """Return the package onnxruntime.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import onnxruntime  # an optional dependency
+    except ImportError as error:
+        raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+    return onnxruntime
+
+
 class OnnxModel:
-    """An ONNX file on the CPU, whose runs use ``threads`` threads.
+    """An ONNX file in a session of onnxruntime, whose runs use ``threads`` threads.
+
+    Args:
+        path (str): The file.
+        threads (int): Threads of a run.
+        provider (str): What runs it: an execution provider that this onnxruntime has.
+        profile (str, optional): Where a profile goes, without its suffix; :meth:`end_profile` writes it.
 
     Raises:
         OnnxError: There is no such file, or onnxruntime cannot run it.
     """
 
-    def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise UserError(f'threads is {threads!r}; it must be 1 or more')
-        try:
-            import onnxruntime  # an optional dependency
-        except ImportError as error:
-            raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
+    def __init__(self, path: Union[str, 'os.PathLike[str]'], threads: int = 1, provider: str = CPU,
+                 profile: Optional[str] = None) -> None:
+        whole_number('threads', threads, most=MOST_THREADS)
+        onnxruntime = onnxruntime_package()
         self.path = os.fspath(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
         state = onnxruntime.capi.onnxruntime_pybind11_state
         self._errors: Any = tuple(  # they have no base class
             kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
             first = self.session.get_inputs()[0]
             self.input_name = first.name
             #: whether it takes any number of images
             self.any_batch = not isinstance(first.shape[0], int)
         except (*self._errors, RuntimeError, ValueError, LookupError) as error:
             raise OnnxError(f'{self.path!r} is no ONNX file that onnxruntime can run ({_short(error)})') from None
+
+    def close(self) -> None:
+        """End the session: its memory and its threads go; the model cannot be run any more."""
+        self.session = None
+
+    def end_profile(self) -> str:
+        """Write the profile of all runs so far; return the path of its json file."""
+        return str(self.session.end_profiling())
 
     def __call__(self, x: Tensor) -> List[Tensor]:
         """Return all outputs for the input ``Tensor[N, C, H, W]``.
@@ -72,11 +95,12 @@ def _short(error: Exception) -> str:
     return ' '.join(str(error).split())[:200]
 
 
-def check_parity(onnx_model: OnnxModel, model: nn.Module, x: Tensor, tolerance: float = TOLERANCE) -> float:
+def check_parity(onnx_model: Callable[[Tensor], List[Tensor]], model: nn.Module, x: Tensor,
+                 tolerance: float = TOLERANCE) -> float:
     """Compare an exported file with the PyTorch module it was made from; class scores are compared as logits.
 
     Args:
-        onnx_model (OnnxModel): The file.
+        onnx_model (Callable): The file: an :class:`OnnxModel`, or its run in another runtime.
         model (nn.Module): Gives the same outputs, in eval mode; see :class:`DeployOutput`.
         x (Tensor[N, C, H, W]): A real input.
         tolerance (float): Largest difference allowed, relative to the largest value of each output, or to its largest
@@ -107,93 +131,3 @@ def _rounding(model: nn.Module, x: Tensor, outputs: List[Tensor], functions: log
     with Deterministic():
         exact, _ = logits.run(double_copy(model), x.double())
     return logits.difference(exact, outputs, functions)
-
-
-class Latency(NamedTuple):
-    """Times of a model in milliseconds, under the load that the machine had."""
-
-    median: float
-    rounds: Tuple[float, ...]  # every timed run, in order
-
-    def speedup_over(self, other: 'Latency') -> float:
-        """Return the median over rounds of the other model's time over this model's.
-
-        Both ran in turns, so each round compares them under the same load; the ratio of two medians does not.
-        """
-        return statistics.median(theirs / own for own, theirs in zip(self.rounds, other.rounds))
-
-
-def measure_latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30,
-                    seconds: float = math.inf) -> Dict[str, Latency]:
-    """Time several models in turns, A B C A B C, so that a slow spell of the machine hits all of them.
-
-    Args:
-        runs (dict[str, Callable]): Name -> a run of a model. Every turn runs it twice and times the second run.
-        rounds (int): Turns.
-        seconds (float): No further turn begins when this time is spent, except for the first three.
-
-    Returns:
-        dict[str, Latency]: Name -> milliseconds.
-    """
-    if rounds < 1:
-        raise UserError(f'rounds is {rounds}; it must be 1 or more')
-    times: Dict[str, List[float]] = {name: [] for name in runs}
-    spent = 0.0
-    for turn in range(rounds):
-        if turn >= LEAST_ROUNDS and spent >= seconds:
-            break
-        for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-            spent += 2 * times[name][-1]
-    return {name: Latency(1e3 * statistics.median(values), tuple(1e3 * value for value in values))
-            for name, values in times.items()}
-
-
-def latency_of_both(run: Callable[[], Any], onnx_model: OnnxModel, x: Tensor, threads: int,
-                    rounds: int) -> Dict[str, Latency]:
-    """Time a run of ``PyTorch`` and of ``onnxruntime`` on an input with the same number of threads, in turns."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            return measure_latency({'PyTorch': run, 'onnxruntime': lambda: onnx_model(x)}, rounds)
-    finally:
-        torch.set_num_threads(before)
-
-
-def compare(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
-            rounds: int = 30) -> Tuple[float, Dict[str, Latency]]:
-    """Return the largest relative difference of an exported file from PyTorch, and the latencies of both.
-
-    A file that takes any batch is checked on twice as many images, too: code that computes with the batch size in
-    Python, as Swin's windows, is exported with that of its example.
-
-    Raises:
-        ParityError: The outputs differ.
-    """
-    onnx_model = OnnxModel(path, threads)
-    try:
-        difference = check_parity(onnx_model, model, x)
-    except ParityError as error:
-        raise ParityError(f'{onnx_model.path!r}: {error}') from None
-    if onnx_model.any_batch:
-        batch = torch.cat([x, x.flip(-1)])
-        with torch.no_grad():
-            model(batch)  # a model that cannot take it says so itself
-        try:
-            difference = max(difference, check_parity(onnx_model, model, batch))
-        except (ParityError, OnnxError) as error:
-            raise ParityError(f'the file takes any batch size, but is wrong for {len(batch)} images where its example '
-                              f'had {len(x)}: export it with a fixed one. {error}') from error
-    return difference, latency_of_both(lambda: model(x), onnx_model, x, threads, rounds)
-
-
-def format_comparison(path: Union[str, 'os.PathLike[str]'], difference: float, latency: Mapping[str, Latency],
-                      threads: int) -> str:
-    """Return the lines that the export tools print at their end."""
-    return '\n'.join([f'{path}: parity with PyTorch, largest relative difference {difference:.1e}',
-                      *(f'  {name:<12} {value.median:8.2f} ms ({threads} thread{"s" * (threads > 1)})'
-                        for name, value in latency.items())])

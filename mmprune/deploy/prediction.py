@@ -2,7 +2,7 @@
 import copy
 import functools
 import os
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, List, NamedTuple, Sequence, Tuple, Union
 
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from . import logits
 from .box_match import TOLERANCE, Agreement, compare_boxes
+from .comparison import latency_of_both
 from .keypoint_match import compare_keypoints
 from .nms_candidates import rules_of, without_nms
 from .onnx_export import DeployOutput
-from .onnx_runtime import Latency, OnnxModel, ParityError, check_parity, latency_of_both
+from .onnx_runtime import OnnxModel, ParityError, check_parity
+from .timing import Timing
 
 
 class Inputs(NamedTuple):
@@ -113,17 +115,16 @@ def _boxes(task: Any, model: nn.Module, inputs: Inputs, wanted: Sequence[Instanc
 
 
 def compare_latency(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs, threads: int = 1,
-                    rounds: int = 30) -> Dict[str, Latency]:
+                    rounds: int = 30) -> Timing:
     """Time a prediction of the PyTorch model, post-processing included, and a run of the file, in turns."""
-    return latency_of_both(lambda: predict(model, inputs), OnnxModel(path, threads), inputs.x, threads, rounds)
+    return latency_of_both(lambda _: predict(model, inputs), path, inputs.x, threads, rounds)
 
 
-def compare(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'], image: str, threads: int = 1,
-            rounds: int = 30) -> Tuple[Agreement, Dict[str, Latency]]:
+def compare(task: Any, model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs, threads: int = 1,
+            rounds: int = 30) -> Tuple[Agreement, Timing]:
     """Check an exported file against PyTorch on an image and time both.
 
     Raises:
         ParityError: The predictions differ.
     """
-    inputs = image_inputs(task, model, image)
     return check_predictions(task, model, path, inputs), compare_latency(model, path, inputs, threads, rounds)

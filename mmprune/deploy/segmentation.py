@@ -3,12 +3,14 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Tuple, Union
+from typing import Any, NamedTuple, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from .onnx_runtime import TOLERANCE, Latency, OnnxError, OnnxModel, ParityError, check_parity, compare, latency_of_both
+from .comparison import check_file, latency_of_both
+from .onnx_runtime import TOLERANCE, OnnxError, OnnxModel, ParityError, check_parity
+from .timing import Timing
 
 #: Operators by which mmdeploy's files turn the scores of a pixel into its class.
 DECISION = ('Cast', 'ArgMax', 'Greater', 'Sigmoid')
@@ -38,7 +40,7 @@ class Scores(nn.Module):
 
 
 def compare_segmentor(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x: Tensor, threads: int = 1,
-                      rounds: int = 30) -> Tuple[Segmented, Dict[str, Latency]]:
+                      rounds: int = 30) -> Tuple[Segmented, Timing]:
     """Check a file that mmdeploy wrote against PyTorch and time both.
 
     The scores are compared also where the file returns classes, which would hide a wrong network: they are read where
@@ -58,16 +60,15 @@ def compare_segmentor(path: Union[str, 'os.PathLike[str]'], model: nn.Module, x:
     scores = Scores(model).eval()
     with tempfile.TemporaryDirectory() as folder:
         undecided = write_undecided(path, Path(folder) / 'scores.onnx')
-        difference, _ = compare(undecided, scores, x, threads, rounds=1)
+        difference = check_file(undecided, scores, x, threads)
         difference = max(difference, _check_larger(OnnxModel(undecided, threads), scores, x))
-    onnx_model = OnnxModel(path, threads)
     with torch.no_grad():
         wanted = scores(x)
-    found = onnx_model(x)[0]
+    found = OnnxModel(path, threads)(x)[0]
     doubt, threshold = max(TOLERANCE, 2 * difference), getattr(model.decode_head, 'threshold', None)
     matched = count_matches(wanted, found, doubt, threshold)
     return (Segmented(difference, matched, wanted[:, 0].numel()),
-            latency_of_both(lambda: scores(x), onnx_model, x, threads, rounds))
+            latency_of_both(scores, path, x, threads, rounds))
 
 
 def _check_larger(onnx_model: OnnxModel, scores: nn.Module, x: Tensor) -> float:

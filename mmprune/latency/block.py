@@ -1,66 +1,123 @@
-"""The block of a runtime: how many channels it computes together, measured."""
-import copy
+"""The block of channels that a runtime wants: measured on a small network of many widths, never assumed.
+
+Runtimes pad channels to their vector length inside and fall back to slower kernels at other widths, so time is a
+staircase in the width. A width that is no multiple of the block costs as much as the next step, or more.
+"""
+import statistics
 import tempfile
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Mapping, Sequence, Tuple
 
-import numpy as np
 import torch
 from torch import nn
 
+from ..arguments import UserError
 from ..deploy.runtimes.runtime import Runtime
+from ..deploy.timing import Candidate, measure
+from ..random_state import seeded
 
-#: What is tried.
+#: What a block may be.
 BLOCKS = (1, 2, 4, 8, 16, 32)
-#: Widths that are multiples of each block and of no larger one, near 100 channels, where one channel is one per cent.
-WIDTHS = {1: (93, 99, 107), 2: (94, 98, 106), 4: (92, 100, 108), 8: (88, 104), 16: (80, 112), 32: (96, )}
-#: A block is taken where its time per channel is within this of the best one's.
-NEAR = 0.05
-SIZE, SECONDS, LEAST_RUNS, TURNS = 28, 0.02, 5, 3
+#: Widths that are measured: two or more of each block that are no multiples of the next one.
+WIDTHS = (8, 13, 16, 17, 18, 20, 24, 26, 28, 32, 37, 40, 42, 44, 48, 51, 54, 56, 60, 64)
+SIZE = 28  # height and width of the feature maps
+TOLERANCE = 0.05  # share of the least time by which widths of a block may be slower
+RUNS = 24  # timed runs of each width
 
 
-class _Chain(nn.Module):
-    """Pointwise, depthwise, pointwise, 3 x 3: the layers of most networks, of one width."""
+def measured_block(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RUNS,
+                   tolerance: float = TOLERANCE) -> int:
+    """Return the least number of channels that widths should be multiples of in a runtime on this machine.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, groups=width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(), nn.Conv2d(width, width, 1))
+    Args:
+        runtime (Runtime): Where models will run, with its number of threads.
+        widths (list[int]): Widths that are measured.
+        runs (int): Timed runs of each.
+        tolerance (float): See :func:`block_of`.
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
-def measured_block(runtime: Runtime) -> int:
-    """Return the least number of channels of which widths should be multiples in a runtime, on this machine.
-
-    Nets of widths around 100 that are multiples of 1, 2, 4, ... are timed; the least block wins whose time for the
-    multiply-adds is within a twentieth of the best. One thread runs: how work is shared out to threads prefers yet
-    larger multiples, but is no reason to keep to them.
+    Returns:
+        int: One of :data:`BLOCKS`.
     """
-    runtime = copy.copy(runtime)
-    runtime.threads = 1
+    return block_of(width_times(runtime, widths, runs), tolerance)
+
+
+def width_times(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RUNS) -> Dict[int, float]:
+    """Return width -> milliseconds of :func:`small_network` in a runtime, all timed in turns.
+
+    Args:
+        runtime (Runtime): Where it runs.
+        widths (list[int]): Widths, in channels.
+        runs (int): Timed runs of each.
+    """
     x = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        sources = {width: runtime.prepare(_Chain(width).eval(), x, Path(folder) / f'{width}.onnx')
-                   for widths in WIDTHS.values() for width in widths}
-        times: Dict[int, List[float]] = {width: [] for width in sources}
-        for _ in range(TURNS):
-            for width, source in sources.items():
-                times[width].append(runtime.median_ms(source, x, SECONDS, LEAST_RUNS))
-    return block_of({width: float(np.min(each)) for width, each in times.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        candidates = {str(width): Candidate(runtime, runtime.prepare(small_network(width), x,
+                                                                     Path(folder) / f'{width}.onnx'))
+                      for width in widths}
+        timing = measure(candidates, x, runs)
+    return {width: timing[str(width)].median for width in widths}
 
 
-def block_of(milliseconds: Dict[int, float]) -> int:
-    """Return the block for the time of each of :data:`WIDTHS`, ``width -> milliseconds``."""
-    cost = {block: float(np.mean([milliseconds[width] / _multiply_adds(width) for width in widths]))
-            for block, widths in WIDTHS.items()}
-    best = min(cost.values())
-    return next(block for block in BLOCKS if cost[block] <= (1 + NEAR) * best)
+def small_network(width: int) -> nn.Module:
+    """Return a network of one width: convolutions of 3 x 3, 1 x 1, depthwise and 3 x 3, each with a ReLU; a mean."""
+
+    def conv(channels: int, kernel: int, groups: int = 1) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(channels, width, kernel, padding=kernel // 2, groups=groups), nn.ReLU())
+
+    with seeded([0]):
+        return nn.Sequential(conv(3, 3), conv(width, 1), conv(width, 3, width), conv(width, 3),
+                             nn.AdaptiveAvgPool2d(1)).eval()
 
 
-def _multiply_adds(width: int) -> float:
-    """Of one position of the chain."""
-    return 11 * width ** 2 + 12 * width
+def block_of(times: Mapping[int, float], tolerance: float = TOLERANCE) -> int:
+    """Return the smallest block whose multiples are as fast as channels get.
+
+    What a width could take is the lower convex envelope of all times: what a mixture of the best widths takes for as
+    many channels. A width is slow by the share that it takes more. A block is good if the multiples of it, and those of
+    each larger block, are slow by no more than the tolerance in the median.
+
+    Args:
+        times (dict[int, float]): Width -> milliseconds.
+        tolerance (float): Share of time.
+
+    Returns:
+        int: One of :data:`BLOCKS`; the largest if none is good.
+
+    Raises:
+        UserError: There are fewer than three widths.
+    """
+    if len(times) < 3:
+        raise UserError(f'{len(times)} widths tell no block; measure three or more')
+    slow: Dict[int, List[float]] = {block: [] for block in BLOCKS}
+    for width, least in envelope(times).items():
+        slow[max(block for block in BLOCKS if width % block == 0)].append(times[width] / least - 1)
+    best = BLOCKS[-1]
+    for block in reversed(BLOCKS):
+        if slow[block] and statistics.median(slow[block]) > tolerance:
+            break
+        best = block
+    return best
+
+
+def envelope(times: Mapping[int, float]) -> Dict[int, float]:
+    """Return width -> the largest convex function that is nowhere above the times.
+
+    Args:
+        times (dict[int, float]): Width -> milliseconds.
+    """
+    corners: List[Tuple[int, float]] = []
+    for width, value in sorted(times.items()):
+        while len(corners) > 1 and _is_above(corners[-2], corners[-1], (width, value)):
+            corners.pop()
+        corners.append((width, value))
+    found = {}
+    for (left, low), (right, high) in zip(corners, corners[1:]):
+        for width in times:
+            if left <= width <= right:
+                found[width] = low + (high - low) * (width - left) / (right - left)
+    return found
+
+
+def _is_above(left: Tuple[int, float], middle: Tuple[int, float], right: Tuple[int, float]) -> bool:
+    """Tell whether the middle point lies on or above the line through the others."""
+    return (middle[1] - left[1]) * (right[0] - left[0]) >= (right[1] - left[1]) * (middle[0] - left[0])

@@ -1,4 +1,5 @@
 """Where the time of a model is measured, and its latency table: what ``runtime=dict(...)`` beside a target names."""
+import copy
 import os
 import tempfile
 from pathlib import Path
@@ -9,8 +10,8 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..arguments import LARGEST_BLOCK, UserError, number, short, sizes, whole_number
-from ..deploy.runtimes.runtime import Runtime, Source
-from ..deploy.timing import Latency, time_in_turns
+from ..deploy.runtimes.runtime import Runtime
+from ..deploy.timing import Candidate, Latency, measure
 from ..graph.nested import output_tensors
 from ..registry import RUNTIMES, build
 from ..units.mutator import ChannelMutator
@@ -19,6 +20,8 @@ from .profiled import NETWORKS, Progress, measure_table
 from .pruned_copy import PrunedCopy
 from .table import LatencyTable, read_table, write_table
 
+#: Timed runs of a structure and of the dense network beside it, and the seconds after which there are no more.
+ROUNDS, SECONDS = 150, 20.0
 #: Arguments of ``runtime=dict(...)`` that are not those of the runtime itself.
 OWN = ('input_shape', 'table', 'block', 'rest_ms', 'networks')
 
@@ -73,7 +76,9 @@ class Meter:
     def block(self) -> int:
         """Channels that the runtime computes together."""
         if self._block is None:
-            self._block = measured_block(self.runtime)
+            alone = copy.copy(self.runtime)
+            alone.threads = 1  # threads prefer yet larger multiples, but that is no reason to keep to them
+            self._block = measured_block(alone)
             print_log(f'{self.runtime.name} computes blocks of {self._block} channels here', logger='current')
         return self._block
 
@@ -98,18 +103,20 @@ class Meter:
         table.check_is_of(self.runtime.describe(), self.input_shape,
                           {unit.name: len(unit.kept) for unit in self.mutator.units}, self.path or 'the latency table')
 
-    def time(self, counts: Mapping[str, int], turns: int = 5) -> Timed:
+    def time(self, counts: Mapping[str, int], rounds: int = ROUNDS) -> Timed:
         """Time a structure, unit name -> sets, beside the dense network."""
-        copy = PrunedCopy(self.mutator)
+        pruned = PrunedCopy(self.mutator)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            sources: Dict[str, Source] = {}
-            for name, widths in (('dense', copy.dense()), ('pruned', dict(counts))):
-                model = copy.cut_to(widths)
+            candidates: Dict[str, Candidate] = {}
+            for name, widths in (('dense', pruned.dense()), ('pruned', dict(counts))):
+                model = pruned.cut_to(widths)
                 source = self.runtime.prepare(model, self.x, Path(folder) / f'{name}.onnx')
                 if isinstance(source, nn.Module):
-                    copy = PrunedCopy(self.mutator)  # the module is the copy itself
-                sources[name] = source
-            found = time_in_turns(self.runtime, sources, self.x, turns)
+                    pruned = PrunedCopy(self.mutator)  # the module is the copy itself
+                candidates[name] = Candidate(self.runtime, source)
+            found = measure(candidates, self.x, rounds, SECONDS)
+        for line in found.warning_lines():
+            print_log(line, logger='current', level=30)
         return Timed(found['pruned'], found['dense'])
 
 

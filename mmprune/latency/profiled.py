@@ -1,15 +1,16 @@
 """Measure a latency table: networks of random widths, each profiled whole, so that every layer runs in its place."""
 import tempfile
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError, whole_number
-from ..deploy.runtimes.runtime import NodeTime, Runtime, Source
+from ..deploy.runtimes.runtime import NodeTime, Runtime
 from ..units.mutator import ChannelMutator
 from .channel_sum import ChannelSum, channel_sums, find_sum
 from .node_law import ObservedNode, fit_laws
@@ -123,7 +124,7 @@ class _Anchor:
     def _milliseconds(self) -> float:
         return self.runtime.median_ms(self.source, self.x, ANCHOR_SECONDS, ANCHOR_RUNS)
 
-    def _of(self, counts: Dict[str, int], source: Source) -> Measured:
+    def _of(self, counts: Dict[str, int], source: Any) -> Measured:
         """Measure a network: run it for some tenths of a second, and profile it as long."""
         milliseconds = self.runtime.median_ms(source, self.x, SECONDS, LEAST_RUNS)
         runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
@@ -136,17 +137,17 @@ class _Anchor:
             source = self.runtime.prepare(self.copy.cut_to(counts), self.x, self.folder / 'network.onnx')
         return _mean([self._turn(counts, source) for _ in range(2 if self.usual < SHORT else 1)])
 
-    def _turn(self, counts: Dict[str, int], source: Source) -> Measured:
+    def _turn(self, counts: Dict[str, int], source: Any) -> Measured:
         found, before, self._now = self._of(counts, source), self._now, self._milliseconds()
         factor = self.usual / ((before + self._now) / 2)
-        nodes = {name: node._replace(milliseconds=factor * node.milliseconds) for name, node in found.nodes.items()}
+        nodes = {name: replace(node, milliseconds=factor * node.milliseconds) for name, node in found.nodes.items()}
         return Measured(found.counts, nodes, factor * found.milliseconds)
 
 
 def _mean(turns: Sequence[Measured]) -> Measured:
     """Return the mean of several measurements of the same network."""
     first, count = turns[0], len(turns)
-    nodes = {name: node._replace(milliseconds=sum(one.nodes[name].milliseconds for one in turns) / count)
+    nodes = {name: replace(node, milliseconds=sum(one.nodes[name].milliseconds for one in turns) / count)
              for name, node in first.nodes.items() if all(name in one.nodes for one in turns)}
     return Measured(first.counts, nodes, sum(one.milliseconds for one in turns) / count)
 

@@ -6,8 +6,6 @@ import pytest
 import torch
 from fake_runtime import FakeRuntime, Streams
 
-from mmprune.deploy.runtimes.onnx_runtime import node_times
-from mmprune.latency.block import WIDTHS, block_of
 from mmprune.latency.channel_sum import ChannelSum, axis_sums, find_sum
 from mmprune.latency.cost_terms import complexity_terms
 from mmprune.latency.node_law import non_negative_least_squares
@@ -161,24 +159,3 @@ def test_what_the_device_does_besides_is_added(mutator):
     assert table.dense_total_ms == table.dense_ms + 5
     assert table.predict({}) > 5
     assert isinstance(LatencyTable.from_json(table.to_json()), LatencyTable)
-
-
-def test_block_is_the_least_that_is_nearly_best():
-    def times(vector):
-        return {width: 1e-6 * (11 * (-(-width // vector) * vector) ** 2) for widths in WIDTHS.values()
-                for width in widths}
-
-    assert block_of(times(16)) == 16
-    assert block_of(times(1)) == 1
-
-
-def test_nodes_of_a_profile_are_medians_without_the_warm_up():
-    def event(name, duration, cat='Node'):
-        shapes = [{'float': [1, 3, 8, 8]}]
-        return dict(cat=cat, name=name, dur=duration,
-                    args=dict(op_name='Conv', input_type_shape=shapes, output_type_shape=shapes))
-
-    events = [event('/conv_kernel_time', one) for one in (900, 800, 30, 10, 20)]
-    events += [event('/conv_fence_before', 5), event('model_run', 99, cat='Session')]
-    (node, ) = node_times(events)
-    assert node == ('/conv', 'Conv', 0.02, ((1, 3, 8, 8), ), ((1, 3, 8, 8), ))

@@ -1,4 +1,4 @@
-"""Runtimes that a model is timed in: onnxruntime, OpenVINO, PyTorch.
+"""Runtimes that models are deployed to, each by its registered name in ``mmprune.registry.RUNTIMES``.
 
-Open ``runtime.py`` first: what a runtime must do. ``dict(type='OnnxRuntime', threads=2)`` names one in a config.
+Open ``runtime.py`` first: what a runtime can do. One file a runtime; ``mmprune.deploy.timing`` times models in them.
 """

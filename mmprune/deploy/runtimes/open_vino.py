@@ -1,85 +1,116 @@
 """OpenVINO on the CPU, in float32."""
 import statistics
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from pathlib import Path as FilePath
+from typing import Any, Dict, Iterator, List, Tuple
 
+import torch
 from torch import Tensor, nn
 
-from ...arguments import MissingPackageError
+from ...arguments import MissingPackageError, UserError, whole_number
 from ...registry import RUNTIMES
 from ..onnx_export import export_onnx
-from .runtime import WARM_UP, NodeTime, Run, Runtime, Source
+from .runtime import WARM_UP, NodeTime, Path, Run, Runtime
 
-NOT_RUN = 'not_executed'
+DEVICE = 'CPU'
+
+
+def openvino_package() -> Any:
+    """Return the package openvino.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        import openvino  # an optional dependency
+    except ImportError as error:
+        raise MissingPackageError('openvino is not installed: pip install openvino') from error
+    return openvino
 
 
 @RUNTIMES.register_module()
 class OpenVINO(Runtime):
-    """OpenVINO, one stream, without its default of computing in bfloat16 where the CPU can.
+    """Runs ONNX files by OpenVINO, one request at a time, in float32 also where the CPU has bfloat16.
 
     Args:
         threads (int): Threads of a run.
 
     Raises:
-        MissingPackageError: OpenVINO is not installed.
+        MissingPackageError: openvino is not installed.
     """
 
     name = 'OpenVINO'
 
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingPackageError('OpenVINO is not installed: pip install openvino') from error
-        self._package = openvino
+        openvino_package()
 
-    @property
     def version(self) -> str:
-        """Version of OpenVINO."""
-        return str(self._package.__version__)
+        """Return the version of OpenVINO, without its build."""
+        return str(openvino_package().__version__).partition('-')[0]
 
-    def prepare(self, model: nn.Module, x: Tensor, path: Path) -> Source:
-        """Export the model as ONNX, which OpenVINO reads."""
+    def device_name(self) -> str:
+        """Return OpenVINO's name of the device."""
+        return DEVICE
+
+    def prepare(self, model: nn.Module, x: Tensor, path: Path) -> FilePath:
+        """Write an ONNX file, which OpenVINO reads; return its path."""
         export_onnx(model, x, path)
-        return path
-
-    def _compiled(self, source: Source, counted: bool) -> Any:
-        settings = {'INFERENCE_NUM_THREADS': self.threads, 'NUM_STREAMS': '1', 'INFERENCE_PRECISION_HINT': 'f32',
-                    'PERF_COUNT': counted}
-        return self._package.Core().compile_model(str(source), 'CPU', settings)
+        return FilePath(path)
 
     @contextmanager
-    def opened(self, source: Source, x: Tensor) -> Iterator[Run]:
-        """Compile the network."""
-        held = [self._compiled(source, counted=False).create_infer_request()]
-        feed = [x.cpu().numpy()]
+    def opened(self, source: Path, x: Tensor) -> Iterator[Run]:
+        """Compile a file of ONNX or OpenVINO for the shape of the input; it is freed with the block."""
+        request = self._request(source, x, profile=False)
+        held, array = [request], x.cpu().numpy()
+        del request
+
+        def run() -> List[Tensor]:
+            return [torch.from_numpy(value.copy()) for value in held[0].infer([array]).values()]
+
         try:
-            yield lambda: held[0].infer(feed)
+            yield run
         finally:
             held.clear()
 
-    def profiled(self, source: Source, x: Tensor, runs: int) -> List[NodeTime]:
-        """Return the nodes of the compiled network that run, in the order of execution."""
-        compiled = self._compiled(source, counted=True)
-        request, feed = compiled.create_infer_request(), [x.cpu().numpy()]
+    def profiled(self, source: Path, x: Tensor, runs: int = 12) -> List[NodeTime]:
+        """Return what every node took that ran on its own, from OpenVINO's counters, in microseconds."""
+        request, array = self._request(source, x, profile=True), x.cpu().numpy()
         times: Dict[str, List[float]] = {}
-        for number in range(WARM_UP + runs):
-            request.infer(feed)
-            for node in request.get_profiling_info() if number >= WARM_UP else ():
-                times.setdefault(node.node_name, []).append(1e3 * node.real_time.total_seconds())
+        for turn in range(WARM_UP + whole_number('runs', runs)):
+            request.infer([array])
+            for node in request.profiling_info if turn >= WARM_UP else ():
+                if node.status.name == 'EXECUTED':
+                    times.setdefault(node.node_name, []).append(1e3 * node.real_time.total_seconds())
         found = []
-        for node in compiled.get_runtime_model().get_ordered_ops():
-            info = node.get_rt_info()
-            if _text(info['execTimeMcs']) == NOT_RUN:
-                continue
-            name = node.get_friendly_name()
-            found.append(NodeTime(name, _text(info['layerType']), statistics.median(times.get(name, [0.0])),
-                                  tuple(tuple(map(int, one.get_shape())) for one in node.inputs()),
-                                  tuple(tuple(map(int, one.get_shape())) for one in node.outputs())))
+        for node in request.get_compiled_model().get_runtime_model().get_ordered_ops():
+            name, about = node.get_friendly_name(), {key: _text(value) for key, value in node.get_rt_info().items()}
+            if name in times:
+                found.append(NodeTime(name, about['layerType'], statistics.median(times[name]), _shapes(node.inputs()),
+                                      _shapes(node.outputs()), about['primitiveType']))
         return found
+
+    def _request(self, source: Path, x: Tensor, profile: bool) -> Any:
+        """Return a request of a compiled file."""
+        openvino = openvino_package()
+        path = FilePath(source)
+        if not path.is_file():
+            raise UserError(f'there is no file {str(path)!r} for OpenVINO')
+        settings = dict(INFERENCE_NUM_THREADS=self.threads, NUM_STREAMS=1, PERFORMANCE_HINT='LATENCY',
+                        INFERENCE_PRECISION_HINT='f32', PERF_COUNT=profile)
+        try:
+            core = openvino.Core()
+            model = core.read_model(path)
+            model.reshape({model.inputs[0]: list(x.shape)})
+            return core.compile_model(model, DEVICE, settings).create_infer_request()
+        except RuntimeError as error:
+            raise UserError(f'{str(path)!r} cannot be run by OpenVINO on an input of shape {tuple(x.shape)} '
+                            f'({" ".join(str(error).split())[:200]})') from None
 
 
 def _text(value: Any) -> str:
     return str(getattr(value, 'value', value))
+
+
+def _shapes(ports: Any) -> Tuple[Tuple[int, ...], ...]:
+    return tuple(tuple(int(size) for size in port.get_shape()) for port in ports)

@@ -1,113 +1,125 @@
-"""What a runtime does: make ready what it runs, open a session, time it, and say what each node takes."""
-import platform
-import re
+"""What a runtime can do: open a model that was prepared for it, run it, say how long each of its nodes takes."""
+import os
 import statistics
 import time
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple, Union
+from dataclasses import dataclass
+from typing import Any, Callable, ClassVar, Dict, List, Tuple, Union
 
 from torch import Tensor, nn
 
-from ...arguments import UserError, whole_number
+from ...arguments import MOST_THREADS, UserError, whole_number
+from ..machine import cpu_name
 
-Run = Callable[[], Any]
-Shape = Tuple[int, ...]
-#: What a runtime opens: a file, or the module itself.
-Source = Union[Path, nn.Module]
-#: Runs before times are taken.
-WARM_UP = 2
+WARM_UP = 2  # runs of a session that do not count: the first allocates, the second plans its memory
+Path = Union[str, 'os.PathLike[str]']
+Run = Callable[[], List[Tensor]]
+Description = Dict[str, Union[str, int]]
 
 
-class NodeTime(NamedTuple):
-    """A node of a network in the profile of a runtime.
+@dataclass(frozen=True)
+class NodeTime:
+    """How long a node of a network takes in a runtime, which may have fused several layers into it."""
 
-    Attributes:
-        name (str): The same in networks that differ in their widths only.
-        op (str): Its operator.
-        milliseconds (float): Median over the runs.
-        inputs, outputs (tuple[tuple[int]]): Shapes, as the runtime lays them out.
-    """
-
-    name: str
-    op: str
-    milliseconds: float
-    inputs: Tuple[Shape, ...]
-    outputs: Tuple[Shape, ...]
+    name: str  # as the runtime calls it
+    op: str  # what it computes, in the words of the runtime
+    milliseconds: float  # median over the runs
+    inputs: Tuple[Tuple[int, ...], ...] = ()  # shapes of its inputs, weights included, where the runtime tells them
+    outputs: Tuple[Tuple[int, ...], ...] = ()
+    kernel: str = ''  # what runs it: an implementation, or a provider
 
 
 class Runtime:
-    """A way to run a model on a device.
+    """Runs models with a number of threads.
 
     Args:
         threads (int): Threads of a run.
+
+    Raises:
+        UserError: ``threads`` is no whole number from 1 to 1,024.
+        MissingPackageError: The package of the runtime is not installed.
     """
 
-    #: What it is called in tables and messages.
-    name = ''
+    #: What messages and tables call it.
+    name: ClassVar[str]
 
     def __init__(self, threads: int = 1) -> None:
-        self.threads = whole_number('threads', threads, most=1024)
+        self.threads = whole_number('threads', threads, most=MOST_THREADS)
 
-    @property
+    def describe(self) -> Description:
+        """Return what identifies where a number comes from: runtime, version, threads, device and CPU."""
+        return dict(runtime=self.name, version=self.version(), threads=self.threads, device=self.device_name(),
+                    cpu=cpu_name())
+
     def version(self) -> str:
-        """Version of the package."""
+        """Return the version of the runtime's package."""
         raise NotImplementedError
 
-    def describe(self) -> Dict[str, Any]:
-        """Return where its times come from: runtime, version, threads, CPU."""
-        return dict(runtime=self.name, version=self.version, threads=self.threads, cpu=cpu_name())
+    def device_name(self) -> str:
+        """Return what runs the model, in the words of the runtime."""
+        raise NotImplementedError
 
-    def prepare(self, model: nn.Module, x: Tensor, path: Path) -> Source:
-        """Return what :meth:`opened` takes, of a model in eval mode; a file is written to ``path``.
+    def prepare(self, model: nn.Module, x: Tensor, path: Path) -> Any:
+        """Return what the runtime opens for a PyTorch model: a file that is written to ``path``, or the model itself.
 
         Args:
-            model (nn.Module): OpenMMLab's or any other.
-            x (Tensor[N, C, H, W]): The input, whose shape is fixed.
-            path (Path): An ``.onnx`` file.
+            model (nn.Module): In eval mode and switched to deployment.
+            x (Tensor[N, C, H, W]): An input of the shape that it will run on.
+            path (str): Where a file may go, with the suffix .onnx.
         """
         raise NotImplementedError
 
-    def opened(self, source: Source, x: Tensor) -> 'AbstractContextManager[Run]':
-        """Return a context that yields a run without arguments, whose session lives as long as the context."""
-        raise NotImplementedError
+    def opened(self, source: Any, x: Tensor) -> 'AbstractContextManager[Run]':
+        """Open a model; the context gives a run on the input, without arguments, and frees the model at its end.
 
-    def profiled(self, source: Source, x: Tensor, runs: int) -> List[NodeTime]:
-        """Run some times and return what each node took.
+        Args:
+            source (Any): What :meth:`prepare` returned.
+            x (Tensor[N, C, H, W]): The input of every run.
+
+        Returns:
+            ContextManager[Callable]: Its run returns the output tensors.
 
         Raises:
-            UserError: The runtime cannot tell.
+            UserError: The runtime cannot open it, or cannot run it on this input.
         """
-        raise UserError(f'{self.name} does not tell what its nodes take, so there is no latency table of it')
+        raise NotImplementedError
 
-    def median_ms(self, source: Source, x: Tensor, seconds: float, least_runs: int) -> float:
-        """Return the median time of a run in a session of its own.
+    def profiled(self, source: Any, x: Tensor, runs: int = 12) -> List[NodeTime]:
+        """Return what each node takes, in the order in which they run; nodes that take no time may be missing.
 
         Args:
-            source (Path or nn.Module): From :meth:`prepare`.
+            source (Any): What :meth:`prepare` returned.
+            x (Tensor[N, C, H, W]): The input.
+            runs (int): Runs that count.
+
+        Raises:
+            UserError: The runtime does not tell, or cannot run the model.
+        """
+        raise UserError(f'{self.name} does not tell how long each layer takes; OnnxRuntime and OpenVINO do')
+
+    def median_ms(self, source: Any, x: Tensor, seconds: float, least_runs: int,
+                  clock: Callable[[], float] = time.perf_counter) -> float:
+        """Return the median milliseconds of a run in a session of its own.
+
+        Args:
+            source (Any): What :meth:`prepare` returned.
             x (Tensor[N, C, H, W]): The input.
             seconds (float): Runs are timed until these have passed.
             least_runs (int): Runs that are timed at least.
+            clock (Callable): Returns seconds.
         """
+        times: List[float] = []
         with self.opened(source, x) as run:
-            return statistics.median(times_of(run, seconds, least_runs))
+            for _ in range(WARM_UP):
+                run()
+            while len(times) < least_runs or sum(times) < seconds:
+                began = clock()
+                run()
+                times.append(clock() - began)
+        return 1e3 * statistics.median(times)
 
 
-def times_of(run: Run, seconds: float, least_runs: int, clock: Callable[[], float] = time.perf_counter) -> List[float]:
-    """Return milliseconds of runs after the warm-up; the arguments are those of :meth:`Runtime.median_ms`."""
-    for _ in range(WARM_UP):
-        run()
-    times: List[float] = []
-    while len(times) < least_runs or sum(times) < 1e3 * seconds:
-        began = clock()
-        run()
-        times.append(1e3 * (clock() - began))
-    return times
-
-
-def cpu_name() -> str:
-    """Return what the CPU calls itself."""
-    cpuinfo = Path('/proc/cpuinfo')
-    text = cpuinfo.read_text(encoding='utf-8') if cpuinfo.exists() else ''
-    names = re.findall(r'model name\s*: (.*)', text)
-    return names[0] if names else platform.processor() or platform.machine()
+def in_words(about: Description) -> str:
+    """Return a description in a few words, like ``onnxruntime 1.32.0, 2 threads, CPUExecutionProvider``."""
+    threads = f'{about["threads"]} thread{"s" * (about["threads"] != 1)}'
+    return f'{about["runtime"]} {about["version"]}, {threads}, {about["device"]}'

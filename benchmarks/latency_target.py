@@ -1,0 +1,205 @@
+"""A target in time against targets in FLOPs: asked, predicted and measured milliseconds; writes docs/latency_target.md.
+
+python benchmarks/latency_target.py --only mobilenet-v2 --threads 1 --results latency_target.json
+python benchmarks/latency_target.py --results latency_target.json --write
+
+Weights are those of a checkpoint (--weights), else random. Scores are L2 norms, so that widths are not uniform. Every
+choice is exported, and timed beside the dense network in five fresh processes after the loop of the target has ended;
+the table shows the median of them. FLOPs are multiply-adds.
+"""
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+
+from mmprune.criteria.criterion import build_criterion
+from mmprune.deploy.machine import cpu_name
+from mmprune.files import read_json, write_json, write_text
+from mmprune.latency.meter import Meter
+from mmprune.latency.pruned_copy import PrunedCopy
+from mmprune.models.from_config import read_config
+from mmprune.pruning.plan import make_plan
+from mmprune.pruning.search import share_of_cost
+from mmprune.pruning.target import PruningTarget
+from mmprune.pruning.time_target import TimeTarget
+from mmprune.registry import MODELS, build
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / 'configs'
+SHARES, PROCESSES = (0.7, 0.5), 5
+
+
+class Network(NamedTuple):
+    """A network of the comparison."""
+
+    name: str
+    config: str
+    shape: Tuple[int, int, int, int]
+
+
+NETWORKS = (
+    Network('resnet50', 'mmcls/group_fisher/resnet50/group_fisher_act_prune_resnet50_8xb32_in1k.py', (1, 3, 224, 224)),
+    Network('mobilenet-v2', 'mmcls/group_fisher/mobilenet/group_fisher_act_prune_mobilenet-v2_8xb32_in1k.py',
+            (1, 3, 224, 224)),
+    Network('rtmpose-s', 'mmpose/group_fisher/group_fisher_prune_rtmpose-s_8xb256-420e_coco-256x192.py',
+            (1, 3, 256, 192)),
+    Network('retinanet', 'mmdet/group_fisher/retinanet/group_fisher_act_prune_retinanet_r50_fpn_1x_coco.py',
+            (1, 3, 416, 416)),
+    Network('yolox-s', 'mmdet/group_fisher/yolox/group_fisher_act_prune_yolox_s_8xb8-300e_coco.py', (1, 3, 640, 640)))
+Masks = Mapping[str, np.ndarray]
+
+
+def build_model(network: Network, weights: Optional[str]) -> Any:
+    """Return the algorithm of a prune config, with random weights or those of a file."""
+    model = read_config(str(CONFIGS / network.config)).model
+    model.architecture.pop('init_cfg', None)
+    model.architecture.get('backbone', {}).pop('init_cfg', None)
+    if weights:
+        model.architecture.init_cfg = dict(type='Pretrained', checkpoint=weights)
+    model.mutator.demo_input.input_shape = network.shape
+    torch.manual_seed(0)
+    algorithm = build(MODELS, model)
+    algorithm.init_weights()
+    return algorithm
+
+
+class Choices:
+    """The choices of one network, and what they take.
+
+    Args:
+        algorithm (PruningAlgorithm): The network.
+        network (Network): Which it is.
+        threads (int): Of onnxruntime.
+    """
+
+    def __init__(self, algorithm: Any, network: Network, threads: int) -> None:
+        self.mutator, self.shape = algorithm.mutator, network.shape
+        self.runtime = dict(type='OnnxRuntime', threads=threads)
+        self.meter = Meter(dict(self.runtime, input_shape=network.shape), self.mutator)
+        began = time.perf_counter()
+        self.time = TimeTarget.measured(self.meter)
+        self.seconds = time.perf_counter() - began
+        self.criterion = build_criterion('L2', self.mutator)
+
+    def plan(self, **target: Any) -> Any:
+        """Return the plan for a target."""
+        return make_plan(self.mutator, self.criterion, PruningTarget.of(target), time=self.time)
+
+    def padded(self, masks: Masks) -> Dict[str, int]:
+        """Return unit name -> sets, rounded up to whole blocks."""
+        block = self.time.table.block
+        return {name: min(len(mask), -(-int(mask.sum()) // block) * block) for name, mask in masks.items()}
+
+    def rows(self, shares: Tuple[float, ...]) -> List[Dict[str, Any]]:
+        """Return what every way to reach each share of the time takes."""
+        found: List[Dict[str, Any]] = []
+        structures: List[Dict[str, int]] = []
+        for share in shares:
+            timed = self.plan(latency=share)
+            flops = share_of_cost(self.mutator, timed.masks, 'flops')
+            ways = [('latency', timed.masks, self.counts(timed.masks), timed)]
+            for name, align in (('flops', 1), ('flops, whole blocks', 'auto')):
+                plan = self.plan(flops=flops, align=align)
+                ways.append((name, plan.masks, self.counts(plan.masks), plan))
+                if align == 1:
+                    ways.append(('flops, padded', plan.masks, self.padded(plan.masks), plan))
+            for name, masks, counts, plan in ways:
+                attempts = [attempt._asdict() for attempt in plan.attempts]
+                found.append(dict(way=name, asked=share, attempts=attempts, flops=share_of_cost(
+                    self.mutator, masks, 'flops'), kept=self.kept(masks), predicted=self.time.table.predict(counts)))
+                structures.append(counts)
+        for row, (share, milliseconds, dense) in zip(found, self.measured(structures)):
+            row.update(share=share, ms=milliseconds, dense_ms=dense)
+        return found
+
+    def counts(self, masks: Masks) -> Dict[str, int]:
+        """Return unit name -> sets."""
+        return {name: int(mask.sum()) for name, mask in masks.items()}
+
+    def kept(self, masks: Masks) -> float:
+        """Return the share of all scores that stays."""
+        scores = {unit.name: self.criterion.score(unit).double().numpy() for unit in self.mutator.units}
+        return sum(score[masks[name]].sum() for name, score in scores.items()) / sum(map(np.sum, scores.values()))
+
+    def measured(self, structures: List[Dict[str, int]]) -> List[Tuple[float, float, float]]:
+        """Return share of the dense time, milliseconds, and those of dense: medians over fresh processes."""
+        copy = PrunedCopy(self.mutator)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            paths = [str(self.meter.runtime.prepare(copy.cut_to(counts), self.meter.x, Path(folder) / f'{number}.onnx'))
+                     for number, counts in enumerate([copy.dense(), *structures])]
+            runs = []
+            for _ in range(PROCESSES):
+                out = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'time_files.py'),
+                                      json.dumps(self.runtime), 'x'.join(map(str, self.shape)), *paths],
+                                     capture_output=True, text=True, check=True)
+                runs.append(json.loads(out.stdout.splitlines()[-1]))
+        dense = statistics.median(run[paths[0]]['median'] for run in runs)
+        return [(statistics.median(run[path]['share'] for run in runs),
+                 statistics.median(run[path]['median'] for run in runs), dense) for path in paths[1:]]
+
+
+def document(results: Mapping[str, Any]) -> str:
+    """Return the page."""
+    lines = ['# A target in time against targets in FLOPs', '', ' '.join(__doc__.split('\n\n')[2].split()), '',
+             '- command: `python benchmarks/latency_target.py --results latency_target.json`, once for each network '
+             'and number of threads',
+             f'- date: {results["date"]}', f'- machine: {results["machine"]}', '',
+             '`first` is the prediction for the first choice against what it then took; a negative error is faster '
+             'than asked. The loop corrects the table at most twice. A choice by FLOPs has the FLOPs of that by time; '
+             '`padded` rounds its widths up to whole blocks, as a deploy divisor does.', '']
+    for key, one in results['networks'].items():
+        lines += [f'## {key}', '', f'Table: {one["seconds"]:.0f} s for {one["measured"]} networks, blocks of '
+                  f'{one["block"]} channels; R2 {one["r2"]:.4f}, largest error {one["largest_error"]:.1%} on networks '
+                  f'that it had not seen. Dense: {one["rows"][0]["dense_ms"]:.2f} ms.', '',
+                  '| asked | way | predicted (ms) | measured (ms) | share of dense | error | first | FLOPs left | '
+                  'scores kept |', '| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
+        for row in one['rows']:
+            is_time = row['way'] == 'latency'
+            first = row['attempts'][0] if row['attempts'] else None
+            error = f'{row["share"] / row["asked"] - 1:+.1%}' if is_time else ''
+            offset = f'{first["predicted"] / first["measured"] - 1:+.1%}' if first else ''
+            lines.append(f'| {row["asked"]:g} | {row["way"]} | {row["predicted"]:.2f} | {row["ms"]:.2f} | '
+                         f'{row["share"]:.3f} | {error} | {offset} | {row["flops"]:.3f} | {row["kept"]:.4f} |')
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--only', choices=[network.name for network in NETWORKS], help='one network')
+    parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
+    parser.add_argument('--weights', help="checkpoint of the network, in the code base's format")
+    parser.add_argument('--results', default='latency_target.json', help='json file that results are added to')
+    parser.add_argument('--write', action='store_true', help='write docs/latency_target.md from the results only')
+    args = parser.parse_args()
+    path = Path(args.results)
+    results = read_json(path, 'results') if path.exists() else dict(networks={})
+    if args.write:
+        write_text(document(results), ROOT / 'docs' / 'latency_target.md')
+        return
+    torch.set_num_threads(1)
+    for network in [network for network in NETWORKS if args.only in (None, network.name)]:
+        choices = Choices(build_model(network, args.weights), network, args.threads)
+        table = choices.time.table
+        rows = choices.rows(SHARES)
+        key = f'{network.name}, {args.threads} thread{"s" * (args.threads != 1)}'
+        results['networks'][key] = dict(seconds=choices.seconds, measured=table.networks, block=table.block, rows=rows,
+                                        r2=table.calibration.r2, largest_error=table.calibration.largest_error)
+        versions = f'onnxruntime {choices.meter.runtime.version()}, torch {torch.__version__}'
+        results.update(date=datetime.date.today().isoformat(), machine=f'{cpu_name()}; {versions}')
+        write_json(results, path)
+        for row in rows:
+            print(key, {name: value for name, value in row.items() if name != 'attempts'}, flush=True)
+
+
+if __name__ == '__main__':
+    main()
