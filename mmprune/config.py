@@ -12,9 +12,11 @@ it came from. What their arguments mean:
 - ``choice`` (dict): ``include``, ``exclude`` and ``min_channels``; see :class:`~mmprune.units.choice.Choice`. Where
   group Fisher prunes a detector or a pose estimator, ``min_channels`` is a tenth unless it is given.
 - ``interval`` (int): Iterations between two prune events of group Fisher.
-- ``normalization_type`` (str): What its scores are divided by: ``act``, ``flops`` or ``none``.
+- ``normalization_type`` (str): What its scores are divided by: ``act``, ``flops``, ``latency`` or ``none``.
 - ``lr_ratio`` (float): The learning rate of the base config is multiplied by this.
-- ``target_flop_ratio`` (float): The run ends when this share of the FLOPs is left.
+- ``target_flop_ratio``, ``target_latency`` (float): The run ends when this share of the FLOPs, or of the time, is left.
+- ``runtime`` (dict): Where time is measured, such as ``dict(type='OnnxRuntime', threads=2)``; see
+  :class:`~mmprune.latency.meter.Meter`.
 - ``schedule`` (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
   ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
 - ``pruned_path`` (str): The checkpoint that the prune run wrote at its target.
@@ -141,22 +143,31 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
 
 
 @typed
-def prune_hooks(base: Mapping[str, Any], target_flop_ratio: float, log_interval: int = 10) -> List[Config]:
+def prune_hooks(base: Mapping[str, Any], target_flop_ratio: Optional[float] = None, log_interval: int = 10,
+                target_latency: Optional[float] = None, runtime: Optional[Config] = None) -> List[Config]:
     """Return the hooks of a prune config: the base's own, exact resume, the structure, the target that ends the run."""
     whole_number('log_interval', log_interval)
-    share('target_flop_ratio', target_flop_ratio, 'it is what stays of the dense flops, so it must lie between 0 and 1')
+    if (target_flop_ratio is None) == (target_latency is None):
+        raise UserError('a prune run ends at target_flop_ratio or at target_latency; give one of them')
+    name, target = ('flops', target_flop_ratio) if target_latency is None else ('latency', target_latency)
+    share('target_latency' if target_flop_ratio is None else 'target_flop_ratio', target,
+          f'it is what stays of the dense {name}, so it must lie between 0 and 1')
+    measured = {} if runtime is None else dict(runtime=plain(runtime))
     return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
-            dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type='flops',
-                 save_ckpt_thr=[target_flop_ratio], early_stop=True)]
+            dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type=name,
+                 save_ckpt_thr=[target], early_stop=True, **measured)]
 
 
 @typed
 def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int, normalization_type: str,
-                   lr_ratio: float, target_flop_ratio: float, input_shape: Optional[Sequence[int]] = None,
-                   mutate_linear: bool = False, choice: Optional[Config] = None) -> Settings:
+                   lr_ratio: float, target_flop_ratio: Optional[float] = None,
+                   input_shape: Optional[Sequence[int]] = None, mutate_linear: bool = False,
+                   choice: Optional[Config] = None, target_latency: Optional[float] = None,
+                   runtime: Optional[Config] = None) -> Settings:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config."""
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
-    return _settings(base, model, 'GroupFisherDDP', _lr(base, lr_ratio), prune_hooks(base, target_flop_ratio))
+    hooks = prune_hooks(base, target_flop_ratio, target_latency=target_latency, runtime=runtime)
+    return _settings(base, model, 'GroupFisherDDP', _lr(base, lr_ratio), hooks)
 
 
 @typed

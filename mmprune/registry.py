@@ -70,7 +70,7 @@ CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'dcp', 'random_score', 'group_fisher', 'whole_group'))
 #: What models run in once they are deployed.
 RUNTIMES = OwnRegistry('runtime', scope=SCOPE, locations=_modules(
-    'deploy.runtimes', 'onnx_runtime', 'open_vino', 'pytorch'))
+    'deploy.runtimes', 'onnx_runtime', 'open_vino', 'pytorch', 'device'))
 #: Small data sets that ship with a dependency.
 DATASETS = OwnRegistry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=_modules('engine', 'digits'))
 

@@ -16,6 +16,8 @@ COMMANDS = {
     'export': 'export',
     'deploy': 'deploy',
     'divisor': 'divisor',
+    'latency': 'latency',
+    'latency-pack': 'latency_pack',
     'draw-structure': 'draw_structure',
     'forecast-structure': 'forecast_structure',
     'slimming-schema': 'slimming_schema',

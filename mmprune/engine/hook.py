@@ -273,7 +273,7 @@ class ResourceInfoHook(Hook):
 
     def _is_measured(self, runner: Runner) -> bool:
         """Tell whether the model is as fast as its table says; if not, correct the table, so that the run goes on."""
-        if not isinstance(self.resource, Time) or self.record is None:
+        if not isinstance(self.resource, Time) or self.record is None or not self.record.is_here:
             return True
         mutator, target = self.algorithm.mutator, self.pending[0]
         shares = [self.record.share(mutator.sets) if dist.is_main_process() else 0.0]

@@ -49,6 +49,11 @@ class LatencyRecord:
         self.state = states[0]
         return LatencyTable.from_json(self.state['table'])
 
+    @property
+    def is_here(self) -> bool:
+        """Whether structures can be timed on this machine; on a device, its table's word is taken."""
+        return str(self.runtime['type']).split('.')[-1] != 'Device'
+
     def share(self, counts: Mapping[str, int]) -> float:
         """Return the share of the dense time that a structure takes, unit name -> sets; called on rank 0."""
         key = ' '.join(str(counts[name]) for name in sorted(counts))

@@ -73,6 +73,11 @@ class Meter:
         self.x = torch.randn(self.input_shape, generator=torch.Generator().manual_seed(0))
 
     @property
+    def is_here(self) -> bool:
+        """Whether structures can be timed on this machine."""
+        return self.runtime.is_here
+
+    @property
     def block(self) -> int:
         """Channels that the runtime computes together."""
         if self._block is None:
@@ -92,6 +97,9 @@ class Meter:
             table = read_table(self.path)
             self.check(table)
             return table
+        if not self.runtime.is_here:
+            raise UserError(f"the table of a device comes from a file, and {self.path!r} is none: runtime=dict("
+                            "type='Device', table='device.json'); mmprune latency-pack --help says how it is made")
         table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
                               progress=progress)
         if self.path is not None:

@@ -129,7 +129,7 @@ class _Anchor:
         milliseconds = self.runtime.median_ms(source, self.x, SECONDS, LEAST_RUNS)
         runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
         nodes = self.runtime.profiled(source, self.x, runs)
-        return Measured(dict(counts), {node.name: node for node in nodes}, milliseconds)
+        return Measured(dict(counts), named(nodes), milliseconds)
 
     def measure(self, counts: Dict[str, int]) -> Measured:
         """Measure a network of some widths, in times of a machine on which the dense one takes its usual time."""
@@ -150,6 +150,17 @@ def _mean(turns: Sequence[Measured]) -> Measured:
     nodes = {name: replace(node, milliseconds=sum(one.nodes[name].milliseconds for one in turns) / count)
              for name, node in first.nodes.items() if all(name in one.nodes for one in turns)}
     return Measured(first.counts, nodes, sum(one.milliseconds for one in turns) / count)
+
+
+def named(nodes: Sequence[NodeTime]) -> Dict[str, NodeTime]:
+    """Return name -> node; of several of one name, such as reorders, all but the first with their number."""
+    found: Dict[str, NodeTime] = {}
+    for node in nodes:
+        name = node.name
+        while name in found:
+            name = f'{node.name} ({len(found)})'
+        found[name] = node
+    return found
 
 
 def fit_table(measured: Sequence[Measured], sums: Sequence[ChannelSum], block: int, runtime: Mapping[str, object],

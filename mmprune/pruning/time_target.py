@@ -48,7 +48,7 @@ class TimeTarget:
     @classmethod
     def measured(cls, meter: Meter) -> 'TimeTarget':
         """Return one whose table is read or measured now."""
-        return cls(meter.table(), lambda counts: meter.time(counts).share)
+        return cls(meter.table(), (lambda counts: meter.time(counts).share) if meter.is_here else None)
 
     def align(self, target: PruningTarget) -> int:
         """Return the block in which channels go: the target's own, else the runtime's."""

@@ -42,6 +42,8 @@ class Runtime:
 
     #: What messages and tables call it.
     name: ClassVar[str]
+    #: Whether it can be measured on this machine.
+    is_here: ClassVar[bool] = True
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = whole_number('threads', threads, most=MOST_THREADS)

@@ -102,7 +102,7 @@ class PruningSchedule(Hook):
         if self.record is None or not self.target.needs_runtime:
             return None
         table = self.record.start(runner, self.algorithm.mutator)
-        measures = self.measures_plans and dist.is_main_process()
+        measures = self.measures_plans and self.record.is_here and dist.is_main_process()
         return TimeTarget(table, self.record.share if measures else None)
 
     def only(self) -> Optional[Collection[str]]:

@@ -1,0 +1,156 @@
+"""Which nodes of an exported file run in onnxruntime's fast layout, which fell out of it, and what each takes."""
+import os
+import tempfile
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+
+from ..arguments import MissingPackageError, UserError
+from ..deploy.onnx_runtime import OnnxModel, onnxruntime_package
+from ..deploy.runtimes.onnx_runtime import OnnxRuntime
+from ..deploy.runtimes.runtime import NodeTime
+
+FAST_DOMAIN = 'com.microsoft.nchwc'
+FAST, REORDER, PLAIN = 'fast', 'reorder', 'plain'
+#: Operators with a kernel of the fast layout that wants whole vectors of channels.
+VECTOR_OPS = ('Concat', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool', 'Add', 'Sum')
+#: Channels of a vector of the fast layout with AVX-512, and what the channels of a convolution must be a multiple of.
+VECTOR, OF_CONVOLUTION = 16, 4
+RUNS = 30
+
+
+class FastPathNode(NamedTuple):
+    """A node of an optimised network.
+
+    Attributes:
+        name, op (str): As in the profile.
+        milliseconds (float): Median.
+        layout (str): ``fast``, ``plain``, or ``reorder`` for what changes from one to the other.
+        reason (str): Why a node that has a fast kernel does not run in it.
+    """
+
+    name: str
+    op: str
+    milliseconds: float
+    layout: str
+    reason: str = ''
+
+
+def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int = RUNS) -> List[FastPathNode]:
+    """Return the nodes of a file in the order of execution.
+
+    Args:
+        path (str): An ONNX file whose input has a fixed shape but for the number of images, which is one.
+        threads (int): Threads of onnxruntime.
+        runs (int): Timed runs.
+
+    Raises:
+        OnnxError: onnxruntime cannot run the file.
+        UserError: Its input has a free shape.
+        MissingPackageError: onnx or onnxruntime is not installed.
+    """
+    runtime = OnnxRuntime(threads)
+    domains = _domains(path)
+    nodes = runtime.profiled(path, torch.rand(_input_shape(path)), runs)
+    return [_described(node, domains.get(node.name, '')) for node in nodes]
+
+
+def _input_shape(path: Union[str, 'os.PathLike[str]']) -> Tuple[int, ...]:
+    model = OnnxModel(path)
+    batch, *rest = model.session.get_inputs()[0].shape
+    model.close()
+    if not all(isinstance(size, int) for size in rest):
+        raise UserError(f'the input of {os.fspath(path)!r} has the free sizes {rest}; export it with a fixed one')
+    return (batch if isinstance(batch, int) else 1, *rest)
+
+
+def _domains(path: Union[str, 'os.PathLike[str]']) -> Dict[str, str]:
+    """Return node -> domain of its operator, in the network as onnxruntime optimises it."""
+    try:
+        import onnx  # an optional dependency
+    except ImportError as error:
+        raise MissingPackageError('onnx is not installed: pip install onnx') from error
+    onnxruntime = onnxruntime_package()
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        options.optimized_model_filepath = str(Path(folder) / 'optimized.onnx')
+        onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
+        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+    return {node.name: node.domain for node in graph.node}
+
+
+def _described(node: NodeTime, domain: str) -> FastPathNode:
+    if node.op.startswith('Reorder'):
+        return FastPathNode(node.name, node.op, node.milliseconds, REORDER)
+    if domain == FAST_DOMAIN:
+        return FastPathNode(node.name, node.op, node.milliseconds, FAST)
+    return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node))
+
+
+def reason_of(node: NodeTime) -> str:
+    """Return why a node that could run in the fast layout does not; empty if its operator never does."""
+    if node.op in ('Conv', 'FusedConv') and len(node.inputs) > 1 and len(node.inputs[0]) == 4:
+        reads, (writes, per_group) = node.inputs[0][1], node.inputs[1][:2]
+        groups = reads // max(per_group, 1)
+        if groups > 1 and per_group > 1:
+            sizes = {per_group, writes // groups}
+            return '' if all(size % VECTOR == 0 for size in sizes) else (
+                f'its {groups} groups have {" and ".join(map(str, sorted(sizes)))} channels, no multiples of {VECTOR}')
+        wrong = [f'{count} {what}' for count, what in ((reads, 'channels in'), (writes, 'channels out'))
+                 if count % OF_CONVOLUTION and count > OF_CONVOLUTION]
+        return f'{" and ".join(wrong)}: no multiple of {OF_CONVOLUTION}' if wrong else 'what it reads is not in it'
+    if node.op in VECTOR_OPS:
+        counts = sorted({shape[1] for shape in (*node.inputs, *node.outputs) if len(shape) == 4} or {0})
+        wrong = [str(count) for count in counts if count % VECTOR]
+        return f'{", ".join(wrong)} channels: no multiple of {VECTOR}' if wrong else ''
+    return ''
+
+
+def summary(nodes: Sequence[FastPathNode]) -> Dict[str, Tuple[int, float]]:
+    """Return layout -> how many nodes have it and the milliseconds that they take."""
+    return {layout: (sum(node.layout == layout for node in nodes),
+                     sum(node.milliseconds for node in nodes if node.layout == layout))
+            for layout in (FAST, PLAIN, REORDER)}
+
+
+def format_fast_path(nodes: Sequence[FastPathNode], dense: Optional[Sequence[FastPathNode]] = None,
+                     most: int = 30) -> str:
+    """Return a table of the nodes that take longest, and what each layout takes; beside those of the dense file.
+
+    Args:
+        nodes (list[FastPathNode]): Of a file.
+        dense (list[FastPathNode], optional): Of the dense file.
+        most (int): Rows.
+    """
+    before = {node.name: node.milliseconds for node in dense or ()}
+    total = sum(node.milliseconds for node in nodes)
+    longest = sorted(nodes, key=lambda node: -node.milliseconds)[:most]
+    width = max(len(_short(node.name)) for node in longest)
+    head = f'{"node":<{width}}  {"operator":<18}{"ms":>9}{"share":>8}' + (f'{"dense ms":>10}' if dense else '')
+    lines = [f'{head}  layout']
+    for node in longest:
+        other = before.get(node.name)
+        column = (f'{other:>10.3f}' if other is not None else f'{"-":>10}') if dense else ''
+        reason = f' ({node.reason})' if node.reason else ''
+        lines.append(f'{_short(node.name):<{width}}  {node.op:<18}{node.milliseconds:>9.3f}'
+                     f'{node.milliseconds / total:>8.1%}{column}  {node.layout}{reason}')
+    if len(nodes) > len(longest):
+        lines.append(f'... and {len(nodes) - len(longest)} nodes that take less')
+    lines += ['', _layouts('this file', nodes), *([_layouts('dense', dense)] if dense else [])]
+    fell = [node for node in nodes if node.layout == PLAIN and node.reason]
+    if fell:
+        spent = sum(node.milliseconds for node in fell)
+        lines.append(f'{len(fell)} nodes, {spent:.2f} ms, fell out of the fast layout: whole blocks (align, or a '
+                     f'divisor of {VECTOR}) keep them in it')
+    return '\n'.join(lines)
+
+
+def _layouts(name: str, nodes: Sequence[FastPathNode]) -> str:
+    parts = [f'{layout} {count} nodes, {spent:.2f} ms' for layout, (count, spent) in summary(nodes).items()]
+    return f'{name}: {"; ".join(parts)}'
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f'...{name[-57:]}'

@@ -1,0 +1,143 @@
+"""Targets in time: what is asked, what comes out, and what is said where it cannot be."""
+import numpy as np
+import pytest
+import torch
+from fake_runtime import FakeRuntime, Streams
+
+from mmprune import Pruner
+from mmprune.latency.table import LatencyTableError
+from mmprune.pruning.target import PruningTarget, TargetError
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+RUNTIME = dict(type='FakeRuntime', block=4, networks=16)
+
+
+def pruner(target, **runtime):
+    torch.manual_seed(0)
+    return Pruner(Streams(), X, 'L2', target=target, runtime=dict(RUNTIME, **runtime))
+
+
+def milliseconds(model):
+    return FakeRuntime().exact_ms(model, X)
+
+
+@pytest.fixture(scope='module')
+def dense_ms():
+    return milliseconds(Streams())
+
+
+def in_blocks(made):
+    return all(count % 4 == 0 for count in made.mutator.structure.values())
+
+
+@pytest.mark.parametrize('share', [0.8, 0.6])
+def test_a_share_of_the_time_is_reached_in_whole_blocks(share, dense_ms):
+    made = pruner(dict(latency=share))
+    made.cut()
+    assert share - 0.05 < milliseconds(made.model) / dense_ms <= share * 1.01
+    assert in_blocks(made)
+    assert made.plan.kept_score <= made.plan.bound * (1 + 1e-9)
+    attempt = made.plan.attempts[-1]
+    assert attempt.asked == pytest.approx(share * dense_ms)
+    assert attempt.measured == pytest.approx(milliseconds(made.model))
+    assert 'asked' in made.report()
+
+
+def test_milliseconds_are_the_same_target_as_their_share(dense_ms):
+    first, second = pruner(dict(latency=0.7)), pruner(dict(latency_ms=0.7 * dense_ms))
+    first.cut(), second.cut()
+    assert first.mutator.structure == second.mutator.structure
+
+
+def test_more_of_the_scores_stay_than_by_flops_at_the_same_time(dense_ms):
+    timed = pruner(dict(latency=0.6))
+    timed.cut()
+    by_flops = pruner(dict(flops=0.9, align='auto'))
+    scores = {unit.name: by_flops.criterion.score(unit).double().numpy() for unit in by_flops.mutator.units}
+
+    def kept(plan):
+        return sum(scores[name][mask].sum() for name, mask in plan.masks.items())
+
+    for flops in np.arange(0.9, 0.1, -0.02):  # the first choice by FLOPs that is as fast
+        by_flops = pruner(dict(flops=float(flops), align='auto'))
+        by_flops.cut()
+        assert in_blocks(by_flops)
+        if milliseconds(by_flops.model) <= milliseconds(timed.model) * 1.001:
+            break
+    assert kept(timed.plan) >= kept(by_flops.plan)
+
+
+def test_the_table_is_corrected_by_what_is_measured(dense_ms):
+    """Networks that were cut take a fifth longer than the table can know."""
+    made = pruner(dict(latency=0.7), lie=1.2)
+    made.cut()
+    attempts = made.plan.attempts
+    assert len(attempts) > 1
+    assert attempts[0].measured > 1.1 * attempts[0].asked
+    assert abs(1.2 * milliseconds(made.model) / dense_ms / 0.7 - 1) < 0.04
+    assert [str(attempt) for attempt in attempts] == made.plan.notes()[:len(attempts)]
+
+
+def test_bounds_on_other_costs_hold_too(dense_ms):
+    made = pruner(dict(latency=0.75, flops=0.5, params=0.6))
+    made.cut()
+    dense, cost = made.mutator.complexity.cost({}), made.mutator.cost
+    assert cost['macs'] <= 0.5 * dense['macs']
+    assert cost['params'] <= 0.6 * dense['params']
+    assert milliseconds(made.model) <= 0.76 * dense_ms
+
+
+def test_the_same_share_of_every_layer(dense_ms):
+    made = pruner(dict(latency=0.7, scope='layer'))
+    made.cut()
+    shares = [unit.num_sets / len(unit.kept) for unit in made.mutator.units]
+    assert max(shares) - min(shares) < 0.2
+    assert milliseconds(made.model) <= 0.71 * dense_ms
+
+
+def test_a_file_is_written_then_read(tmp_path, monkeypatch):
+    path = str(tmp_path / 'table.json')
+    pruner(dict(latency=0.7), table=path).cut()
+    monkeypatch.setattr('mmprune.latency.meter.measure_table', None)
+    pruner(dict(latency=0.6), table=path).cut()
+    with pytest.raises(LatencyTableError, match='threads is 1 there and 2 here'):
+        pruner(dict(latency=0.6), table=path, threads=2).cut()
+
+
+def test_what_the_device_does_besides_counts(dense_ms):
+    made = pruner(dict(latency=0.7), rest_ms=dense_ms)
+    made.cut()
+    assert milliseconds(made.model) <= 0.4 * dense_ms * 1.02
+
+
+@pytest.mark.parametrize(('target', 'message'), [
+    (dict(latency=0.01), r'latency=0.01 cannot be reached: 0\.\d+ of the dense latency stay'),
+    (dict(latency_ms=1e6), 'asks for nothing: the dense model takes'),
+    (dict(latency=0.5, flops=0.001), 'flops=0.001 cannot be reached')])
+def test_what_cannot_be_is_said(target, message):
+    with pytest.raises(TargetError, match=message):
+        pruner(target).cut()
+
+
+@pytest.mark.parametrize(('target', 'message'), [
+    (dict(latency=0.5, latency_ms=3.0), 'latency and latency_ms are given'),
+    (dict(latency=0.5, ratio=0.3), 'ratio and latency are given'),
+    (dict(latency=1.5), 'latency'), (dict(latency_ms=0), 'latency_ms'), (dict(flops=0.5, align='all'), 'align')])
+def test_contradictions_are_refused(target, message):
+    with pytest.raises(TargetError, match=message):
+        PruningTarget(**target)
+
+
+@pytest.mark.parametrize('target', [dict(latency=0.5), dict(latency_ms=1.0), dict(flops=0.5, align='auto')])
+def test_without_a_runtime_the_message_says_how_to_give_one(target):
+    with pytest.raises(TargetError, match=r"runtime=dict\(type='OnnxRuntime'"):
+        Pruner(Streams(), X, 'L2', target=target).cut()
+
+
+@pytest.mark.parametrize(('runtime', 'message'), [
+    ('OnnxRuntime', 'must be a dict with a type'), (dict(threads=2), 'must be a dict with a type'),
+    (dict(RUNTIME, networks=3), 'networks'), (dict(RUNTIME, rest_ms=-1), 'rest_ms'), (dict(RUNTIME, block=0), 'block'),
+    (dict(RUNTIME, input_shape=(1, 3)), 'input_shape'), (dict(RUNTIME, threads=0), 'threads')])
+def test_a_wrong_runtime_is_refused_in_one_line(runtime, message):
+    with pytest.raises(ValueError, match=message):
+        Pruner(Streams(), X, 'L2', target=dict(latency=0.5), runtime=runtime)
