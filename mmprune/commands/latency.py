@@ -80,8 +80,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     if args.nodes:
         show_nodes(args.nodes, args.dense, args.threads)
         return
-    if args.config is None:
-        parser.error('give a CONFIG, or --nodes FILE')
+    if args.config is None or args.dense:
+        parser.error('give a CONFIG, or --nodes FILE, with --dense FILE beside it')
     for path in (args.checkpoint, args.measured):
         if path is not None:
             check_exists(path)

@@ -73,8 +73,8 @@ GROUP_FISHER = f'''
 _base_ = {{base!r}}
 from mmprune.config import prune_settings
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
-    _base_, {{weights!r}}, 1, 'latency', 0.5, input_shape={INPUT_SHAPE}, target_latency=0.8, runtime={RUNTIME})
-train_dataloader = dict(batch_size=8, dataset=dict(indices=160))
+    _base_, {{weights!r}}, 1, 'latency', 0.5, input_shape={INPUT_SHAPE}, target_latency=0.9, runtime={{runtime!r}})
+train_dataloader = dict(batch_size=8, dataset=dict(indices=400))
 val_dataloader = dict(dataset=dict(indices=100))
 test_dataloader = dict(dataset=dict(indices=100))
 '''
@@ -82,7 +82,8 @@ test_dataloader = dict(dataset=dict(indices=100))
 
 def group_fisher_config(folder, more=''):
     path = folder / 'group_fisher.py'
-    path.write_text(GROUP_FISHER.format(base=str(folder / 'dense.py'), weights=str(folder / 'dense.pth')) + more)
+    path.write_text(GROUP_FISHER.format(base=str(folder / 'dense.py'), weights=str(folder / 'dense.pth'),
+                                        runtime=RUNTIME) + more)
     return path
 
 
@@ -94,8 +95,8 @@ def test_group_fisher_by_time_ends_at_its_target_and_resumes_bit_equal(folder, t
     whole.train()
     assert whole.model.block == BLOCK
     assert is_in_blocks(whole.model.mutator.structure)
-    assert 0.6 < share_of_dense(whole.model) <= 0.8 * 1.05
-    assert (tmp_path / 'latency_0.80.pth').exists()
+    assert 0.8 < share_of_dense(whole.model) <= 0.9 * 1.05
+    assert (tmp_path / 'latency_0.90.pth').exists()
     monkeypatch.setattr('mmprune.latency.meter.measure_table', None)
     monkeypatch.setattr('mmprune.latency.meter.measure', None)
     again = make_runner(config, tmp_path, options, resume=True, load_from=str(tmp_path / 'iter_2.pth'))

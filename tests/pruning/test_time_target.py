@@ -135,7 +135,7 @@ def test_without_a_runtime_the_message_says_how_to_give_one(target):
 
 
 @pytest.mark.parametrize(('runtime', 'message'), [
-    ('OnnxRuntime', 'must be a dict with a type'), (dict(threads=2), 'must be a dict with a type'),
+    ('OnnxRuntime', 'must be a dict'), (dict(threads=2), 'must be a dict with a type'),
     (dict(RUNTIME, networks=3), 'networks'), (dict(RUNTIME, rest_ms=-1), 'rest_ms'), (dict(RUNTIME, block=0), 'block'),
     (dict(RUNTIME, input_shape=(1, 3)), 'input_shape'), (dict(RUNTIME, threads=0), 'threads')])
 def test_a_wrong_runtime_is_refused_in_one_line(runtime, message):
