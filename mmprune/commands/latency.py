@@ -191,13 +191,14 @@ def format_table(table: LatencyTable, mutator: ChannelMutator, rows: int = ROWS)
     longest = sorted(dense, key=lambda name: -dense[name])[:rows]
     width = max(len(_short(name)) for name in longest)
     fixed = sum(dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
-    lines = [f'{"layer":<{width}}  {"operator":<14}{"dense ms":>10}{"share":>8}{"at half":>10}']
+    lines = [f'{"layer":<{width}}  {"operator":<18}{"dense ms":>10}{"share":>8}{"at half":>10}']
     operators = {law.name: law.op for law in table.laws}
-    lines += [f'{_short(name):<{width}}  {operators[name]:<14}{dense[name]:>10.3f}{dense[name] / total:>8.1%}'
+    lines += [f'{_short(name):<{width}}  {operators[name]:<18}{dense[name]:>10.3f}{dense[name] / total:>8.1%}'
               f'{half[name]:>10.3f}' for name in longest]
     if len(dense) > rows:
         rest: List[str] = [name for name in dense if name not in longest]
-        lines.append(f'{len(rest)} others{"":<{max(0, width - len(str(len(rest))) - 7)}}  {"":<14}'
+        name = f'{len(rest)} more'
+        lines.append(f'{name:<{width}}  {"":<18}'
                      f'{sum(dense[name] for name in rest):>10.3f}{sum(dense[name] for name in rest) / total:>8.1%}'
                      f'{sum(half[name] for name in rest):>10.3f}')
     about = ', '.join(f'{key} {value}' for key, value in table.runtime.items())

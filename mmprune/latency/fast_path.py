@@ -2,7 +2,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 
@@ -51,9 +51,9 @@ def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int 
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     runtime = OnnxRuntime(threads)
-    domains = _domains(path)
+    fast = _fast_nodes(path)
     nodes = runtime.profiled(path, torch.rand(_input_shape(path)), runs)
-    return [_described(node, domains.get(node.name, '')) for node in nodes]
+    return [_described(node, node.name in fast) for node in nodes]
 
 
 def _input_shape(path: Union[str, 'os.PathLike[str]']) -> Tuple[int, ...]:
@@ -65,8 +65,12 @@ def _input_shape(path: Union[str, 'os.PathLike[str]']) -> Tuple[int, ...]:
     return (batch if isinstance(batch, int) else 1, *rest)
 
 
-def _domains(path: Union[str, 'os.PathLike[str]']) -> Dict[str, str]:
-    """Return node -> domain of its operator, in the network as onnxruntime optimises it."""
+def _fast_nodes(path: Union[str, 'os.PathLike[str]']) -> Set[str]:
+    """Return the nodes that compute in the fast layout, in the network as onnxruntime optimises it.
+
+    They are of a domain of their own, but for operators that do not mind the layout, such as a concat of whole vectors:
+    those read what a node of the fast layout writes.
+    """
     try:
         import onnx  # an optional dependency
     except ImportError as error:
@@ -78,13 +82,20 @@ def _domains(path: Union[str, 'os.PathLike[str]']) -> Dict[str, str]:
         options.optimized_model_filepath = str(Path(folder) / 'optimized.onnx')
         onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
         graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    return {node.name: node.domain for node in graph.node}
+    found: Set[str] = set()
+    written: Set[str] = set()  # tensors in the fast layout
+    for node in graph.node:
+        is_fast = node.domain == FAST_DOMAIN or bool(written & {*node.input})
+        if is_fast and not node.op_type.startswith('ReorderOutput'):
+            found.add(node.name)
+            written.update(node.output)
+    return found
 
 
-def _described(node: NodeTime, domain: str) -> FastPathNode:
+def _described(node: NodeTime, is_fast: bool) -> FastPathNode:
     if node.op.startswith('Reorder'):
         return FastPathNode(node.name, node.op, node.milliseconds, REORDER)
-    if domain == FAST_DOMAIN:
+    if is_fast:
         return FastPathNode(node.name, node.op, node.milliseconds, FAST)
     return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node))
 

@@ -90,8 +90,8 @@ def table_of(measured: Mapping[str, Any], mutator: ChannelMutator, rest_ms: floa
         raise LatencyTableError(f'the pack has {len(measured["networks"])} networks, a table needs 8 or more')
     usual = measured['networks'][0]['milliseconds']
     found = []
-    for entry, one in zip(pack['networks'], measured['networks']):
-        factor = usual / one['dense']
+    for number, (entry, one) in enumerate(zip(pack['networks'], measured['networks'])):
+        factor = usual / one['dense'] if number else 1.0
         nodes = [NodeTime(node['name'], node['op'], factor * node['milliseconds'], tuple(map(tuple, node['inputs'])),
                           tuple(map(tuple, node['outputs']))) for node in one['nodes']]
         found.append(Measured(dict(entry['counts']), named(nodes), factor * one['milliseconds']))

@@ -23,6 +23,8 @@ NETWORKS, HELD_BACK = 32, 0.25
 #: Seconds of runs of one network, and the fewest runs; those of the dense network before and after it.
 SECONDS, LEAST_RUNS = 0.3, 4
 ANCHOR_SECONDS, ANCHOR_RUNS = 0.15, 2
+#: Runs that are profiled at most: every one writes a line for every node.
+MOST_PROFILED = 100
 #: Milliseconds below which a network is measured twice: the shorter a run, the more disturbs it.
 SHORT = 40.0
 #: Networks are as wide as this share of the dense one, and each unit as this share of that.
@@ -127,7 +129,7 @@ class _Anchor:
     def _of(self, counts: Dict[str, int], source: Any) -> Measured:
         """Measure a network: run it for some tenths of a second, and profile it as long."""
         milliseconds = self.runtime.median_ms(source, self.x, SECONDS, LEAST_RUNS)
-        runs = max(LEAST_RUNS, int(1000 * SECONDS / milliseconds))
+        runs = min(MOST_PROFILED, max(LEAST_RUNS, int(1000 * SECONDS / milliseconds)))
         nodes = self.runtime.profiled(source, self.x, runs)
         return Measured(dict(counts), named(nodes), milliseconds)
 

@@ -92,7 +92,7 @@ def main():
     networks, now = [], median_ms(paths[0], args.threads, x, args.seconds / 2, 2)
     for number, path in enumerate(paths):
         milliseconds = median_ms(path, args.threads, x, args.seconds, 4)
-        nodes = profiled(path, args.threads, x, max(4, int(1000 * args.seconds / milliseconds)))
+        nodes = profiled(path, args.threads, x, min(100, max(4, int(1000 * args.seconds / milliseconds))))
         before, now = now, median_ms(paths[0], args.threads, x, args.seconds / 2, 2)
         networks.append(dict(milliseconds=milliseconds, dense=(before + now) / 2, nodes=nodes))
         print(f'{number + 1} of {len(paths)}: {milliseconds:.2f} ms, dense {now:.2f} ms', flush=True)
