@@ -65,7 +65,9 @@ def test_the_profile_of_onnxruntime_names_every_node(tmp_path):
 def test_the_profile_of_openvino_names_what_ran(tmp_path):
     runtime = OpenVINO()
     nodes = runtime.profiled(runtime.prepare(small_net(), X, tmp_path / 'x.onnx'), X, runs=3)
-    assert sum(node.op in ('Convolution', 'GroupConvolution') for node in nodes) == 3
+    convs = [node for node in nodes if node.op in ('Convolution', 'GroupConvolution')]
+    assert [node.outputs for node in convs] == [((2, 20, 12, 12), )] * 2 + [((2, 7, 12, 12), )]
+    assert convs[0].inputs[0] == (2, 3, 12, 12)
     assert all(node.kernel and node.milliseconds >= 0 for node in nodes)
 
 
