@@ -13,19 +13,19 @@ import datetime
 import importlib.util
 import math
 import os
-import platform
 import re
 import shlex
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import List, Tuple
 
 import torch
 
 from mmprune.command_line import run
-from mmprune.deploy.divisor_search import DIVISORS, DivisorResult, fastest, format_results, search
+from mmprune.deploy.divisor_search import DIVISORS, Search, format_results, search
 from mmprune.deploy.load import RANDOM, input_shape
+from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
+from mmprune.deploy.runtimes.runtime import in_words
 from mmprune.files import write_text
 from mmprune.models.from_config import read_config
 
@@ -42,29 +42,21 @@ def deploy_configs(only: str) -> List[Path]:
     return found
 
 
-def machine() -> str:
-    """Return CPU and versions in one line."""
-    cpuinfo = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', cpuinfo.read_text()) if cpuinfo.exists() else []
-    packages = ', '.join(f'{package} {metadata.version(package)}' for package in ('onnxruntime', 'torch'))
-    return f'{names[0] if names else platform.processor()}; {packages}'
-
-
-def overview(all_results: List[Tuple[str, List[DivisorResult]]]) -> str:
+def overview(all_results: List[Tuple[str, Search]]) -> str:
     """Return the table of speed-ups over dense, one row a structure."""
-    names = [result.name for result in all_results[0][1][1:]]
+    names = [result.name for result in all_results[0][1].results[1:]]
     lines = ['| structure | dense (ms) | ' + ' | '.join(names) + ' | fastest | rounds |',
              '| --- | ---: |' + ' ---: |' * (len(names) + 2)]
-    lines += [f'| {name} | {results[0].latency_ms:.2f} | '
-              + ' | '.join(f'{result.speedup:.2f}' for result in results[1:])
-              + f' | {fastest(results).name} | {results[0].rounds} |' for name, results in all_results]
+    lines += [f'| {name} | {found.results[0].latency_ms:.2f} | '
+              + ' | '.join(f'{result.speedup:.2f}' for result in found.results[1:])
+              + f' | {found.fastest.name} | {found.results[0].rounds} |' for name, found in all_results]
     return '\n'.join(lines)
 
 
-def document(all_results: List[Tuple[str, List[DivisorResult]]], args: argparse.Namespace) -> str:
+def document(all_results: List[Tuple[str, Search]], args: argparse.Namespace) -> str:
     """Return the page: what was run, where and when, the overview, and one table a structure."""
-    threads = f'{args.threads} thread{"s" * (args.threads > 1)}'
-    parity = max(result.parity for _, results in all_results for result in results)
+    about = all_results[0][1].about
+    parity = max(result.parity for _, found in all_results for result in found.results)
     budget = '' if args.seconds == math.inf else f', or as many as {args.seconds:g} seconds of runs a structure allow'
     parts = ['# Published structures in onnxruntime', f"""\
 How fast each published structure runs, by the divisor that its units are padded to. Divisor 1 is the structure as
@@ -72,12 +64,12 @@ published. Padding adds zero channels and changes no output; onnxruntime's fast 
 
 - command: `python benchmarks/onnx_fps.py {shlex.join(sys.argv[1:])}`
 - date: {datetime.date.today().isoformat()}
-- machine: {machine()}; {threads}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores
+- machine: {about['cpu']}, {os.cpu_count()} cores; {in_words(about)}; torch {torch.__version__}
 - exported is the whole network without decoding and NMS, which pruning does not change: a classifier ends with class
   scores, a detector with the scores and offsets of all levels, a pose estimator with the scores of all positions
 - latency is the median of {args.rounds} runs on one image{budget};
-  all models of a table run in turns, and the speed-up is the median over the rounds of the dense model's time by this
-  one's, so that other work on the machine hits both alike
+  all models of a table run in turns, one session alive at a time, and the speed-up is the median over the turns of the
+  dense model's time by this one's, so that other work on the machine hits both alike
 - weights are random; every file was compared with PyTorch (largest relative difference {parity:.0e})""",
              '## Speed-up over dense, by divisor', overview(all_results)]
     parts += [format_results(results, f'## {name}') for name, results in all_results]
@@ -105,7 +97,8 @@ def main() -> None:
         cfg = read_config(str(path))
         shape = ' x '.join(map(str, input_shape(cfg)))
         name = f'{path.stem.replace("group_fisher_", "").replace("deploy_", "")} ({shape})'
-        all_results.append((name, search(cfg, RANDOM, args.divisors, None, args.threads, args.rounds, args.seconds)))
+        all_results.append((name, search(cfg, RANDOM, args.divisors, None, OnnxRuntime(args.threads), args.rounds,
+                                         args.seconds)))
         print(format_results(all_results[-1][1], name), flush=True)
     if args.out:
         write_text(document(all_results, args), args.out)

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
-from mmprune.registry import MODELS
+from mmprune.registry import MODELS, RUNTIMES, build
 from mmprune.report.proof import verify
 from mmprune.units.complexity import COUNTERS
 from mmprune.units.mutator import ChannelMutator
@@ -24,7 +24,7 @@ NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
 @pytest.fixture(autouse=True)
 def own_tables():
     """What a snippet registers is gone after the test."""
-    tables = [OP_RULES, LAYER_RULES, MODULE_RULES, COUNTERS, MODELS._module_dict]
+    tables = [OP_RULES, LAYER_RULES, MODULE_RULES, COUNTERS, MODELS._module_dict, RUNTIMES._module_dict]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before):
@@ -122,3 +122,11 @@ def test_score_of_the_docs_is_used():
     mutator.fisher += 2.0
     cost = 16 / 1e6
     torch.testing.assert_close(mutator.scores()['0_(0, 6)_6'], torch.full((6,), 2.0 / cost**0.5))
+
+
+def test_runtime_of_the_docs_computes_the_same(tmp_path):
+    snippet('extending.md', 5)
+    runtime, net = build(RUNTIMES, dict(type='ChannelsLast')), nn.Conv2d(3, 4, 3).eval()
+    x = torch.randn(1, 3, 6, 6)
+    with runtime.opened(runtime.prepare(net, x, tmp_path / 'none'), x) as run, torch.no_grad():
+        torch.testing.assert_close(run()[0], net(x))

@@ -4,7 +4,6 @@ python tools/quickstart.py    # bash tools/quickstart.sh sets up the environment
 
 Every command is printed before it runs and can be run by hand; its output goes to a log file in work_dirs/quickstart.
 """
-import functools
 import json
 import os
 import shlex
@@ -18,7 +17,8 @@ from typing import Dict, List, NoReturn
 import torch
 from mmcv import imwrite
 
-from mmprune.deploy.onnx_runtime import OnnxModel, measure_latency
+from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
+from mmprune.deploy.timing import Candidate, measure
 from mmprune.engine.digits import Digits
 from mmprune.files import write_text
 from mmprune.report.stages import StageResult, format_stages
@@ -102,9 +102,10 @@ def time_all(files: Dict[str, Path], results: List[StageResult]) -> None:
     """Time all files in turns and note the medians."""
     print(f'\n6. Time them in onnxruntime: one thread, one image, in turns, median of {ROUNDS} runs', flush=True)
     x = torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    latency = measure_latency({stage: functools.partial(OnnxModel(path), x) for stage, path in files.items()}, ROUNDS)
+    timing = measure({stage: Candidate(OnnxRuntime(), path) for stage, path in files.items()}, x, ROUNDS)
+    print(timing)
     for result in results:
-        result.latency_ms = latency[result.stage].median
+        result.latency_ms = timing[result.stage].median
 
 
 def main() -> None:

@@ -32,9 +32,6 @@ from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, merge, read_config
 from ..registry import RUNTIMES, build
 
-#: Registered runtimes, the default first.
-RUNTIME_NAMES = ('OnnxRuntime', 'OpenVINO', 'Torch')
-
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
     """Run the command.
@@ -43,6 +40,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         argv (list[str], optional): Its arguments; default: those of the process.
         prog (str, optional): What it is called in its help; default: the script that runs.
     """
+    RUNTIMES.import_from_location()
     parser = command_parser(__doc__, prog)
     parser.add_argument('config', help='deploy config')
     parser.add_argument('checkpoint', help='checkpoint of the pruned model, file or URL; "none" for random weights: '
@@ -51,7 +49,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
                         help='what to try')
     add_shape_option(parser)
     parser.add_argument('--threads', type=threads, default=1, help='threads of the runtime (1)')
-    parser.add_argument('--runtime', choices=RUNTIME_NAMES, default=RUNTIME_NAMES[0],
+    parser.add_argument('--runtime', choices=list(RUNTIMES.module_dict), default='OnnxRuntime',
                         help='what runs the models (default: %(default)s)')
     parser.add_argument('--rounds', type=rounds, default=100, help='timed runs of each model (100)')
     add_require_faster(parser)

@@ -1,5 +1,6 @@
 """Time a pruned model beside the dense one that it came from: pruning that does not make it faster is told."""
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -9,7 +10,7 @@ from ..arguments import UserError
 from ..models.from_config import dense_config
 from .load import RANDOM, load_model
 from .runtimes.runtime import Runtime
-from .timing import Candidate, Timing, measure
+from .timing import Candidate, Clock, Timing, measure
 
 #: Seconds after which no further turn begins; there are three at least.
 BUDGET = 60.0
@@ -39,7 +40,7 @@ def is_pruned(cfg: Mapping[str, Any]) -> bool:
 
 
 def beside_dense(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtime, rounds: int = 30,
-                 seconds: float = BUDGET) -> BesideDense:
+                 seconds: float = BUDGET, clock: Clock = time.perf_counter) -> BesideDense:
     """Time a pruned model and the dense one of its config, with random weights, in turns.
 
     Args:
@@ -49,6 +50,7 @@ def beside_dense(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtim
         runtime (Runtime): Runs both.
         rounds (int): Timed runs of each.
         seconds (float): Time budget.
+        clock (Callable): Returns seconds.
     """
     other = {**{key: value for key, value in cfg.items() if key != 'model'}, 'model': dense_config(cfg)[0],
              'input_shape': tuple(x.shape)}
@@ -57,7 +59,7 @@ def beside_dense(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtim
         if isinstance(pruned, nn.Module):
             pruned = runtime.prepare(pruned, x, Path(folder) / 'pruned.onnx')
         candidates = {'dense': Candidate(runtime, dense), 'pruned': Candidate(runtime, pruned)}
-        return BesideDense(measure(candidates, x, rounds, seconds))
+        return BesideDense(measure(candidates, x, rounds, seconds, clock))
 
 
 def verdict(speedup: float, what: str = 'pruned') -> str:

@@ -19,7 +19,7 @@ from ..random_state import seeded
 #: What a block may be.
 BLOCKS = (1, 2, 4, 8, 16, 32)
 #: Widths that are measured: two or more of each block that are no multiples of the next one.
-WIDTHS = (8, 13, 16, 17, 18, 20, 24, 26, 28, 32, 37, 40, 42, 44, 48, 51, 54, 56, 60, 64)
+WIDTHS = (8, 13, 16, 17, 18, 20, 24, 26, 28, 32, 37, 40, 42, 44, 48, 51, 54, 56, 60, 64, 80, 96)
 SIZE = 28  # height and width of the feature maps
 TOLERANCE = 0.05  # share of the least time by which widths of a block may be slower
 RUNS = 24  # timed runs of each width
@@ -44,6 +44,8 @@ def measured_block(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int =
 def width_times(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RUNS) -> Dict[int, float]:
     """Return width -> milliseconds of :func:`small_network` in a runtime, all timed in turns.
 
+    It is the median of the fastest turn: what other programs add is not part of the staircase.
+
     Args:
         runtime (Runtime): Where it runs.
         widths (list[int]): Widths, in channels.
@@ -55,7 +57,7 @@ def width_times(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RU
                                                                      Path(folder) / f'{width}.onnx'))
                       for width in widths}
         timing = measure(candidates, x, runs)
-    return {width: timing[str(width)].median for width in widths}
+    return {width: min(timing[str(width)].rounds) for width in widths}
 
 
 def small_network(width: int) -> nn.Module:
@@ -73,8 +75,8 @@ def block_of(times: Mapping[int, float], tolerance: float = TOLERANCE) -> int:
     """Return the smallest block whose multiples are as fast as channels get.
 
     What a width could take is the lower convex envelope of all times: what a mixture of the best widths takes for as
-    many channels. A width is slow by the share that it takes more. A block is good if the multiples of it, and those of
-    each larger block, are slow by no more than the tolerance in the median.
+    many channels. A width is slow by the share that it takes more. A block is good if its own widths, and those of
+    each larger block but the last, are slow by no more than the tolerance in the median.
 
     Args:
         times (dict[int, float]): Width -> milliseconds.
@@ -92,7 +94,7 @@ def block_of(times: Mapping[int, float], tolerance: float = TOLERANCE) -> int:
     for width, least in envelope(times).items():
         slow[max(block for block in BLOCKS if width % block == 0)].append(times[width] / least - 1)
     best = BLOCKS[-1]
-    for block in reversed(BLOCKS):
+    for block in reversed(BLOCKS[:-1]):
         if slow[block] and statistics.median(slow[block]) > tolerance:
             break
         best = block

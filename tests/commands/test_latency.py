@@ -62,7 +62,8 @@ def test_pack_goes_to_a_device_and_its_times_come_back(capsys, tmp_path):
     assert written.startswith('wrote 8 networks and measure.py')
 
     def measure(folder):
-    def measure(folder):
+        subprocess.run([sys.executable, 'measure.py', '--seconds', '0.001'], cwd=folder, check=True,
+                       capture_output=True)
         return folder / 'measured.json'
 
     assert 'blocks of 4 channels' in output_of(capsys, 'latency', TINY, *OPTIONS[:5], '--measured', measure(pack),

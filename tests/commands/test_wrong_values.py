@@ -3,6 +3,7 @@
 What there is to give is read off the signatures and parsers, so that new arguments are tested as they come. Values that
 are taken although they look wrong are listed with the reason; a value that is listed and refused fails, too.
 """
+import importlib.util
 import inspect
 
 import pytest
@@ -20,7 +21,7 @@ from mmprune.models.pruning_algorithm import PruningAlgorithm
 from mmprune.pruning.plan import make_plan
 from mmprune.pruning.pruner import Pruner, apply_structure
 from mmprune.pruning.target import PruningTarget
-from mmprune.registry import CRITERIA, DATASETS, HOOKS, MODEL_WRAPPERS, MODELS, TASK_UTILS
+from mmprune.registry import CRITERIA, DATASETS, HOOKS, MODEL_WRAPPERS, MODELS, RUNTIMES, TASK_UTILS
 from mmprune.units.choice import Choice
 from mmprune.units.mutator import ChannelMutator
 
@@ -71,7 +72,7 @@ HELPERS = [name for name, value in vars(config).items() if inspect.isfunction(va
 def registered():
     """Return name -> class or function of everything that configs can name."""
     found = {}
-    for registry in (MODELS, HOOKS, CRITERIA, MODEL_WRAPPERS, TASK_UTILS, DATASETS):
+    for registry in (MODELS, HOOKS, CRITERIA, MODEL_WRAPPERS, TASK_UTILS, DATASETS, RUNTIMES):
         registry.import_from_location()
         found.update({name: entry for name, entry in registry.module_dict.items()
                       if entry.__module__.startswith('mmprune.')})
@@ -80,6 +81,9 @@ def registered():
 
 #: No config holds a tensor: what becomes of them is tested by the inputs of a Pruner.
 NOT_FOR_CONFIGS = {'ExampleInputs'}
+#: Runtimes whose package is not installed here refuse everything.
+NOT_FOR_CONFIGS |= {name for name, package in (('OnnxRuntime', 'onnxruntime'), ('OpenVINO', 'openvino'))
+                    if importlib.util.find_spec(package) is None}
 CALLS = {**{name: getattr(config, name) for name in HELPERS}, **registered(), 'Pruner': Pruner,
          'apply_structure': apply_structure, 'PruningTarget': PruningTarget, 'Choice': Choice}
 

@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
+from fake_runtimes import Clock, FakeRuntime
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
@@ -17,11 +17,15 @@ from paths import ROOT
 from torch import nn
 from toy_nets import Concat, Depthwise, Everything, Flatten, Grouped, Residual, Shared, ToyClassifier
 
-from mmprune.deploy.divisor_search import DIVISORS, fastest, format_results, search
+from mmprune.commands import main
+from mmprune.deploy.beside_dense import BesideDense, NotFasterError, beside_dense, is_pruned, require_faster, verdict
+from mmprune.deploy.comparison import compare
+from mmprune.deploy.divisor_search import DIVISORS, DivisorResult, Search, format_results, search
 from mmprune.deploy.image import image_input, sample_image
 from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_export import HAS_DYNAMO, DeployOutput, export_onnx
-from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity, compare, measure_latency
+from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
+from mmprune.deploy.runtimes.pytorch import Torch
 from mmprune.graph.nested import output_tensors
 from mmprune.models.checkpoint import CheckpointError
 from mmprune.models.divisor import pad
@@ -199,18 +203,64 @@ def test_published_mobilenet_under_every_divisor(mobilenet, divisor, tmp_path):
 
 def test_search_counts_and_names_the_fastest(mobilenet):
     cfg, checkpoint, _ = mobilenet
-    results = search(cfg, checkpoint, [1, 8, 8], shape=(1, 3, 224, 224), rounds=1)
+    found = search(cfg, checkpoint, [1, 8, 8], shape=(1, 3, 224, 224), rounds=1)
+    results = found.results
     assert [result.name for result in results] == ['dense', '1', '8']
     assert (results[0].macs, results[0].params) == (300774272, 3504872)
     assert (results[1].macs, results[1].params) == (200469704, 3176537)
     assert results[1].macs < results[2].macs < results[0].macs
     assert all(result.parity < 1e-4 for result in results)
-    assert [result.rounds for result in results] == [1, 1, 1]
-    best = fastest(results)
-    assert best.speedup == max(result.speedup for result in results[1:])
-    assert best.speedup == pytest.approx(results[0].latency_ms / best.latency_ms)  # of one round
+    assert [result.rounds for result in results] == [3, 3, 3]  # turns, at least
+    assert found.fastest.speedup == max(result.speedup for result in results[1:])
     assert results[0].speedup == 1
-    assert f'fastest: divisor {best.divisor},' in format_results(results)
+    assert found.about['runtime'] == 'onnxruntime'
+    for result in results:
+        assert result.quartiles_ms[0] <= result.latency_ms <= result.quartiles_ms[1]
+        assert result.images_per_second == pytest.approx(1e3 / result.latency_ms)
+
+
+def test_search_in_another_runtime(mobilenet):
+    cfg, checkpoint, _ = mobilenet
+    found = search(cfg, checkpoint, [8], shape=(2, 3, 64, 64), runtime=Torch(), rounds=1)
+    assert found.as_json()['runtime']['runtime'] == 'PyTorch'
+    assert max(result.parity for result in found.results) == 0
+
+
+@pytest.mark.parametrize(('speedup', 'line'), [
+    (1.4, 'fastest: divisor 8, 5.00 ms: 1.40 times as fast as dense'),
+    (0.9, 'fastest: divisor 8, 5.00 ms: 0.90 times as fast as dense, so it is not faster')])
+def test_results_end_with_the_verdict(speedup, line):
+    row = DivisorResult(8, 1_000_000, 2_000_000, 5.0, (4.5, 6.0), 200.0, speedup, 1e-6, 30)
+    dense = DivisorResult(None, 2_000_000, 3_000_000, 7.0, (7.0, 7.0), 142.9, 1.0, 1e-6, 30)
+    about = dict(runtime='fake', version='1.0', threads=2, device='nowhere', cpu='A CPU')
+    lines = format_results(Search([dense, row], about, ('somebody works', ))).splitlines()
+    assert lines[3] == f'| 8 | 1.0 | 2.00 | 5.00 | 4.50 to 6.00 | 200.0 | {speedup:.2f} |'
+    assert lines[-3:] == ['fake 1.0, 2 threads, nowhere, median of 30 runs; A CPU', 'warning: somebody works', line]
+
+
+def test_a_pruned_model_is_timed_beside_the_dense_one(mobilenet, tmp_path):
+    cfg, _, unpadded = mobilenet
+    clock = Clock()
+    found = beside_dense(cfg, unpadded, torch.zeros(1, 3, 64, 64), SmallIsFast(clock), rounds=3, clock=clock)
+    assert found.speedup == pytest.approx(3504872 / 3176537)
+    assert str(found).splitlines()[-1] == 'pruned: 1.10 times as fast as dense'
+    assert is_pruned(cfg)
+    assert not is_pruned(small())
+
+
+class SmallIsFast(FakeRuntime):
+    """A run takes as many milliseconds as a model has parameters."""
+
+    def prepare(self, model, x, path):
+        return [sum(parameter.numel() for parameter in model.parameters())]
+
+
+def test_not_faster_is_an_error_where_faster_is_required():
+    assert verdict(1.0) == 'pruned: 1.00 times as fast as dense, so it is not faster'
+    require_faster(1.01)
+    for speedup in (1.0, 0.5, math.nan):
+        with pytest.raises(NotFasterError, match=f'^--require-faster: pruned: {speedup:.2f} times as fast as dense'):
+            require_faster(speedup)
 
 
 def test_search_wants_a_deploy_config():
@@ -387,6 +437,11 @@ def test_a_file_that_takes_any_batch_is_tried_on_another(by_shape, tmp_path):
         compare(tmp_path / 'any.onnx', wrapped, x, rounds=1)
 
 
+def without_warnings(done):
+    """Return the lines that a tool printed, without those about other work on this machine."""
+    return [line for line in done.stdout.splitlines() if not line.startswith('warning: ')]
+
+
 def deploy(folder, kind, *more):
     """Run tools/deploy.py on a small classifier."""
     cfg = folder / 'model.py'
@@ -401,7 +456,7 @@ def deploy(folder, kind, *more):
 def test_tool_deploys_by_the_new_exporter(tmp_path):
     done = deploy(tmp_path, 'classification_onnxruntime_dynamic', '--exporter', 'dynamo')
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()[-3:]
+    lines = without_warnings(done)[-3:]
     assert float(lines[0].split('largest relative difference')[1]) < 1e-4
     assert [line.split()[0] for line in lines[1:]] == ['PyTorch', 'onnxruntime']
     onnx_model, model = OnnxModel(tmp_path / 'out/end2end.onnx'), load_model(small(), str(tmp_path / 'model.pth'))
@@ -436,33 +491,13 @@ def test_threads_must_be_positive(threads, tmp_path):
         OnnxModel(tmp_path / 'x.onnx', threads)
 
 
-def test_latency_runs_in_turns(monkeypatch):
-    calls, clock = [], iter(np.cumsum([0, 3, 0, 1, 0, 2, 0, 1, 0, 9, 0, 4]) / 1e3)
-    monkeypatch.setattr('mmprune.deploy.onnx_runtime.time.perf_counter', lambda: next(clock))
-    latency = measure_latency({'a': lambda: calls.append('a'), 'b': lambda: calls.append('b')}, rounds=3)
-    assert ''.join(calls) == 'aabb' * 3
-    assert latency['a'].rounds == pytest.approx((3, 2, 9))
-    assert latency['b'].rounds == pytest.approx((1, 1, 4))
-    assert (latency['a'].median, latency['b'].median) == pytest.approx((3, 1))
-    assert latency['b'].speedup_over(latency['a']) == pytest.approx(9 / 4)  # median of 3, 2 and 9 / 4
-    with pytest.raises(ValueError, match='rounds is 0'):
-        measure_latency({}, rounds=0)
-
-
-def test_latency_stops_when_its_time_is_spent(monkeypatch):
-    clock = iter(np.arange(100) * 1.0)  # a second between two looks
-    monkeypatch.setattr('mmprune.deploy.onnx_runtime.time.perf_counter', lambda: next(clock))
-    for seconds, rounds in ((0, 3), (8, 4), (9, 5), (1e3, 7)):  # a turn is a run that counts and one that does not
-        assert len(measure_latency({'a': int}, 7, seconds)['a'].rounds) == rounds
-
-
 def test_compare_restores_the_thread_count(tmp_path):
     net, x = nn.Conv2d(3, 4, 1).eval(), torch.randn(1, 3, 5, 5)
     wrapped = export_onnx(net, x, tmp_path / 'x.onnx')
     before = torch.get_num_threads()
-    difference, latency = compare(tmp_path / 'x.onnx', wrapped, x, threads=2, rounds=2)
+    difference, timing = compare(tmp_path / 'x.onnx', wrapped, x, threads=2, rounds=2)
     assert difference < 1e-5
-    assert set(latency) == {'PyTorch', 'onnxruntime'}
+    assert set(timing.latency) == {'PyTorch', 'onnxruntime'}
     assert torch.get_num_threads() == before
 
 
@@ -511,11 +546,29 @@ def test_export_tool(tmp_path):
     done = tool('tools/export_onnx.py', tmp_path / 'cfg.py', 'none', '--out', tmp_path / 'x.onnx', '--dynamic',
                 '--rounds', 2)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = without_warnings(done)
     assert 'x.onnx: parity with PyTorch, largest relative difference' in lines[0]
     assert float(lines[0].split()[-1]) < 1e-4
     assert [line.split()[0] for line in lines[1:]] == ['PyTorch', 'onnxruntime']
     assert OnnxModel(tmp_path / 'x.onnx')(torch.randn(3, 3, 32, 32))[0].shape == (3, 10)
+    done = tool('tools/export_onnx.py', tmp_path / 'cfg.py', 'none', '--out', tmp_path / 'x.onnx', '--require-faster')
+    assert done.returncode == 2
+    assert done.stderr == (f"error: --require-faster: {tmp_path / 'cfg.py'} is the config of a dense model; give the "
+                           'deploy config of a pruned one\n')
+
+
+def test_export_tool_times_the_pruned_model_beside_the_dense_one(tmp_path, capsys, monkeypatch):
+    arguments = ['export', str(ROOT / MOBILENET), 'none', '--out', str(tmp_path / 'x.onnx'), '--rounds', '1']
+    for speedup in (1.2, 0.8):
+        monkeypatch.setattr(BesideDense, 'speedup', speedup)
+        main(arguments)
+        lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith('warning: ')]
+        assert [line.split()[0] for line in lines[1:-1]] == ['PyTorch', 'onnxruntime', 'dense', 'pruned']
+        assert lines[-1] == verdict(speedup)
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, '--require-faster'])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith('error: --require-faster: pruned: 0.80 times as fast as dense, so it is')
 
 
 def test_find_divisor_tool(mobilenet):
@@ -526,6 +579,7 @@ def test_find_divisor_tool(mobilenet):
     found = json.loads(done.stdout)
     assert [row['divisor'] for row in found['results']] == [None, 1, 16]
     assert found['fastest'] in (1, 16)
+    assert (found['threads'], found['runtime']['runtime']) == (1, 'onnxruntime')
     done = tool('tools/find_divisor.py', MOBILENET, 'none', '--divisors', 0)
     assert done.returncode == 2
     assert "'0' is no whole number from 1 to 1,024" in done.stderr

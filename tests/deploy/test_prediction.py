@@ -120,7 +120,7 @@ def test_latency_of_a_prediction(tmp_path):
     x = torch.zeros(1, 3, 4, 4)
     export_onnx(conv, x, tmp_path / 'x.onnx')
     inputs = Inputs(x, [BaseDataElement()])
-    latency = compare_latency(Predicts(detections()), tmp_path / 'x.onnx', inputs, rounds=2)
-    assert {name: len(value.rounds) for name, value in latency.items()} == {'PyTorch': 2, 'onnxruntime': 2}
+    timing = compare_latency(Predicts(detections()), tmp_path / 'x.onnx', inputs, rounds=2)
+    assert {name: len(value.runs) for name, value in timing.latency.items()} == {'PyTorch': 3, 'onnxruntime': 3}
     assert predict(Predicts(detections()), inputs)[0].scores.tolist() == pytest.approx([0.9, 0.8, 0.5])
     assert 'pred_instances' not in inputs.samples[0]

@@ -67,10 +67,10 @@ def export(tmp_path):
     (3, {}, None), (3, {}, {0: 'batch'}), (3, {}, FREE), (3, dict(with_argmax=False), None), (1, {}, None)])
 def test_a_right_file_is_accepted_and_timed(classes, options, axes, export):
     model = Segmentor(classes).eval()
-    segmented, latency = compare_segmentor(export(model, axes, **options), model, X, rounds=2)
+    segmented, timing = compare_segmentor(export(model, axes, **options), model, X, rounds=2)
     assert segmented.difference < 1e-5
     assert segmented.matched == segmented.total == 16 * 24
-    assert {name: len(value.rounds) for name, value in latency.items()} == {'PyTorch': 2, 'onnxruntime': 2}
+    assert {name: len(value.runs) for name, value in timing.latency.items()} == {'PyTorch': 3, 'onnxruntime': 3}
 
 
 @pytest.mark.parametrize(('classes', 'options'), [(3, {}), (3, dict(with_argmax=False)), (1, {})])

@@ -61,9 +61,7 @@ class OpenVINO(Runtime):
     @contextmanager
     def opened(self, source: Path, x: Tensor) -> Iterator[Run]:
         """Compile a file of ONNX or OpenVINO for the shape of the input; it is freed with the block."""
-        request = self._request(source, x, profile=False)
-        held, array = [request], x.cpu().numpy()
-        del request
+        held, array = [self._compiled(source, x, profile=False).create_infer_request()], x.cpu().numpy()
 
         def run() -> List[Tensor]:
             return [torch.from_numpy(value.copy()) for value in held[0].infer([array]).values()]
@@ -75,23 +73,21 @@ class OpenVINO(Runtime):
 
     def profiled(self, source: Path, x: Tensor, runs: int = 12) -> List[NodeTime]:
         """Return what every node took that ran on its own, from OpenVINO's counters, in microseconds."""
-        request, array = self._request(source, x, profile=True), x.cpu().numpy()
-        times: Dict[str, List[float]] = {}
+        compiled, array = self._compiled(source, x, profile=True), x.cpu().numpy()
+        request = compiled.create_infer_request()
+        found: Dict[Tuple[str, str, str], List[float]] = {}
         for turn in range(WARM_UP + whole_number('runs', runs)):
             request.infer([array])
             for node in request.profiling_info if turn >= WARM_UP else ():
                 if node.status.name == 'EXECUTED':
-                    times.setdefault(node.node_name, []).append(1e3 * node.real_time.total_seconds())
-        found = []
-        for node in request.get_compiled_model().get_runtime_model().get_ordered_ops():
-            name, about = node.get_friendly_name(), {key: _text(value) for key, value in node.get_rt_info().items()}
-            if name in times:
-                found.append(NodeTime(name, about['layerType'], statistics.median(times[name]), _shapes(node.inputs()),
-                                      _shapes(node.outputs()), about['primitiveType']))
-        return found
+                    key = (node.node_name, node.node_type, node.exec_type)
+                    found.setdefault(key, []).append(1e3 * node.real_time.total_seconds())
+        nodes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ordered_ops()}
+        return [NodeTime(name, op, statistics.median(times), _shapes(nodes[name].inputs()),
+                         _shapes(nodes[name].outputs()), kernel) for (name, op, kernel), times in found.items()]
 
-    def _request(self, source: Path, x: Tensor, profile: bool) -> Any:
-        """Return a request of a compiled file."""
+    def _compiled(self, source: Path, x: Tensor, profile: bool) -> Any:
+        """Return a compiled file."""
         openvino = openvino_package()
         path = FilePath(source)
         if not path.is_file():
@@ -102,15 +98,12 @@ class OpenVINO(Runtime):
             core = openvino.Core()
             model = core.read_model(path)
             model.reshape({model.inputs[0]: list(x.shape)})
-            return core.compile_model(model, DEVICE, settings).create_infer_request()
+            return core.compile_model(model, DEVICE, settings)
         except RuntimeError as error:
             raise UserError(f'{str(path)!r} cannot be run by OpenVINO on an input of shape {tuple(x.shape)} '
                             f'({" ".join(str(error).split())[:200]})') from None
 
 
-def _text(value: Any) -> str:
-    return str(getattr(value, 'value', value))
-
-
 def _shapes(ports: Any) -> Tuple[Tuple[int, ...], ...]:
+    """Return the shapes of the inputs or outputs of a node."""
     return tuple(tuple(int(size) for size in port.get_shape()) for port in ports)
