@@ -15,8 +15,7 @@ it came from. What their arguments mean:
 - ``normalization_type`` (str): What its scores are divided by: ``act``, ``flops``, ``latency`` or ``none``.
 - ``lr_ratio`` (float): The learning rate of the base config is multiplied by this.
 - ``target_flop_ratio``, ``target_latency`` (float): The run ends when this share of the FLOPs, or of the time, is left.
-- ``runtime`` (dict): Where time is measured, such as ``dict(type='OnnxRuntime', threads=2)``; see
-  :class:`~mmprune.latency.meter.Meter`.
+- ``runtime`` (dict): Where time is measured; see :class:`~mmprune.latency.meter.Meter`.
 - ``schedule`` (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
   ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
 - ``pruned_path`` (str): The checkpoint that the prune run wrote at its target.

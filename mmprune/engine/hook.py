@@ -1,10 +1,10 @@
 """Hooks of a Group Fisher run: log the structure and its cost, save at the target and end the run."""
 import os
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from mmengine import dist
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -17,6 +17,7 @@ from ..registry import HOOKS
 from ..units.reasons import explain
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
+from .early_stop import Stoppable, logger_is_due
 from .floors import FloorWatch
 from .latency_record import LatencyRecord
 from .outlook import check_reach, iterations_needed
@@ -75,39 +76,6 @@ class PruningStructureHook(Hook):
         if isinstance(model, PruningAlgorithm):
             runner.logger.info(format_structure(model.mutator.structure, model.mutator.dense_widths,
                                                 'channels that stay:'))
-
-
-def _logger_is_due(runner: Runner, batch_idx: int) -> bool:
-    """Tell whether mmengine's logger, which runs later, writes a line for this iteration."""
-    loader = runner.train_dataloader
-    return any(hook.every_n_inner_iters(batch_idx, hook.interval)
-               or (hook.end_of_epoch(loader, batch_idx) and (not hook.ignore_last or len(loader) <= hook.interval))
-               for hook in runner.hooks if isinstance(hook, LoggerHook))
-
-
-class _Stoppable:
-    """A data loader whose epoch ends when the hook is finished; attributes are read from and set on the loader."""
-
-    loader: Any
-    hook: 'ResourceInfoHook'
-
-    def __init__(self, loader: Any, hook: 'ResourceInfoHook') -> None:
-        self.__dict__.update(loader=loader, hook=hook)
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.loader:
-            if self.hook.finished:
-                return
-            yield batch
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.loader, name, value)  # hooks that switch the pipeline restart workers by attributes
 
 
 @HOOKS.register_module()
@@ -172,7 +140,7 @@ class ResourceInfoHook(Hook):
         self._began, self._first_ratio = time.monotonic(), ratio
         self._set_goal()
         self._loader = runner.train_loop.dataloader
-        runner.train_loop.dataloader = _Stoppable(self._loader, self)
+        runner.train_loop.dataloader = Stoppable(self._loader, self)
 
     def _use_time(self, runner: Runner) -> None:
         """Give the algorithm what is measured; follow the time if that is the target."""
@@ -245,7 +213,7 @@ class ResourceInfoHook(Hook):
         if self.early_stop and not self.pending:
             self.finished = True
             runner.train_loop.stop_training = True
-            if not _logger_is_due(runner, batch_idx):
+            if not logger_is_due(runner, batch_idx):
                 runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:

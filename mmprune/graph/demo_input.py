@@ -4,6 +4,7 @@ import inspect
 import math
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
@@ -88,6 +89,19 @@ class ExampleInputs:
         if isinstance(inputs, (tuple, list)):
             return model(*inputs)
         return raw_outputs(model, inputs)
+
+
+def check_inputs(inputs: Any) -> None:
+    """Raise UserError unless there is a tensor among the inputs of a model, and no array of numpy."""
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    arrays = [value for value in (values if isinstance(values, (list, tuple)) else [values])
+              if isinstance(value, np.ndarray)]
+    if arrays:
+        raise UserError(f'example_inputs has an array of numpy of shape {arrays[0].shape}; the model takes tensors: '
+                        'torch.from_numpy makes one of it')
+    if not output_tensors(inputs):
+        raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
+                        'keyword arguments of the model, with a tensor among them')
 
 
 def build_demo_input(cfg: Union[None, Mapping[str, Any], Sequence[Mapping[str, Any]]]) -> Any:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError, short, typed
+from ..arguments import UserError, typed
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
-from ..graph.nested import output_tensors
+from ..graph.demo_input import check_inputs
 from ..latency.meter import Meter
 from ..report.stages import StageResult, format_stages
 from ..units.choice import check_choice
@@ -254,19 +254,6 @@ def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str
                              [dict(type='ExampleInputs', inputs=one) for one in examples], **(choice or {}))
     mutator.prepare(model, proven)
     return mutator
-
-
-def check_inputs(inputs: Any) -> None:
-    """Raise UserError unless there is a tensor among the inputs of a model, and no array of numpy."""
-    values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    arrays = [value for value in (values if isinstance(values, (list, tuple)) else [values])
-              if isinstance(value, np.ndarray)]
-    if arrays:
-        raise UserError(f'example_inputs has an array of numpy of shape {arrays[0].shape}; the model takes tensors: '
-                        'torch.from_numpy makes one of it')
-    if not output_tensors(inputs):
-        raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
-                        'keyword arguments of the model, with a tensor among them')
 
 
 def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:

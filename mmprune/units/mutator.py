@@ -106,8 +106,6 @@ class ChannelMutator(nn.Module):
         """Return why this mutator cannot prune the channels, or None."""
         return None
 
-    # structure
-
     @property
     def all_units(self) -> List[Any]:
         """All units, those of removed blocks included, in the order of the forward pass."""
@@ -256,8 +254,6 @@ class ChannelMutator(nn.Module):
         """Return the indices of a unit's present sets on a member's axis, ``LongTensor[C, k]``."""
         layout = self.layout(member.axis.tensor)[member.axis.dim]
         return torch.from_numpy(np.searchsorted(layout, member.index[unit.kept]))
-
-    # checkpoints: the kept vectors travel with the weights
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

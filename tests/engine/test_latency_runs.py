@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 from digits_runs import INPUT_SHAPE, make_runner, write_prune_config
-from fake_runtime import FakeRuntime
+from layer_runtime import FakeRuntime
 from rank_runs import differing, dist_train, ranks
 from schedule_runs import run, state_of, write_config
 
@@ -110,7 +110,7 @@ def test_two_ranks_stay_bit_equal_by_what_one_measures(tmp_path):
     write_prune_config(tmp_path)
     config = group_fisher_config(tmp_path, '''
 custom_hooks.append(dict(type='mmprune.RankProbe'))
-custom_imports = dict(imports=['rank_probe', 'fake_runtime'], allow_failed_imports=False)
+custom_imports = dict(imports=['rank_probe', 'layer_runtime'], allow_failed_imports=False)
 ''')
     dist_train(config, tmp_path / 'run')
     first, second = ranks(tmp_path / 'run')

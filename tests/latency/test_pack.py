@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from fake_runtime import Streams
+from layer_runtime import Streams
 
 from mmprune.latency.meter import Meter
 from mmprune.latency.pack import corrected, read_measured, table_of, write_pack

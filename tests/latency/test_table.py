@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fake_runtime import FakeRuntime, Streams
+from layer_runtime import FakeRuntime, Streams
 
 from mmprune.latency.channel_sum import ChannelSum, axis_sums, find_sum
 from mmprune.latency.cost_terms import complexity_terms

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_runtime import FakeRuntime, Streams
+from layer_runtime import FakeRuntime, Streams
 
 from mmprune import Pruner
 from mmprune.latency.table import LatencyTableError
