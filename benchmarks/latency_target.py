@@ -1,6 +1,7 @@
 """A target in time against targets in FLOPs: asked, predicted and measured milliseconds; writes docs/latency_target.md.
 
 python benchmarks/latency_target.py --only mobilenet-v2 --threads 1 --results latency_target.json
+python benchmarks/latency_target.py --only mobilenet-v2 --half --results latency_target.json
 python benchmarks/latency_target.py --results latency_target.json --write
 
 Weights are those of a checkpoint (--weights), else random. Scores are L2 norms, so that widths are not uniform. Every
@@ -121,6 +122,32 @@ class Choices:
             row.update(share=share, ms=milliseconds, dense_ms=dense)
         return found
 
+    def rows_at_flops(self, flops: float) -> List[Dict[str, Any]]:
+        """Return how fast choices of whole blocks with a share of the multiply-adds are, and what explains it."""
+        chosen = {'scores by multiply-adds': self.plan(flops=flops, align='auto').masks}
+        low, high = flops / 2, 1.0
+        for _ in range(8):  # the time at which the solver leaves as many multiply-adds
+            share = (low + high) / 2
+            masks = self.plan_without_loop(share)
+            low, high = (low, share) if share_of_cost(self.mutator, masks, 'flops') > flops else (share, high)
+        chosen['most scores in the time'] = self.plan_without_loop(low)
+        table, rows = self.time.table, []
+        dense = table.by_node({})
+        fixed = table.calibration.offset + sum(
+            dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
+        measured = self.measured([self.counts(masks) for masks in chosen.values()])
+        for (name, masks), (share, milliseconds, dense_ms) in zip(chosen.items(), measured):
+            left = share_of_cost(self.mutator, masks, 'flops')
+            rows.append(dict(way=name, flops=left, share=share, ms=milliseconds, dense_ms=dense_ms,
+                             explained=(fixed + (table.dense_ms - fixed) * left) / table.dense_ms,
+                             predicted=table.predict(self.counts(masks)) / table.dense_ms, kept=self.kept(masks)))
+        return rows
+
+    def plan_without_loop(self, share: float) -> Masks:
+        """Return the choice for a time by the table alone."""
+        return make_plan(self.mutator, self.criterion, PruningTarget.of(dict(latency=share)),
+                         time=TimeTarget(self.time.table)).masks
+
     def counts(self, masks: Masks) -> Dict[str, int]:
         """Return unit name -> sets."""
         return {name: int(mask.sum()) for name, mask in masks.items()}
@@ -170,6 +197,16 @@ def document(results: Mapping[str, Any]) -> str:
             lines.append(f'| {row["asked"]:g} | {row["way"]} | {row["predicted"]:.2f} | {row["ms"]:.2f} | '
                          f'{row["share"]:.3f} | {error} | {offset} | {row["flops"]:.3f} | {row["kept"]:.4f} |')
         lines.append('')
+    if results.get('half'):
+        lines += ['## Whole blocks at about half of the multiply-adds', '',
+                  'One thread. `explained` is what is left of the time if nodes that no unit touches take what they took, '
+                  'and all others the share of the multiply-adds.', '',
+                  '| network | choice | FLOPs left | speed-up | share of dense | explained | predicted | scores kept |',
+                  '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |']
+        lines += [f'| {name} | {row["way"]} | {row["flops"]:.3f} | {1 / row["share"]:.2f} | {row["share"]:.3f} | '
+                  f'{row["explained"]:.3f} | {row["predicted"]:.3f} | {row["kept"]:.4f} |'
+                  for name, rows in results['half'].items() for row in rows]
+        lines.append('')
     return '\n'.join(lines)
 
 
@@ -179,6 +216,7 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=1, help='threads of onnxruntime (1)')
     parser.add_argument('--weights', help="checkpoint of the network, in the code base's format")
     parser.add_argument('--results', default='latency_target.json', help='json file that results are added to')
+    parser.add_argument('--half', action='store_true', help='speed-up of whole blocks at half of the multiply-adds')
     parser.add_argument('--write', action='store_true', help='write docs/latency_target.md from the results only')
     args = parser.parse_args()
     path = Path(args.results)
@@ -190,6 +228,12 @@ def main() -> None:
     for network in [network for network in NETWORKS if args.only in (None, network.name)]:
         choices = Choices(build_model(network, args.weights), network, args.threads)
         table = choices.time.table
+        if args.half:
+            rows = choices.rows_at_flops(0.65 if network.name == 'mobilenet-v2' else 0.5)
+            results.setdefault('half', {})[network.name] = rows
+            write_json(results, path)
+            print(network.name, rows, flush=True)
+            continue
         rows = choices.rows(SHARES)
         key = f'{network.name}, {args.threads} thread{"s" * (args.threads != 1)}'
         results['networks'][key] = dict(seconds=choices.seconds, measured=table.networks, block=table.block, rows=rows,
