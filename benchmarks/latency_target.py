@@ -199,8 +199,8 @@ def document(results: Mapping[str, Any]) -> str:
         lines.append('')
     if results.get('half'):
         lines += ['## Whole blocks at about half of the multiply-adds', '',
-                  'One thread. `explained` is what is left of the time if nodes that no unit touches take what they took, '
-                  'and all others the share of the multiply-adds.', '',
+                  'One thread. `explained` is what is left of the time if nodes that no unit touches take what they '
+                  'took, and all others the share of the multiply-adds.', '',
                   '| network | choice | FLOPs left | speed-up | share of dense | explained | predicted | scores kept |',
                   '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |']
         lines += [f'| {name} | {row["way"]} | {row["flops"]:.3f} | {1 / row["share"]:.2f} | {row["share"]:.3f} | '

@@ -7,10 +7,11 @@ import time
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, NoReturn, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.utils import ProgressBar
 
 from .arguments import MOST_THREADS, UserError, share, short, sizes, whole_number
 from .files import write_text
@@ -195,6 +196,20 @@ def data_named(cfg: Config) -> Iterator[None]:
         now = f'is {folder!r}' if folder else "is not set, so it is 'data'"
         raise FileNotFoundError(f'{error}. The config reads its data from the folder that the environment variable '
                                 f'{DATA_VARIABLE} names; it {now}') from error
+
+
+def bar_on_stderr() -> Callable[[int, int], None]:
+    """Return what draws a progress bar on stderr when it is told how much is done, of how much."""
+    bars: List[ProgressBar] = []
+
+    def show(done: int, of: int) -> None:
+        if not bars:
+            bars.append(ProgressBar(of, file=sys.stderr))
+        bars[0].update(done - bars[0].completed)
+        if done == of:
+            sys.stderr.write('\n')
+
+    return show
 
 
 def emit_json(value: Dict[str, Any], target: str) -> None:

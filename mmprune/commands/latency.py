@@ -14,18 +14,18 @@ predicted and measured beside the dense one. `--measured` makes the table of ano
 `mmprune latency pack` brought back, or corrects one. `--nodes` tells which nodes of an ONNX file run in onnxruntime's
 fast layout.
 """
-import os
 import sys
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
+import numpy as np
 import torch
-from mmengine.utils import ProgressBar
 
 from ..arguments import UserError
 from ..command_line import (
     add_config_options,
     add_require_faster,
     add_shape_option,
+    bar_on_stderr,
     command_parser,
     threads,
     whole,
@@ -39,6 +39,7 @@ from ..latency.table import LatencyTable, read_table, write_table
 from ..models.checkpoint import check_exists, read_state_dict
 from ..models.from_config import mutator_from_config
 from ..models.pruned_state import masks_of
+from ..pruning.search import share_of_cost
 from ..report.figure import picture_format
 from ..report.latency_picture import draw_latency
 from ..units.mutator import ChannelMutator
@@ -94,8 +95,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         return
     meter = Meter(dict(type=args.runtime, threads=args.threads, networks=args.networks,
                        **({} if args.out is None else dict(table=args.out))), mutator)
-    table = meter.table(_progress)
-    sys.stderr.write('\n')
+    table = meter.table(bar_on_stderr())
     print(format_table(table, mutator))
     counts = structure_of(args.checkpoint, mutator) if args.checkpoint else \
         None if structure is None else sets_of(structure, mutator)
@@ -109,14 +109,6 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     elif args.require_faster:
         raise UserError(f'--require-faster: {args.config} names no pruned structure; give the deploy config of a '
                         'pruned model, or a checkpoint of a prune run')
-
-
-def _progress(done: int, of: int) -> None:
-    """Draw a bar on stderr."""
-    if done in (1, 2):  # the dense network comes first, and is not told
-        _progress.bar = ProgressBar(of, file=sys.stderr)  # type: ignore[attr-defined]
-        _progress.bar.completed = done - 1  # type: ignore[attr-defined]
-    _progress.bar.update()  # type: ignore[attr-defined]
 
 
 def show_nodes(path: str, dense: Optional[str], count: int) -> None:
@@ -214,14 +206,11 @@ def format_table(table: LatencyTable, mutator: ChannelMutator, rows: int = ROWS)
 
 def half_flops(mutator: ChannelMutator, table: LatencyTable) -> float:
     """Return the share of the multiply-adds that half of every unit leaves."""
-    import numpy as np
-
     counts = halved(mutator, table)
     masks = {unit.name: np.arange(len(unit.kept)) < counts[unit.name] for unit in mutator.units}
-    cost: Any = mutator.complexity.cost
-    return float(cost(mutator.surgery.widths_with(masks))['macs'] / cost({})['macs'])
+    return share_of_cost(mutator, masks, 'flops')
 
 
 def _short(name: str) -> str:
     text = name.replace('_output_0_nchwc', '')
-    return text if len(text) <= 56 else f'...{os.fspath(text)[-53:]}'
+    return text if len(text) <= 56 else f'...{text[-53:]}'

@@ -9,13 +9,10 @@ Copy the folder to the device and run `python measure.py --threads 2` there; `me
 time reads by `runtime=dict(type='Device', table='device.json')`. With a structure the pack has the dense and the pruned
 network only; what comes back then corrects the table by the same command.
 """
-import sys
 from typing import Optional, Sequence
 
-from mmengine.utils import ProgressBar
-
 from ..arguments import LARGEST_BLOCK
-from ..command_line import add_config_options, add_shape_option, command_parser, whole
+from ..command_line import add_config_options, add_shape_option, bar_on_stderr, command_parser, whole
 from ..latency.meter import example_shape
 from ..latency.pack import write_pack
 from ..latency.profiled import NETWORKS
@@ -44,11 +41,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     add_config_options(parser)
     args = parser.parse_args(argv)
     structure = read_structure(args.structure) if args.structure else None
-    mutator, named = mutator_from_config(args.config, args.input_shape, args.cfg_options)
-    del named
-    bar = ProgressBar(args.networks if structure is None else 2, file=sys.stderr)
+    mutator = mutator_from_config(args.config, args.input_shape, args.cfg_options)[0]
     written = write_pack(mutator, args.out, example_shape(mutator, args.input_shape), args.block, args.networks,
-                         structure, lambda done, of: bar.update())
-    sys.stderr.write('\n')
+                         structure, bar_on_stderr())
     print(f'wrote {len(written)} networks and measure.py to {args.out}: copy the folder to the device and run there\n'
           f'  python measure.py --threads 1')
