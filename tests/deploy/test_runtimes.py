@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from fake_runtimes import Clock, FakeRuntime
 from torch import nn
 
 from mmprune.arguments import MissingPackageError, UserError
@@ -86,9 +87,19 @@ def test_node_times_are_medians_of_the_runs_that_count():
     assert second.milliseconds == 0.021
 
 
-def test_torch_tells_no_layers():
-    with pytest.raises(UserError, match='^PyTorch does not tell how long each layer takes; OnnxRuntime and'):
-        Torch().profiled(small_net(), X)
+def test_torch_tells_its_modules_unless_they_are_compiled():
+    net = small_net()
+    nodes = Torch().profiled(net, X, runs=3)
+    assert [node.op for node in nodes] == ['Conv2d', 'BatchNorm2d', 'ReLU', 'Conv2d', 'SiLU', 'Conv2d']
+    assert nodes[0].inputs[0] == (2, 3, 12, 12)
+    assert nodes[0].outputs == ((2, 20, 12, 12), )
+    with pytest.raises(UserError, match='^a compiled model is one piece'):
+        Torch(compiled=True).profiled(net, X)
+
+
+def test_a_runtime_without_a_profile_says_so():
+    with pytest.raises(UserError, match='^fake does not tell how long each layer takes; OnnxRuntime, OpenVINO and'):
+        FakeRuntime(Clock()).profiled([1.0], X)
 
 
 def test_torch_has_its_threads_inside_the_block_only():

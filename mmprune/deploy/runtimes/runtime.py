@@ -97,7 +97,7 @@ class Runtime:
         Raises:
             UserError: The runtime does not tell, or cannot run the model.
         """
-        raise UserError(f'{self.name} does not tell how long each layer takes; OnnxRuntime and OpenVINO do')
+        raise UserError(f'{self.name} does not tell how long each layer takes; OnnxRuntime, OpenVINO and Torch do')
 
     def median_ms(self, source: Any, x: Tensor, seconds: float, least_runs: int,
                   clock: Callable[[], float] = time.perf_counter) -> float:
