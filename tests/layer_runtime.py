@@ -29,15 +29,16 @@ class FakeRuntime(Runtime):
         threads (int): Not used.
         noise (float): Relative deviation of every time.
         overhead (float): Factor between the sum of the layers and a run.
+        seed (int, optional): Of the noise.
         lie (float): Factor by which pruned networks are slower than the table can know.
     """
 
     name = 'fake'
 
-    def __init__(self, threads=1, noise=0.0, overhead=1.1, lie=1.0):
+    def __init__(self, threads=1, noise=0.0, overhead=1.1, lie=1.0, seed=None):
         super().__init__(threads)
         self.noise, self.overhead = noise, overhead
-        self.random = np.random.RandomState()  # what is measured twice differs
+        self.random = np.random.RandomState(seed)  # without a seed, what is measured twice differs
         self.lie = lie
 
     def version(self):

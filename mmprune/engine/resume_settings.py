@@ -23,6 +23,9 @@ def settings_of(runner: Runner) -> Dict[str, str]:
             found.update(criterion=hook.criterion_cfg, target=hook.target_cfg)
             found.update({name: getattr(hook, name) for name in ('rounds', 'epochs', 'start', 'epoch_prune', 'interval')
                           if hasattr(hook, name)})
+        record = getattr(hook, 'record', None)
+        if record is not None:
+            found['runtime'] = dict(record.runtime)
     return {name: str(value) for name, value in found.items()}
 
 

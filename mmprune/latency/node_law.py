@@ -62,7 +62,7 @@ def _features(reads: float, writes: float) -> np.ndarray:
 
 def fit_laws(nodes: Sequence[ObservedNode], structures: Sequence[Dict[str, int]], block: int,
              used: np.ndarray) -> List[NodeLaw]:
-    """Fit the laws of all nodes.
+    """Fit the laws of all nodes, and return them in their order.
 
     Args:
         nodes (list[ObservedNode]): Of the profiles.
@@ -73,7 +73,7 @@ def fit_laws(nodes: Sequence[ObservedNode], structures: Sequence[Dict[str, int]]
     kinds: Dict[Tuple[object, ...], List[ObservedNode]] = {}
     for node in nodes:
         kinds.setdefault(node.kind, []).append(node)
-    laws: List[NodeLaw] = []
+    laws: Dict[str, NodeLaw] = {}
     for members in kinds.values():
         features = [np.stack([_features(node.reads.of(counts, block), node.writes.of(counts, block))
                               for counts in structures]) for node in members]
@@ -84,8 +84,8 @@ def fit_laws(nodes: Sequence[ObservedNode], structures: Sequence[Dict[str, int]]
         shared[columns] = non_negative_least_squares(rows[:, columns], np.ones(len(rows)))
         for node, one, time in zip(members, features, times):
             factor = float(np.median(time[used] / np.maximum(one[used] @ shared, 1e-9)))
-            laws.append(NodeLaw(node.name, node.op, node.reads, node.writes, factor * shared))
-    return laws
+            laws[node.name] = NodeLaw(node.name, node.op, node.reads, node.writes, factor * shared)
+    return [laws[node.name] for node in nodes]
 
 
 def non_negative_least_squares(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -34,9 +34,8 @@ class Plan(NamedTuple):
     bound: float = math.nan
 
     def notes(self) -> List[str]:
-        """Return a line for each measured choice and for each unit that stays wider than by its scores alone."""
-        return [*map(str, self.attempts),
-                *(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
+        """Return a line for each unit that stays wider than its scores alone would have it."""
+        return [*(f'{name}: {count} channels below the threshold stay (min_channels, max_pruned_ratio, align)'
                   for name, count in self.kept_by_floor.items()),
                 *(f'{name}: left as it is; {reason}' for name, reason in self.skipped.items())]
 

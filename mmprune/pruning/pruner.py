@@ -227,7 +227,7 @@ class Pruner:
         self._note_dense()
         is_cut = self.mutator.cost != self.mutator.complexity.cost({})
         stages = [*self._stages, self._stage('pruned')] if is_cut else self._stages
-        notes = self.plan.notes() if self.plan is not None else []
+        notes = [] if self.plan is None else [*map(str, self.plan.attempts), *self.plan.notes()]
         return '\n'.join([format_stages(stages), *notes])
 
     def explain(self) -> str:
