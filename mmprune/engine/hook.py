@@ -3,6 +3,7 @@ import os
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+import numpy as np
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -116,6 +117,7 @@ class ResourceInfoHook(Hook):
         self.targets: List[float] = sorted(save_ckpt_thr, reverse=True)
         self.finished = False
         self.record = None if runtime is None else LatencyRecord(runtime)
+        self._corrections: List[float] = []  # factors by which measurements have corrected the table
         if resource_type == TIME and runtime is None:
             raise UserError("ResourceInfoHook: resource_type is 'latency', and nothing says where it is measured: give "
                             "runtime=dict(type='OnnxRuntime', threads=1)")
@@ -136,7 +138,7 @@ class ResourceInfoHook(Hook):
         if runner.cfg.get('compile'):
             runner.logger.warning('every cut changes shapes: a prune run is compiled again and again, and not at all '
                                   "after torch's recompile limit; set compile in the finetune config instead")
-        self.finished, self._corrections = False, 0
+        self.finished = False
         self._began, self._first_ratio = time.monotonic(), ratio
         self._set_goal()
         self._loader = runner.train_loop.dataloader
@@ -154,18 +156,20 @@ class ResourceInfoHook(Hook):
                                f'blocks of {self.algorithm.block} channels')
             if self.resource_type == TIME:
                 table.check_trusted()
-                self.resource = Time(mutator, table)
+                self.resource = Time(mutator, table, float(np.prod(self._corrections)))
         self.algorithm.check_measured()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save what was measured."""
         if self.record is not None:
-            checkpoint[KEY] = self.record.state
+            checkpoint[KEY] = dict(self.record.state, corrections=list(self._corrections))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Take over what the run that is resumed has measured."""
         if self.record is not None and runner._resume:
-            self.record.state = checkpoint.get(KEY, {})
+            measured = dict(checkpoint.get(KEY, {}))
+            self._corrections = measured.pop('corrections', [])
+            self.record.state = measured
 
     def tell_outlook(self, runner: Runner) -> None:
         """Raise TargetError if the last target cannot be reached; say how long it takes, warn if the run is shorter."""
@@ -250,10 +254,10 @@ class ResourceInfoHook(Hook):
         measured = (shares[0] * table.dense_ms + table.rest_ms) / table.dense_total_ms
         runner.logger.info(f'latency: asked {target:g} of dense, predicted {self.resource.share():.4f}, measured '
                            f'{measured:.4f} ({measured * table.dense_total_ms:.2f} ms)')
-        if measured <= target * (1 + NEAR) or self._corrections == CORRECTIONS:
+        if measured <= target * (1 + NEAR) or len(self._corrections) == CORRECTIONS:
             return True
-        self._corrections += 1
-        self.resource.correction *= measured / self.resource.share()
+        self._corrections.append(measured / self.resource.share())
+        self.resource.correction *= self._corrections[-1]
         self._set_goal()
         return False
 

@@ -32,13 +32,15 @@ class Resource:
 class Time(Resource):
     """The time of a model by its latency table.
 
-    Attributes:
+    Args:
+        mutator (ChannelMutator): Of the model.
+        table (LatencyTable): Of the model.
         correction (float): What the table's milliseconds are multiplied by, as measured.
     """
 
-    def __init__(self, mutator: ChannelMutator, table: LatencyTable) -> None:
+    def __init__(self, mutator: ChannelMutator, table: LatencyTable, correction: float = 1.0) -> None:
         super().__init__(TIME, mutator)
-        self.table, self.correction = table, 1.0
+        self.table, self.correction = table, correction
 
     def share(self, masks: Optional[Masks] = None) -> float:
         """Return the share of the dense time."""

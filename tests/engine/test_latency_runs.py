@@ -106,6 +106,27 @@ def test_group_fisher_by_time_ends_at_its_target_and_resumes_bit_equal(folder, t
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def test_a_table_that_was_wrong_is_corrected_and_the_correction_survives_a_resume(folder, tmp_path, monkeypatch):
+    """Cut networks take a twentieth longer than the table can know; one checkpoint lies behind the correction."""
+    config = group_fisher_config(folder)
+    checkpoint = dict(type='mmprune.WholeCheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=-1)
+    options = {'default_hooks.checkpoint': checkpoint, 'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+               'custom_hooks.2.runtime.lie': 1.05, 'custom_hooks.2.save_ckpt_thr': [0.95]}
+    whole = make_runner(config, tmp_path, options)
+    whole.train()
+    assert 1.05 * share_of_dense(whole.model) <= 0.95 * 1.05
+    shares = json.loads((tmp_path / 'latency.json').read_text())['shares']
+    assert len(shares) > 1  # the first one was too slow
+    last = whole.iter
+    monkeypatch.setattr('mmprune.latency.meter.measure_table', None)
+    monkeypatch.setattr('mmprune.latency.meter.measure', None)
+    for iteration in (last - 1, 1):
+        again = make_runner(config, tmp_path, options, resume=True, load_from=str(tmp_path / f'iter_{iteration}.pth'))
+        again.train()
+        first, second = whole.model.state_dict(), again.model.state_dict()
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
 def test_two_ranks_stay_bit_equal_by_what_one_measures(tmp_path):
     write_prune_config(tmp_path)
     config = group_fisher_config(tmp_path, '''
