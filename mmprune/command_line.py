@@ -23,6 +23,8 @@ ARGUMENTS = {
     'pretrained_path': 'model.architecture.init_cfg.checkpoint', 'interval': 'model.interval',
     'normalization_type': 'model.mutator.channel_unit_cfg.normalization_type', 'lr_ratio': 'optim_wrapper.optimizer.lr',
     'target_flop_ratio': 'save_ckpt_thr of mmprune.ResourceInfoHook in custom_hooks',
+    'target_latency': 'save_ckpt_thr of mmprune.ResourceInfoHook in custom_hooks',
+    'runtime': 'runtime of the hook in custom_hooks that has the target',
     'input_shape': 'model.mutator.demo_input.input_shape', 'pruned_path': 'model.algorithm.init_cfg.checkpoint',
     'finetune_lr': 'optim_wrapper.optimizer.lr', 'teacher_path': 'model.teacher.init_cfg.checkpoint',
     'fix_subnet': 'model.fix_subnet', 'divisor': 'model.divisor',
