@@ -43,7 +43,6 @@ from ..pruning.search import share_of_cost
 from ..report.figure import picture_format
 from ..report.latency_picture import draw_latency
 from ..units.mutator import ChannelMutator
-from . import latency_pack
 
 RUNTIME_NAMES = ('OnnxRuntime', 'OpenVINO', 'Torch')
 #: Rows of the table of layers.
@@ -59,6 +58,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ['pack']:
+        from . import latency_pack  # a command of its own, which nobody else needs
+
         latency_pack.main(arguments[1:], f'{prog or "latency"} pack')
         return
     parser = command_parser(__doc__, prog)
