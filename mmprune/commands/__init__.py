@@ -54,6 +54,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         argv (list[str], optional): The sub-command and its arguments; default: those of the process.
     """
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ['']
+    if arguments and f'{name}-{arguments[0]}' in COMMANDS:  # ``latency pack`` is ``latency-pack``
+        name, *arguments = f'{name}-{arguments[0]}', *arguments[1:]
     if name in ('-h', '--help'):
         sys.stdout.write(help_text())
     elif name == '--version':

@@ -14,7 +14,6 @@ predicted and measured beside the dense one. `--measured` makes the table of ano
 `mmprune latency pack` brought back, or corrects one. `--nodes` tells which nodes of an ONNX file run in onnxruntime's
 fast layout.
 """
-import sys
 from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
@@ -56,12 +55,6 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         argv (list[str], optional): Its arguments; default: those of the process.
         prog (str, optional): What it is called in its help; default: the script that runs.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments[:1] == ['pack']:
-        from . import latency_pack  # a command of its own, which nobody else needs
-
-        latency_pack.main(arguments[1:], f'{prog or "latency"} pack')
-        return
     parser = command_parser(__doc__, prog)
     parser.add_argument('config', nargs='?', help='pretrain, prune, finetune or deploy config')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint of a prune run, whose structure is timed')
@@ -78,7 +71,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     add_shape_option(parser)
     add_require_faster(parser)
     add_config_options(parser)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     if args.nodes:
         show_nodes(args.nodes, args.dense, args.threads)
         return

@@ -282,8 +282,8 @@ def test_target_that_is_already_met():
 
 def test_resource_type_typo():
     assert message_of(ValueError, ResourceInfoHook, resource_type='flop') == (
-        "ResourceInfoHook: resource_type is 'flop', did you mean 'flops'?; it must be one of 'flops', 'params', 'acts', "
-        "'latency'")
+        "ResourceInfoHook: resource_type is 'flop', did you mean 'flops'?; it must be one of 'flops', 'params', "
+        "'acts', 'latency'")
 
 
 def test_hook_on_a_model_that_is_not_pruned():
@@ -293,7 +293,8 @@ def test_hook_on_a_model_that_is_not_pruned():
 
 def test_normalization_type_typo():
     message = message_of(ValueError, algorithm_of, ToyClassifier(toy_nets.Residual()), normalization_type='flop')
-    assert "normalization_type is 'flop', did you mean 'flops'?; it must be one of 'act', 'flops', 'none', 'latency'" in message
+    assert ("normalization_type is 'flop', did you mean 'flops'?; it must be one of 'act', 'flops', 'none', "
+            "'latency'") in message
 
 
 @pytest.mark.parametrize(('change', 'owner'), [
