@@ -6,13 +6,17 @@ import numpy as np
 
 
 def levels_of(sets: int, floor: int, block: int) -> List[int]:
-    """Return the widths that a unit may have, in sets, from its floor to its present width.
+    """Return the widths that a unit may have, in sets, increasing.
 
-    They are the multiples of the block, and the present width even where it is none: a unit that loses nothing keeps
-    its width, as in :func:`~mmprune.units.selection.least_important`.
+    They are the multiples of the block from the floor on, and the present width even where it is none: a unit that
+    loses nothing keeps its width, as in :func:`~mmprune.units.selection.least_important`.
+
+    Args:
+        sets (int): Present width.
+        floor (int): Sets that stay at least; a unit below its floor keeps its width.
+        block (int): Sets that are removed together.
     """
-    levels = [level for level in range(block, sets, block) if level >= floor]
-    return [*levels, sets]
+    return [*range(-(-floor // block) * block, sets, block), sets]
 
 
 @dataclass
@@ -51,6 +55,11 @@ class WidthProblem:
     names: List[str]
     scores: List[np.ndarray]
     costs: List[Cost]
+
+    @property
+    def edges(self) -> List[Tuple[int, int]]:
+        """Pairs of units that cost something together."""
+        return sorted({edge for cost in self.costs for edge in cost.pairs})
 
     def score(self, choice: Sequence[int]) -> float:
         """Return what a choice keeps of the scores."""
