@@ -5,24 +5,25 @@ modules with a rule of their own as a whole, everything else as aten operations 
 """
 import logging
 import warnings
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from contextlib import nullcontext
+from typing import Any, Callable, Dict, List, Sequence
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..random_state import seeded
 from .attributes import unchanged_attributes
 from .idle import NEVER_RUN, whole_modules
+from .module_rules import ModuleRules
 from .nested import output_tensors
 from .rules import movement, openmmlab, order, product, spectrum, weight  # noqa: F401  (fill the tables)
-from .rules.table import LAYER_RULES, OP_RULES, Call, Rule, applies, follow_nothing, rule_of
+from .rules.table import LAYER_RULES, OP_RULES, Call, applies, follow_nothing
 from .trace import Trace
 from .tracer import Tracer
-from .watching import watched
 from .written_size import follow, holds_written_size, plant, uncached_einops
 
 OUTPUT = 'it is an output of the model'
@@ -181,39 +182,6 @@ def _subclasses(cls: type) -> List[type]:
     return [other for child in cls.__subclasses__() for other in (child, *_subclasses(child))]
 
 
-class _Modules:
-    """Keep the running modules on the tracer's stack, and apply module rules."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-        self.whole: List[Tuple[nn.Module, Rule]] = []
-
-    @contextmanager
-    def shown(self, model: nn.Module) -> Iterator[None]:
-        """Watch the modules of a model; operations inside scripted modules, which take no hooks, are traced too."""
-        try:
-            with watched(model.named_modules(), self._enter, self._leave):
-                yield
-        finally:
-            self.tracer.module_stack.clear()
-
-    def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.tracer.module_stack.append((name, module))
-        self.tracer.note_run(module)
-        rule = rule_of(module)
-        if rule is not None and not self.tracer.paused:
-            self.tracer.paused, self.tracer.whole_module = True, f'module {name!r}'
-            self.whole.append((module, rule))
-
-    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if self.whole and self.whole[-1][0] is module:
-            with torch.no_grad():
-                self.tracer.settle(args, kwargs)
-                self.whole.pop()[1](self.tracer, Call('', args, kwargs, out))
-            self.tracer.paused, self.tracer.whole_module = False, None
-        self.tracer.module_stack.pop()
-
-
 def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     """Trace one forward pass in eval mode.
 
@@ -224,23 +192,39 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
     Returns:
         Trace: Axes, ties, frozen ids and layer calls.
     """
-    try:
-        tracer = _trace(model, forward, follow_sizes=True)
-    except ERRORS as error:  # a forward may look at the very type of its integers
-        try:
-            tracer = _trace(model, forward, follow_sizes=False)
-        except ERRORS:
-            raise error from None
+    tracer = _first_that_runs(
+        lambda: _trace(model, forward, follow_sizes=True, forget=True),
+        lambda: _trace(model, forward, follow_sizes=True, forget=False),  # a forward may compute gradients
+        lambda: _trace(model, forward, follow_sizes=False, forget=False))  # or look at the very type of its integers
     traced = tracer.result()
     _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
     return traced
 
 
-def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: bool) -> Tracer:
-    """Run the forward; with sizes that modules write down followed to their channels, or as plain numbers."""
+def _first_that_runs(*attempts: Callable[[], Tracer]) -> Tracer:
+    """Return the result of the first attempt that raises no error; if there is none, raise the first error."""
+    errors: List[Exception] = []
+    for attempt in attempts:
+        try:
+            return attempt()
+        except ERRORS as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: bool, forget: bool) -> Tracer:
+    """Run the forward.
+
+    Args:
+        model (nn.Module): The model.
+        forward (Callable): As for :func:`trace_model`.
+        follow_sizes (bool): Follow sizes that modules write down to their channels; else they are plain numbers.
+        forget (bool): Keep no activation for a backward pass.
+    """
     tracer = Tracer(model)
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]), uncached_einops():
+    forgotten = saved_tensors_hooks(lambda tensor: None, _refuse) if forget else nullcontext()
+    with forgotten, unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]), uncached_einops():
         model.eval()
         if follow_sizes:
             plant(model)
@@ -252,6 +236,10 @@ def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: 
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
     return tracer
+
+
+def _refuse(nothing: None) -> Any:
+    raise RuntimeError('activations are not kept while a model is traced')
 
 
 def _tell_never_run(model: nn.Module, layers: Sequence[str]) -> None:
@@ -268,8 +256,8 @@ def _tell_never_run(model: nn.Module, layers: Sequence[str]) -> None:
 def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
     """Run the forward and freeze its outputs."""
     # With gradients enabled attention is not collapsed into one fused operation.
-    with torch.enable_grad(), _Modules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), _LayerMode(tracer), \
-            warnings.catch_warnings():
+    with torch.enable_grad(), ModuleRules(tracer).shown(model), _Functions(tracer), _OpMode(tracer), \
+            _LayerMode(tracer), warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Converting a tensor with requires_grad=True to a scalar')
         outputs = forward(model)
     tracer.settle(output_tensors(outputs))

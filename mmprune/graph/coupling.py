@@ -35,18 +35,47 @@ class Reasons:
         return list(self._numbers)[number - 1] if number else None
 
 
+class Components:
+    """Which ids can only be removed together: a forest whose roots are the smallest ids of their components.
+
+    Attributes:
+        parent (ndarray[num_ids]): A smaller id of the same component; of a root itself.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.parent = np.arange(count)
+
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the root of each id."""
+        root = self.parent[ids]
+        while not np.array_equal(upper := self.parent[root], root):
+            root = upper
+        return root  # type: ignore[no-any-return]
+
+    def merge(self, left: np.ndarray, right: np.ndarray) -> bool:
+        """Tie ids in pairs; tell whether anything changes."""
+        left, right = self.of(left), self.of(right)
+        apart = left != right
+        if not apart.any():
+            return False
+        roots, pairs = np.unique(np.stack([left[apart], right[apart]]), return_inverse=True)
+        self.parent[roots] = roots[connected_components(len(roots), *pairs.reshape(2, -1))]
+        return True
+
+
 def couple(traced: Trace) -> Tuple[np.ndarray, Reasons]:
     """Return the component of every id ``ndarray[num_ids]``, and which components must stay."""
-    root = connected_components(traced.num_ids, *traced.ties)
-    while True:
-        before = root
+    components = Components(traced.num_ids)
+    components.merge(*traced.ties)
+    changes = True
+    while changes:
+        changes = False
         for grid in traced.grids:
-            root = _merge(root, _ties_of_grid(grid, root))
-            root = _merge(root, _ties_of_size(grid, root))
+            changes |= _merge(components, _ties_of_grid(grid, components))
+            changes |= _merge(components, _ties_of_size(grid, components))
         for broadcast in traced.broadcasts:
-            root = _merge(root, _ties_of_broadcast(broadcast, root))
-        if root is before:
-            return root, _reasons(traced, root)
+            changes |= _merge(components, _ties_of_broadcast(broadcast, components))
+    return components.of(np.arange(traced.num_ids)), _reasons(traced, components)
 
 
 def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -63,17 +92,16 @@ def connected_components(count: int, left: np.ndarray, right: np.ndarray) -> np.
             parent = grand
 
 
-def _merge(root: np.ndarray, pair: Optional[Pair]) -> np.ndarray:
-    """Return the components after ties of two arrays, where both have ids; the same array if nothing changes."""
+def _merge(components: Components, pair: Optional[Pair]) -> bool:
+    """Tie the ids of two arrays where both have ids; tell whether anything changes."""
     if pair is None:
-        return root
+        return False
     met = (pair[0] >= 0) & (pair[1] >= 0)
-    left, right = root[pair[0][met]], root[pair[1][met]]
-    return root if np.array_equal(left, right) else connected_components(len(root), left, right)[root]
+    return components.merge(pair[0][met], pair[1][met])
 
 
-def _components(ids: np.ndarray, root: np.ndarray) -> np.ndarray:
-    return np.where(ids >= 0, root[ids], -1)
+def _components(ids: np.ndarray, components: Components) -> np.ndarray:
+    return np.where(ids >= 0, components.of(np.maximum(ids, 0)), -1)
 
 
 def _first(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
@@ -87,26 +115,26 @@ def _varying(components: np.ndarray) -> List[int]:
             if components.shape[axis] > 1 and bool((components != _first(components, [axis])).any())]
 
 
-def _axes(grid: Grid, root: np.ndarray) -> Tuple[Optional[int], List[int]]:
+def _axes(grid: Grid, components: Components) -> Tuple[Optional[int], List[int]]:
     """Return the free axis with the most different slices, which may become shorter, and the other varying axes."""
-    components = _components(grid.ids, root)
-    varying = _varying(components)
+    present = _components(grid.ids, components)
+    varying = _varying(present)
     free = [axis for axis in varying if axis not in grid.fixed]
-    shrinks = max(free, key=lambda axis: _different_slices(components, axis)) if free else None
+    shrinks = max(free, key=lambda axis: _different_slices(present, axis)) if free else None
     return shrinks, [axis for axis in varying if axis != shrinks]
 
 
-def _ties_of_grid(grid: Grid, root: np.ndarray) -> Optional[Pair]:
+def _ties_of_grid(grid: Grid, components: Components) -> Optional[Pair]:
     """Tie a grid along every axis but that which may become shorter."""
-    shrinks, others = _axes(grid, root)
+    shrinks, others = _axes(grid, components)
     if shrinks is None or not others:
         return None
     return grid.ids, np.broadcast_to(_first(grid.ids, others), grid.ids.shape)
 
 
-def _ties_of_size(grid: Grid, root: np.ndarray) -> Optional[Pair]:
+def _ties_of_size(grid: Grid, components: Components) -> Optional[Pair]:
     """Tie the indices of the axis that may become shorter to those of the attribute that is its size."""
-    if grid.written is None or _axes(grid, root)[0] != grid.written[0]:
+    if grid.written is None or _axes(grid, components)[0] != grid.written[0]:
         return None
     axis, own = grid.written
     return np.moveaxis(grid.ids, axis, -1).reshape(-1, len(own))[0], own
@@ -124,25 +152,25 @@ def _repeated(broadcast: Broadcast) -> List[int]:
             if narrow < wide]
 
 
-def _ties_of_broadcast(broadcast: Broadcast, root: np.ndarray) -> Optional[Pair]:
+def _ties_of_broadcast(broadcast: Broadcast, components: Components) -> Optional[Pair]:
     """Tie the operands where ``wide`` is a single component along the axes over which ``narrow`` is repeated."""
     axes = _repeated(broadcast)
-    if set(axes) & set(_varying(_components(broadcast.wide, root))):
+    if set(axes) & set(_varying(_components(broadcast.wide, components))):
         return None
     return _first(broadcast.wide, axes), broadcast.narrow
 
 
-def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
+def _reasons(traced: Trace, components: Components) -> Reasons:
     """Return which components must stay: those frozen in the trace, by a fixed axis or by a broadcast."""
-    reasons = Reasons(len(root))
+    reasons = Reasons(len(components.parent))
 
     def freeze(ids: np.ndarray, reason: str) -> None:
-        reasons.add(root[ids[ids >= 0]], reason)
+        reasons.add(components.of(ids[ids >= 0]), reason)
 
     for ids, reason in traced.frozen:
         freeze(ids, reason)
     for grid in traced.grids:
-        shrinks, others = _axes(grid, root)
+        shrinks, others = _axes(grid, components)
         if shrinks is None and others:
             freeze(grid.ids, grid.reason)
         elif others:  # an index with a value that is no channel must stay
@@ -152,6 +180,6 @@ def _reasons(traced: Trace, root: np.ndarray) -> Reasons:
             axis, own = grid.written
             freeze(own[(grid.ids < 0).any(axis=tuple(a for a in range(grid.ids.ndim) if a != axis))], grid.reason)
     for broadcast in traced.broadcasts:
-        if set(_repeated(broadcast)) & set(_varying(_components(broadcast.wide, root))):
+        if set(_repeated(broadcast)) & set(_varying(_components(broadcast.wide, components))):
             freeze(broadcast.narrow, broadcast.reason)
     return reasons

@@ -2,7 +2,7 @@
 import copy
 import inspect
 import math
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -45,8 +45,7 @@ class DemoInput:
         batch, *rest = self.input_shape
         sizes = [rest]
         if len(rest) == 3 and min(rest[1:]) > TRIAL_SIZE:
-            scale = TRIAL_SIZE / min(rest[1:])
-            sizes.insert(0, [rest[0], *(math.ceil(size * scale / 32) * 32 for size in rest[1:])])
+            sizes.insert(0, [rest[0], *trial_size(*rest[1:])])
         return [self.with_shape((samples, *size)) for size in sizes for samples in (1, max(2, batch))]
 
     def with_shape(self, shape: Sequence[int]) -> 'DemoInput':
@@ -67,19 +66,47 @@ class ExampleInputs:
     Args:
         inputs (Tensor, tuple or dict): One tensor, positional or keyword arguments of the model. Floating-point
             tensors follow the dtype and device of the model.
+
+    Attributes:
+        stands_for (ExampleInputs or None): The given inputs, if these are a part of their images.
     """
 
     def __init__(self, inputs: Any) -> None:
         self.inputs = inputs
+        self.stands_for: Optional[ExampleInputs] = None
 
     def for_trial(self) -> List['ExampleInputs']:
-        """Return inputs for the trial cut: these, and samples that differ from one another if these do not."""
+        """Return inputs for the trial cut, the cheapest first: parts of large images, these, and two samples.
+
+        Samples differ from one another, and are made where these do not.
+        """
+        smaller = self._smaller()
+        return [*([] if smaller is None else smaller._samples()), *self._samples()]
+
+    def _samples(self) -> List['ExampleInputs']:
         rows = {len(tensor) for tensor in output_tensors(self.inputs) if tensor.dim()}
         if rows == {1}:
-            return [self, ExampleInputs(mapped(self.inputs, lambda tensor: _joined(tensor, tensor)))]
+            return [self, self._with(mapped(self.inputs, lambda tensor: _joined(tensor, tensor)))]
         alike = len(rows) == 1 and all(bool((tensor == tensor[:1]).all()) for tensor in output_tensors(self.inputs)
                                        if tensor.dim())
-        return [ExampleInputs(mapped(self.inputs, lambda tensor: _joined(tensor[:1], tensor[1:])))] if alike else [self]
+        return [self._with(mapped(self.inputs, lambda tensor: _joined(tensor[:1], tensor[1:])))] if alike else [self]
+
+    def _smaller(self) -> Optional['ExampleInputs']:
+        """Return the upper left part of images, if the inputs are images of one size that is larger than a trial's."""
+        tensors = output_tensors(self.inputs)
+        sizes = {tuple(tensor.shape[2:]) for tensor in tensors}
+        if not all(tensor.dim() == 4 and tensor.is_floating_point() for tensor in tensors) or len(sizes) != 1 \
+                or min(*next(iter(sizes))) <= TRIAL_SIZE:
+            return None
+        height, width = trial_size(*sizes.pop())
+        part = ExampleInputs(mapped(self.inputs, lambda tensor: tensor[..., :height, :width]))
+        part.stands_for = self
+        return part
+
+    def _with(self, inputs: Any) -> 'ExampleInputs':
+        other = ExampleInputs(inputs)
+        other.stands_for = self.stands_for
+        return other
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
@@ -102,6 +129,12 @@ def check_inputs(inputs: Any) -> None:
     if not output_tensors(inputs):
         raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
                         'keyword arguments of the model, with a tensor among them')
+
+
+def trial_size(height: int, width: int) -> Tuple[int, int]:
+    """Return the height and width of the images of a trial cut, multiples of 32 at about the same ratio."""
+    scale = TRIAL_SIZE / min(height, width)
+    return math.ceil(height * scale / 32) * 32, math.ceil(width * scale / 32) * 32
 
 
 def build_demo_input(cfg: Union[None, Mapping[str, Any], Sequence[Mapping[str, Any]]]) -> Any:
@@ -166,6 +199,9 @@ class SeveralInputs:
     Args:
         inputs (list): Demo inputs, or their configs. Costs are those of the first; of the others only those layers
             count that no earlier one runs.
+
+    Attributes:
+        stands_for (SeveralInputs or None): The given inputs, if these are parts of their images.
     """
 
     def __init__(self, inputs: Sequence[Any]) -> None:
@@ -174,12 +210,17 @@ class SeveralInputs:
             raise UserError(f'inputs is {short(inputs)}; it must be a list of demo inputs or their configs, of one at '
                             'least')
         self.examples = [build(TASK_UTILS, dict(one)) if isinstance(one, Mapping) else one for one in inputs]
+        self.stands_for: Optional[SeveralInputs] = None
 
     def for_trial(self) -> List['SeveralInputs']:
         """Return what each input offers for the trial cut, the cheapest first."""
         offered = [one.for_trial() if hasattr(one, 'for_trial') else [one] for one in self.examples]
         most = max(map(len, offered))
-        return [SeveralInputs([each[min(place, len(each) - 1)] for each in offered]) for place in range(most)]
+        found = [SeveralInputs([each[min(place, len(each) - 1)] for each in offered]) for place in range(most)]
+        for one in found:
+            parts = any(getattr(example, 'stands_for', None) is not None for example in one.examples)
+            one.stands_for = self if parts else None
+        return found
 
     def __call__(self, model: nn.Module) -> List[Any]:
         """Run the model on every input and return all raw outputs."""

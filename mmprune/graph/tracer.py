@@ -268,8 +268,9 @@ class Tracer(LabelStore):
 
     @property
     def unseen_layers(self) -> bool:
-        """Whether a conv or linear module was never run."""
-        return any(layer.reason == NEVER_RUN for layer in self.idle.values())
+        """Whether a conv or linear module was never run, nor its weight used by another module."""
+        used = {axis.tensor for axis in self.axes.values()}
+        return any(layer.reason == NEVER_RUN and layer.weight not in used for layer in self.idle.values())
 
     def carry_reason(self, args: Any, out: Any) -> None:
         """Pass the reason why inputs have no channels on to results without channels."""

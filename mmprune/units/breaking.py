@@ -77,9 +77,7 @@ class _Search:
         """Return the units that touch modules of the class in which a cut failed; half of all where none does."""
         while place:
             kind = type(self.model.get_submodule(place))
-            same = [name + '.' for name, module in self.model.named_modules() if type(module) is kind]
-            found = [unit for unit in pool if any(layer.startswith(prefix) for layer in _layers(unit)
-                                                  for prefix in same)]
+            found = _touching(pool, [name for name, module in self.model.named_modules() if type(module) is kind])
             if found:
                 return found
             place = place.rpartition('.')[0]
@@ -107,12 +105,33 @@ class _Search:
         if len(units) == 1 or self.trial.forwards >= self.limit:
             self.broken.update((unit.name, failure.message) for unit in units)
             return
-        for half in (units[:len(units) // 2], units[len(units) // 2:]):
-            found = self._failure([*self.good, *half])
-            if found is None:
-                self.good.extend(half)
-            else:
-                self._split(half, found)
+        first, rest = _parts(units, failure)
+        found = self._failure([*self.good, *first])
+        if found is None:
+            self.good.extend(first)
+            self._split(rest, failure)  # it is the rest that fails
+            return
+        self._split(first, found)
+        found = self._failure([*self.good, *rest])
+        if found is None:
+            self.good.extend(rest)
+        else:
+            self._split(rest, found)
+
+
+def _parts(units: List[ChannelUnit], failure: Failure) -> Tuple[List[ChannelUnit], List[ChannelUnit]]:
+    """Return the units that touch the module in which a cut has failed and the others; halves where these are none."""
+    inside = _touching(units, [failure.module] if failure.module else [])
+    names = {unit.name for unit in inside}
+    if 0 < len(inside) < len(units):
+        return inside, [unit for unit in units if unit.name not in names]
+    return units[:len(units) // 2], units[len(units) // 2:]
+
+
+def _touching(units: Sequence[ChannelUnit], modules: Sequence[str]) -> List[ChannelUnit]:
+    """Return the units with a layer inside one of the modules."""
+    prefixes = tuple(f'{module}.' for module in modules)
+    return [unit for unit in units if any(layer.startswith(prefixes) for layer in _layers(unit))]
 
 
 def _layers(unit: ChannelUnit) -> List[str]:

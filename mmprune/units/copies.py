@@ -2,6 +2,7 @@
 import copy
 import io
 import types
+from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
@@ -13,6 +14,8 @@ from ..arguments import UserError
 #: Objects whose copies would be the same, or cannot exist.
 SHARED = (types.ModuleType, io.IOBase, torch.jit.ScriptFunction, types.GeneratorType)
 CONTAINERS = (list, tuple, set, frozenset)
+#: Containers that are copied by themselves where they are empty.
+EMPTY = (dict, OrderedDict, list, set)
 
 
 def double_copy(model: nn.Module) -> nn.Module:
@@ -29,7 +32,10 @@ def _cpu_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     def converted(tensor: Tensor) -> Tensor:
         return tensor.to('cpu', dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
-    copied: nn.Module = revert_sync_batchnorm(_copy(model, converted)).cpu()
+    copied = _copy(model, converted)
+    if any(type(module).__name__ == 'SyncBatchNorm' for module in model.modules()):  # else do not load mmcv for nothing
+        copied = revert_sync_batchnorm(copied)
+    copied = copied.cpu()
     return copied.double() if dtype == torch.float64 else copied.float()  # complex numbers stay
 
 
@@ -48,6 +54,7 @@ def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
     """
     memo: Dict[int, Any] = {id(parameter): type(parameter)(value(parameter.data), requires_grad=parameter.requires_grad)
                             for parameter in model.parameters() if isinstance(parameter, nn.Parameter)}
+    memo.update(_empty_containers(model))
     memo.update({id(kept): value(kept.detach().clone()) for _, _, kept in _kept(model)
                  if isinstance(kept, Tensor)})  # deepcopy fails on those with a graph
     try:
@@ -59,6 +66,12 @@ def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
     except Exception as error:  # noqa: BLE001
         raise UserError(f'{_culprit(model, memo)} cannot be copied ({type(error).__name__}: {error}), which the trial '
                         'cut needs: set it to None while the model is pruned') from error
+
+
+def _empty_containers(model: nn.Module) -> Dict[int, Any]:
+    """Return the copies of the empty containers of modules, such as those of hooks: most of what there is to copy."""
+    return {id(value): type(value)() for module in model.modules() for value in vars(module).values()
+            if type(value) in EMPTY and not value}
 
 
 def _kept(model: nn.Module) -> Iterator[Tuple[str, str, Any]]:

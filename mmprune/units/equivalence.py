@@ -77,20 +77,46 @@ def randomise(model: nn.Module, seed: int) -> None:
 
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
     """Return a :func:`sharing_copy` of a dense model with the dropped channels masked at their consumers."""
+    dense = sharing_copy(model)
+    columns = _dropped_columns(dense, units, masks)
+    with kept_scale(dense, {name for name, _ in columns}):
+        for (_, dim), (weight, index) in columns.items():
+            weight.data = weight.data.index_fill(dim, index, 0.0)
+    return dense
+
+
+@contextmanager
+def masked_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> Iterator[nn.Module]:
+    """Give what :func:`mask_dense` returns for the time of the block, without a second copy of the weights.
+
+    Until the block ends, the columns are zero in the weights of ``model`` itself, which the copy shares.
+    """
+    dense = sharing_copy(model)
+    columns = _dropped_columns(dense, units, masks)
+    before: List[Tuple[Tensor, int, Tensor, Tensor]] = []
+    try:
+        with kept_scale(dense, {name for name, _ in columns}):
+            for (_, dim), (weight, index) in columns.items():
+                before.append((weight.data, dim, index, weight.data.index_select(dim, index)))
+                weight.data.index_fill_(dim, index, 0.0)
+        yield dense
+    finally:
+        for shared, dim, index, values in reversed(before):
+            shared.index_copy_(dim, index, values)
+
+
+def _dropped_columns(model: nn.Module, units: Sequence[ChannelUnit],
+                     masks: Masks) -> Dict[Tuple[str, int], Tuple[Tensor, Tensor]]:
+    """Return (tensor name, axis) -> the weight and the indices along the axis of all that read dropped channels."""
     dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
     for unit in units:
         for member in unit.channels.members:
             if member.axis.role == 'in' and unit.name in masks:
                 columns = member.index[~masks[unit.name]].reshape(-1)
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
-    dense = sharing_copy(model)
-    tensors = dict([*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)])
-    with kept_scale(dense, {name for name, _ in dropped}):
-        for (name, dim), parts in dropped.items():
-            weight = tensors[name]
-            index = torch.from_numpy(np.concatenate(parts)).to(weight.device)
-            weight.data = weight.data.index_fill(dim, index, 0.0)
-    return dense
+    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    return {(name, dim): (tensors[name], torch.from_numpy(np.concatenate(parts)).to(tensors[name].device))
+            for (name, dim), parts in dropped.items()}
 
 
 def cut_copy(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
@@ -169,18 +195,26 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, stride:
     """Compute ``F.conv2d`` as a sum over the positions of the kernel, all channels at once."""
     (down, right), (pad_y, pad_x), (apart_y, apart_x) = (
         (value, value) if isinstance(value, int) else tuple(value) for value in (stride, padding, dilation))
-    x = nn.functional.pad(x, (pad_x, pad_x, pad_y, pad_y)).repeat_interleave(len(weight) // groups, dim=1)
+    if len(weight) > groups:
+        x = x.repeat_interleave(len(weight) // groups, dim=1)
     height, width = weight.shape[2:]
-    rows = (x.size(2) - apart_y * (height - 1) - 1) // down + 1
-    columns = (x.size(3) - apart_x * (width - 1) - 1) // right + 1
+    rows = (x.size(2) + 2 * pad_y - apart_y * (height - 1) - 1) // down + 1
+    columns = (x.size(3) + 2 * pad_x - apart_x * (width - 1) - 1) // right + 1
     out = x.new_zeros(len(x), len(weight), rows, columns) if bias is None else bias.view(1, -1, 1, 1).repeat(
         len(x), 1, rows, columns)
     for i in range(height):
         for j in range(width):
-            top, left = i * apart_y, j * apart_x
-            window = x[:, :, top:top + down * rows:down, left:left + right * columns:right]
-            out = torch.addcmul(out, window, weight[:, 0, i, j].view(1, -1, 1, 1))
+            into_y, from_y = _inside(i * apart_y - pad_y, down, x.size(2), rows)
+            into_x, from_x = _inside(j * apart_x - pad_x, right, x.size(3), columns)
+            out[:, :, into_y, into_x].addcmul_(x[:, :, from_y, from_x], weight[:, 0, i, j].view(1, -1, 1, 1))
     return out
+
+
+def _inside(offset: int, step: int, size: int, count: int) -> Tuple[slice, slice]:
+    """Return the places, of ``count``, for which ``place * step + offset`` is one of ``size`` positions; and those."""
+    first, end = max(0, -(offset // step)), max(0, min(count, (size - 1 - offset) // step + 1))
+    start = first * step + offset
+    return slice(first, max(first, end)), slice(start, start + max(0, end - first) * step, step)
 
 
 @contextmanager

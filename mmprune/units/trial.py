@@ -5,7 +5,8 @@ the units of a copy in float64 are cut at random, and the result is compared wit
 train mode. Where a forward has constants of float32, both are in float32.
 """
 import copy
-from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from functools import partial
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..graph.capture import ERRORS
-from ..graph.idle import CONV_OR_LINEAR
 from ..graph.trace import Axis
-from ..graph.watching import watched
+from .comparison import Comparison, DiffersError
 from .copies import double_copy, float_copy, sharing_copy
-from .equivalence import Masks, mask_dense, outputs, random_mask, random_masks, randomise, relative_difference
+from .equivalence import Masks, masked_dense, random_mask, random_masks, randomise, relative_difference
+from .layer_outputs import Run, functions_of, run
 from .running import Running
 from .surgery import Surgery
 from .unit import ChannelUnit
@@ -34,6 +35,8 @@ class Precision(NamedTuple):
     noise: float  #: relative noise that stands for rounding
 
 
+#: Modes to run a model in: ``training``.
+Modes = Tuple[bool, ...]
 DOUBLE, SINGLE = Precision(torch.float64, 1e-7, 1e-15), Precision(torch.float32, 1e-4, 1e-7)
 
 
@@ -45,21 +48,6 @@ class TrialInput(Protocol):
 
     def for_trial(self) -> Sequence['TrialInput']:
         """Return inputs to try, the cheapest first."""
-
-
-class LayerOutput(NamedTuple):
-    """What a conv or linear module returned, summed with fixed weights over its positions, since it is large."""
-
-    layer: str  #: name of the module
-    shape: Tuple[int, ...]  #: its shape but for the channels
-    sums: Tensor  #: ``Tensor[N, C]`` of a convolution, ``Tensor[C]`` of a linear layer
-
-
-class Run(NamedTuple):
-    """The result of a forward pass."""
-
-    outputs: List[Tensor]  #: outputs of the model
-    layers: List[LayerOutput]  #: every call of a conv or linear module, in order
 
 
 class Failure(NamedTuple):
@@ -86,14 +74,15 @@ class TrialCut:
 
     def __init__(self, model: nn.Module, units: Sequence[ChannelUnit], demo_input: TrialInput) -> None:
         self.units, self.forwards = units, 0
-        self.candidates = demo_input.for_trial() if hasattr(demo_input, 'for_trial') else [demo_input]
+        self.candidates = _candidates(model, demo_input)
+        # keep about half of every unit, in both modes; most of some units and little of the others, and the reverse
+        self.half = random_masks(units, ratio=0.5, seed=0, spread=0.25)
+        others = (complement(self.half), *uneven_masks(units))
+        self.cuts: List[Tuple[Masks, Modes]] = [(self.half, (False, True)), *((masks, (False,)) for masks in others)]
         self._take(DOUBLE, double_copy(model))
-        #: training -> the cheapest input on which the dense model runs, or None
-        self.inputs = {training: self._runs_on(training) for training in (False, True)}
         if self.inputs[False] is None:
             error = self._error
             self._take(SINGLE, float_copy(model))
-            self.inputs = {training: self._runs_on(training) for training in (False, True)}
             if self.inputs[False] is None:
                 raise UserError(f'the trial cut cannot run {type(model).__name__} on the demo input, not in float64 '
                                 f'({_first_line(error)}) nor in float32 ({_first_line(self._error)}); trial_cut=False '
@@ -103,9 +92,6 @@ class TrialCut:
         if self.inputs[True] is None:
             print_log(f'{type(model).__name__} does not run on the demo input in train mode '
                       f'({_first_line(self._error)}): the trial cut compares eval mode only', logger='current')
-        # keep about half of every unit, in both modes; most of some units and little of the others, and the reverse
-        self.cuts = [(random_masks(units, ratio=0.5, seed=0, spread=0.25), training) for training in (False, True)]
-        self.cuts += [(masks, False) for masks in (complement(self.cuts[0][0]), *uneven_masks(units))]
 
     def _take(self, precision: Precision, dense: nn.Module) -> None:
         """Take a copy of the dense model."""
@@ -117,12 +103,20 @@ class TrialCut:
         self.rows: Dict[int, Axis] = {id(tensors[name]): axis for name, axis in axes.items()}
         #: layer -> axis of the rows of what its weight is computed from
         self.computed = {axis.layer: axis for name, axis in axes.items() if not name.endswith('weight')}
+        #: training -> the cheapest input on which the dense model runs, or None
+        self.inputs: Dict[bool, Optional[TrialInput]] = {}
+        #: training -> what the model computes there with half of every unit masked
+        self.known: Dict[bool, Run] = {}
+        with masked_dense(dense, self.units, self.half) as masked:
+            for training in (False, True):
+                self.inputs[training] = self._runs_on(masked, training)
 
-    def _runs_on(self, training: bool) -> Optional[TrialInput]:
+    def _runs_on(self, masked: nn.Module, training: bool) -> Optional[TrialInput]:
         """Return the cheapest input on which the dense model runs, or None; then ``_error`` says why."""
         for candidate in self.candidates:
             try:
-                outputs(sharing_copy(self.dense), candidate, training)
+                self.forwards += 1
+                self.known[training] = run(sharing_copy(masked), candidate, training)
                 return candidate
             except UserError:
                 raise
@@ -132,42 +126,60 @@ class TrialCut:
 
     def failure(self, units: Sequence[ChannelUnit]) -> Optional[Failure]:
         """Cut the units in several ways; return what is wrong with the first cut model that fails, or None."""
-        for place, (masks, training) in enumerate(self.cuts):
-            found = self._failure({unit.name: masks[unit.name] for unit in units}, training)
+        for place, (masks, modes) in enumerate(self.cuts):
+            known = self.known if masks is self.half and len(units) == len(self.units) else {}
+            found = self._failure({unit.name: masks[unit.name] for unit in units}, modes, known)
             if found is not None:
                 self.cuts.insert(0, self.cuts.pop(place))  # what caught one catches the next
                 return found
         return None
 
-    def _failure(self, masks: Masks, training: bool) -> Optional[Failure]:
-        forward = self.inputs[training]
-        if forward is None:
-            return None
-        cut = sharing_copy(self.dense)
-        surgery = Surgery(cut, [copy.copy(unit) for unit in self.units])
-        surgery.cut(masks)
-        dense = mask_dense(self.dense, self.units, masks)
-        before = run(dense, forward, training)
-        running, comparison = Running(), _Comparison(self, before, surgery)
-        self.forwards += 2
+    def _failure(self, masks: Masks, modes: Modes, known: Mapping[bool, Run]) -> Optional[Failure]:
+        """Run the cut model, then, where nothing breaks, the masked one; ``known`` are runs of the masked one."""
+        inputs = [(training, forward) for training, forward in self.inputs.items() if training in modes and forward]
+        cut, units = sharing_copy(self.dense), [copy.copy(unit) for unit in self.units]
+        Surgery(cut, units).cut(masks)
+        runs: List[Run] = []
+        for training, forward in inputs:
+            found = self._run_cut(cut if training is inputs[-1][0] else sharing_copy(cut), forward, training)
+            if isinstance(found, Failure):
+                return found
+            runs.append(found)
+        del cut  # the masked one takes its place in memory
+        surgery = Surgery(self.dense, units)
+        for (training, forward), after in zip(inputs, runs):
+            comparison = Comparison(after, partial(self.kept_rows, surgery), self.precision.tolerance)
+            size, layer = comparison.of(known[training]) if training in known else self._compare(
+                comparison, masks, forward, training)
+            if size and size > 100 * self._noise(masks, comparison.before, forward, training, layer):
+                place = 'seen in the outputs only' if layer is None else f'first seen in layer {layer!r}'
+                return Failure(f'cutting it changes what the model computes by {size:.1e} ({place}): the forward '
+                               'before it depends on the number or the order of channels',
+                               None if layer is None else layer.rpartition('.')[0])
+        return None
+
+    def _run_cut(self, cut: nn.Module, forward: TrialInput, training: bool) -> Union[Run, Failure]:
+        running = Running()
+        self.forwards += 1
         try:
-            with running.watch(cut), watched(_layers(cut), after=comparison.compare):
-                after = outputs(cut, forward, training)
-        except _Differs as found:
-            size, layer = found.args
+            with running.watch(cut):
+                return run(cut, forward, training)
         except ERRORS as error:
             return Failure(f'cutting it breaks the forward of {running} ({_first_line(error)}): where a size is '
                            'written down there, take it from the shape of the tensor', running.module)
-        else:
-            size, layer = comparison.at_end(after), None
-        if size and size > 100 * self._noise(dense, before, forward, training, layer):
-            place = 'seen in the outputs only' if layer is None else f'first seen in layer {layer!r}'
-            return Failure(f'cutting it changes what the model computes by {size:.1e} ({place}): the forward before '
-                           'it depends on the number or the order of channels',
-                           None if layer is None else layer.rpartition('.')[0])
-        return None
 
-    def kept_rows(self, layer: str, out: Tensor, surgery: Surgery) -> Tensor:
+    def _compare(self, comparison: Comparison, masks: Masks, forward: TrialInput,
+                 training: bool) -> Tuple[float, Optional[str]]:
+        """Run the masked dense model as far as it agrees; return by how much it differs, and in which layer."""
+        self.forwards += 1
+        with masked_dense(self.dense, self.units, masks) as dense:
+            try:
+                before = run(dense, forward, training, look=comparison.look)
+            except DiffersError as found:
+                return found.args  # type: ignore[return-value]
+        return comparison.at_end(before.outputs)
+
+    def kept_rows(self, surgery: Surgery, layer: str, out: Tensor) -> Tensor:
         """Return the channels, along the last axis, of a dense layer's output that the cut model has kept."""
         module = self.dense.get_submodule(layer)
         axis = self.computed.get(layer) or self.rows.get(id(module.weight))
@@ -182,56 +194,39 @@ class TrialCut:
             kept = (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
         return out.index_select(dim, torch.from_numpy(kept))
 
-    def _noise(self, dense: nn.Module, before: Run, forward: TrialInput, training: bool,
-               layer: Optional[str]) -> float:
-        """Return how far noise like rounding in the weights moves a layer of the dense model, or its outputs."""
-        other = sharing_copy(dense)
+    def _noise(self, masks: Masks, before: Run, forward: TrialInput, training: bool, layer: Optional[str]) -> float:
+        """Return how far noise like rounding in the weights moves a layer of the masked model, or its outputs."""
         generator = torch.Generator().manual_seed(0)
-        for parameter in other.parameters():
-            if parameter.is_floating_point():
-                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-                parameter.data = parameter.data * (1 + self.precision.noise * noise)
         self.forwards += 1
-        moved = run(other, forward, training)
+        with masked_dense(self.dense, self.units, masks) as other:
+            for parameter in other.parameters():
+                if parameter.is_floating_point():
+                    noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                    parameter.data = parameter.data * (1 + self.precision.noise * noise)
+            moved = run(other, forward, training, most=None if layer is None else len(before.layers))
         if layer is None:
             return relative_difference(before.outputs, moved.outputs)
         pairs = [(a.sums, b.sums) for a, b in zip(before.layers, moved.layers) if a.layer == layer]
         return max(relative_difference([a], [b]) for a, b in pairs)
 
 
-class _Differs(Exception):
-    """A layer of the cut model computes something else; how far, and its name."""
+def _candidates(model: nn.Module, demo_input: TrialInput) -> List[TrialInput]:
+    """Return inputs to try, the cheapest first; smaller ones only where the model does the same with them."""
+    if not hasattr(demo_input, 'for_trial'):
+        return [demo_input]
+    found = list(demo_input.for_trial())
+    smaller = [one for one in found if getattr(one, 'stands_for', None) is not None]
+    if smaller and not _does_the_same(model, smaller[0], smaller[0].stands_for):  # type: ignore[attr-defined]
+        found = [one for one in found if one not in smaller]
+    return found
 
 
-class _Comparison:
-    """Compares the layers of a cut model with those of the masked dense one while it runs."""
-
-    def __init__(self, trial: TrialCut, before: Run, surgery: Surgery) -> None:
-        self.trial, self.before, self.surgery, self.calls = trial, before, surgery, 0
-
-    def compare(self, layer: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        """Compare the output of a layer.
-
-        Raises:
-            _Differs: It is another one.
-        """
-        if not isinstance(out, Tensor):
-            return
-        dense = self.before.layers[self.calls] if self.calls < len(self.before.layers) else None
-        self.calls += 1
-        if dense is None or dense.layer != layer:  # the cut model runs other layers
-            raise _Differs(float('inf'), None)
-        after = summed(layer, module, out)
-        if after.shape != dense.shape:  # it mixes the positions of channels that were cut; the outputs tell
-            return
-        change = relative_difference([self.trial.kept_rows(layer, dense.sums, self.surgery)], [after.sums])
-        if not change < self.trial.precision.tolerance:
-            raise _Differs(change, layer)
-
-    def at_end(self, after: List[Tensor]) -> float:
-        """Return by how much the outputs differ; 0 for less than the tolerance."""
-        change = relative_difference(self.before.outputs, after)
-        return 0.0 if change < self.trial.precision.tolerance else change
+def _does_the_same(model: nn.Module, smaller: TrialInput, given: TrialInput) -> bool:
+    """Tell whether a model calls the same functions on both inputs."""
+    try:
+        return functions_of(sharing_copy(model), smaller) == functions_of(sharing_copy(model), given)
+    except ERRORS:
+        return False
 
 
 def complement(masks: Masks) -> Dict[str, np.ndarray]:
@@ -254,31 +249,6 @@ def uneven_masks(units: Sequence[ChannelUnit]) -> List[Dict[str, np.ndarray]]:
             masks[unit.name] = random_mask(random, len(unit.kept), len(unit.kept) - eighth if most else eighth)
         found.append(masks)
     return found
-
-
-def _layers(model: nn.Module) -> List[Tuple[str, nn.Module]]:
-    return [item for item in model.named_modules() if isinstance(item[1], CONV_OR_LINEAR)]
-
-
-def summed(layer: str, module: nn.Module, out: Tensor) -> LayerOutput:
-    """Sum the output of a conv or linear module over its positions, with weights from 0.5 to 2.5."""
-    axis = out.dim() - 1 if isinstance(module, nn.Linear) else out.dim() - module.weight.dim() + 1
-    shape = (*out.shape[:axis], *out.shape[axis + 1:])
-    values = out.reshape(-1, out.size(axis)).t() if isinstance(module, nn.Linear) else out.flatten(axis + 1)
-    weights = 1.5 + torch.cos(1.7 * torch.arange(values.size(-1), dtype=out.real.dtype))
-    return LayerOutput(layer, shape, values @ weights.to(out.dtype))
-
-
-def run(model: nn.Module, forward: TrialInput, training: bool) -> Run:
-    """Run a model and record the outputs of the model and of its conv and linear modules."""
-    layers: List[LayerOutput] = []
-
-    def keep(layer: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if isinstance(out, Tensor):
-            layers.append(summed(layer, module, out))  # now, since an activation may follow in place
-
-    with watched(_layers(model), after=keep):
-        return Run(outputs(model, forward, training), layers)
 
 
 def _first_line(error: Exception) -> str:

@@ -269,3 +269,78 @@ def test_sizes_of_another_model_in_a_cache_are_numbers():
         del model, pruner
         gc.collect()
         assert reference() is None
+
+
+class Gradient(nn.Module):
+    """Returns the gradient of an energy, computed in its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            scale = torch.ones(1, dtype=x.dtype, requires_grad=True)
+            slope, = torch.autograd.grad((scale ** 2).sum(), scale)
+        return self.head(self.b(self.a(x).sigmoid())) * slope.detach()
+
+
+def test_a_forward_that_computes_gradients_is_traced():
+    assert [unit.name for unit in Pruner(Gradient(), IMAGE, ratio=0.5).mutator.units] == ['a_(0, 6)_6', 'b_(0, 2)_2']
+
+
+@pytest.mark.parametrize(('size', 'shapes'), [
+    ((1, 3, 224, 320), [(1, 3, 128, 192), (2, 3, 128, 192), (1, 3, 224, 320), (2, 3, 224, 320)]),
+    ((1, 3, 128, 128), [(1, 3, 128, 128), (2, 3, 128, 128)]), ((1, 3, 300), [(1, 3, 300), (2, 3, 300)])])
+def test_the_trial_takes_a_part_of_large_images_first(size, shapes):
+    given = ExampleInputs(torch.randn(size))
+    offered = given.for_trial()
+    assert [tuple(one.inputs.shape) for one in offered] == shapes
+    assert [one.stands_for is given for one in offered] == [one.inputs.shape[2:] != given.inputs.shape[2:]
+                                                            for one in offered]
+
+
+def test_images_of_several_sizes_and_other_tensors_stay_whole():
+    for inputs in ((torch.randn(1, 3, 160, 160), torch.randn(1, 3, 80, 80)),
+                   {'x': torch.randn(1, 3, 160, 160), 'mask': torch.ones(1, 160, 160)}):
+        assert all(one.stands_for is None for one in ExampleInputs(inputs).for_trial())
+
+
+class Large(nn.Module):
+    """Writes the size of its channels down in what it does to large images only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        wide = x.shape[-1] > 150
+        x = self.a(x)
+        if wide:
+            x = x.reshape(len(x), 6, -1).reshape(x.shape)
+        return self.head(self.b(x))
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize(('size', 'units'), [(160, ['b_(0, 4)_4']), (144, ['a_(0, 6)_6', 'b_(0, 4)_4'])])
+def test_a_model_that_does_something_else_with_large_images_is_tried_with_these(size, units, several):
+    example = torch.randn(1, 3, size, size)
+    pruner = Pruner(Large(), [(example,)] if several else example, ratio=0.5)
+    assert [unit.name for unit in pruner.mutator.units] == units
+
+
+def test_a_layer_whose_weight_another_module_uses_has_run():
+    class Borrows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.runs = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), 0
+
+        def forward(self, x):
+            self.count()
+            return self.b(nn.functional.conv2d(x, self.a.weight, self.a.bias))
+
+    runs = []
+    model = Borrows()
+    model.count = lambda: runs.append(1)
+    capture.trace_model(model, lambda net: net(IMAGE))
+    assert len(runs) == 1  # the training branches are not looked for

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from paths import CONFIGS
 from torch import nn
 
+from mmprune.graph.coupling import Components, connected_components
 from mmprune.graph.grouping import build_graph
 from mmprune.graph.rules.table import OP_RULES, register_op
 from mmprune.registry import MODELS
@@ -480,3 +481,15 @@ def test_mmpretrain_models_have_the_same_units():
     mutator.prepare(get_model('resnet50_8xb32_in1k'))
     published = STRUCTURES / 'resnet50/group_fisher_act_resnet50_8xb32_in1k.json'
     assert list(mutator.structure) == list(json.loads(published.read_text()))
+
+
+def test_components_are_those_of_their_ties_whatever_the_order():
+    random = np.random.RandomState(0)
+    for _ in range(20):
+        pairs = random.randint(0, 40, size=(6, 2, 5))
+        components = Components(40)
+        changes = [components.merge(left, right) for left, right in pairs]
+        wanted = connected_components(40, *np.concatenate(pairs, axis=1))
+        assert np.array_equal(components.of(np.arange(40)), wanted)
+        assert changes[0]
+        assert not components.merge(*pairs[0])

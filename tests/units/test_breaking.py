@@ -71,6 +71,19 @@ def test_a_search_is_given_up_after_so_many_forwards_and_what_is_left_can_be_cut
     assert not good or failure(trial.TrialCut(model, demo.units, demo.demo_input), good) is None
 
 
+def test_a_single_unit_is_found_in_the_module_that_it_breaks(monkeypatch):
+    tried = []
+    failure = trial.TrialCut.failure
+    monkeypatch.setattr(trial.TrialCut, 'failure', lambda self, units: tried.append(self) or failure(self, units))
+    model = Network(0)
+    model.blocks.extend(Block(number == 9) for number in range(12))
+    mutator = mutator_of(model)
+    assert [channels.name for channels in mutator.frozen if 'one' in channels.name] == ['blocks.9.one_(0, 6)_6']
+    # all units (after two runs of the masked model), both kinds of them again, each kind, that of the block, the others
+    assert len(tried) == 6
+    assert tried[-1].forwards == (2 + 1) + 1 + 10 + 1 + 1 + 10
+
+
 def test_two_searches_find_the_same():
     reasons = [{channels.name: channels.reason for channels in mutator_of(Network()).frozen} for _ in range(2)]
     assert reasons[0] == reasons[1]
