@@ -6,7 +6,7 @@ exact, since activations like sigmoid map zero to something else.
 import copy
 import random
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from ..arguments import UserError
 from ..graph.nested import output_tensors
 from ..graph.rules.table import LAYER_RULES
+from .baking import bake
 from .copies import sharing_copy
 from .surgery import Surgery
 from .unit import ChannelUnit
@@ -78,12 +79,16 @@ def randomise(model: nn.Module, seed: int) -> None:
 def mask_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -> nn.Module:
     """Return a :func:`sharing_copy` of a dense model with the dropped channels masked at their consumers."""
     dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
+    standardised: Set[str] = set()
     for unit in units:
         for member in unit.channels.members:
             if member.axis.role == 'in' and unit.name in masks:
                 columns = member.index[~masks[unit.name]].reshape(-1)
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
+                standardised |= {member.axis.layer} if member.axis.standardised and len(columns) else set()
     dense = sharing_copy(model)
+    for layer in standardised:
+        bake(dense.get_submodule(layer))
     tensors = dict([*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)])
     with kept_scale(dense, {name for name, _ in dropped}):
         for (name, dim), parts in dropped.items():
