@@ -1,8 +1,8 @@
 """Layers that hold the weight that they have computed before: standardised filters of which columns go.
 
 The mean and the variance of a filter change where columns of it go. So a layer with standardised filters is *baked*
-before its columns are cut or masked: its parameter takes the values of the weight that it computes, and is used as it is
-from then on. Rows can go without that. A baked layer trains as a plain one.
+before its columns are cut or masked: its parameter takes the values of the weight that it computes, and is used as it
+is from then on. Rows can go without that. A baked layer trains as a plain one.
 """
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Type
 
