@@ -696,19 +696,6 @@ class FunctionalWeights(nn.Module):
         return self.head(F.conv2d(self.a(x), self.w.weight) + self.bias.view(1, -1, 1, 1))
 
 
-@net({}, 'conv2d is called with a computed weight', 'its weight is computed')
-class StandardisedWeight(Net):
-    class Standardised(nn.Conv2d):
-        def forward(self, x):
-            return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
-
-    def __init__(self):
-        super().__init__(6, ws=self.Standardised(6, 6, 1))
-
-    def middle(self, x):
-        return self.ws(x)
-
-
 @net({**A, 'b_(0, 6)_6': 6})
 class ManyTimesAndTwoParents(nn.Module):
     """One conv used three times; a block registered under two parents; one weight in two modules."""

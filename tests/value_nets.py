@@ -335,3 +335,120 @@ class SpectralNorm(Temporal):
 
     def __init__(self):
         super().__init__(nn.utils.parametrizations.spectral_norm)
+
+
+# filters that are standardised: a layer of which columns go holds what it has computed before
+
+
+class Standardised(nn.Conv2d):
+    """Mean 0 and variance 1 by a batch norm over the filters, as in Big Transfer."""
+
+    def forward(self, x):
+        weight = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0,
+                              eps=1e-6).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Scaled(nn.Conv2d):
+    """By a batch norm with a gain, as in networks without norms; padded by the size of the input."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+        self.scale = self.weight[0].numel() ** -0.5
+
+    def forward(self, x):
+        side = [max((-(-size // step) - 1) * step + kernel - size, 0) for size, step, kernel in zip(
+            x.shape[2:], self.stride, self.kernel_size)]
+        x = F.pad(x, [side[1] // 2, side[1] - side[1] // 2, side[0] // 2, side[0] - side[0] // 2])
+        weight = F.batch_norm(self.weight.view(1, self.out_channels, -1), None, None, (self.gain * self.scale).view(-1),
+                              training=True, momentum=0.0, eps=1e-6).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Explicit(nn.Conv2d):
+    """By mean and deviation written out, as it was published first."""
+
+    def forward(self, x):
+        weight = self.weight
+        weight = weight - weight.mean(1, keepdim=True).mean(2, keepdim=True).mean(3, keepdim=True)
+        deviation = weight.view(weight.size(0), -1).std(dim=1).view(-1, 1, 1, 1) + 1e-5
+        return F.conv2d(x, weight / deviation.expand_as(weight), self.bias, self.stride, self.padding, self.dilation,
+                        self.groups)
+
+
+class Squares(nn.Conv2d):
+    """By means of products."""
+
+    def forward(self, x):
+        power = (self.weight * self.weight).mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, self.weight * torch.rsqrt(power + 1e-6), self.bias)
+
+
+class EqualRate(nn.Conv2d):
+    """A scale by the size of a filter, of which columns can go as they are."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight * 0.2, self.bias)
+
+
+class FilterNet(nn.Module):
+    """A stem of which rows go only, a stride, groups, a depthwise convolution, a 1 x 1 convolution."""
+
+    layer = Standardised
+
+    def __init__(self):
+        super().__init__()
+        layer = self.layer
+        self.a, self.norm = layer(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.b, self.c = layer(8, 8, 3, stride=2, padding=1), layer(8, 6, 3, padding=1, groups=2)
+        self.deep, self.d, self.head = layer(6, 6, 3, padding=1, groups=6), layer(6, 5, 1), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        x = self.norm(self.a(x)).relu()
+        x = self.d(self.deep(self.c(self.b(x).relu()).relu()).relu())
+        return self.head(x.relu())
+
+
+for _layer in (Standardised, Scaled, Explicit, Squares, EqualRate):
+    net({'a_(0, 8)_8': 8, 'b_(0, 8)_8': 4, 'c_(0, 6)_6': 3, 'd_(0, 5)_5': 5}, shape=(2, 3, 9, 9))(
+        type(f'{_layer.__name__}Filters', (FilterNet,), {'layer': _layer}))
+
+
+class AcrossFilters(nn.Conv2d):
+    """A deviation of all filters together."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight / self.weight.std(), self.bias, self.stride, self.padding)
+
+
+@net({}, 'is called with a computed weight', 'its weight is computed')
+class WholeWeightScaled(nn.Module):
+    """Every filter depends on all others."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = AcrossFilters(3, 6, 1), AcrossFilters(6, 2, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu())
+
+
+class ScaledByItself(nn.Conv2d):
+    """The output is scaled by a mean of each filter."""
+
+    def forward(self, x):
+        return super().forward(x) * self.weight.mean((1, 2, 3)).view(1, -1, 1, 1)
+
+
+@net({'d_(0, 5)_5': 5}, "'b.weight' is used both as a layer weight and element by element")
+class FilterThatScales(nn.Module):
+    """A mean of filters of which no column can go, since an activation meets it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.d, self.e = nn.Conv2d(3, 6, 1), ScaledByItself(6, 4, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(
+            5, 2, 1)
+
+    def forward(self, x):
+        return self.e(self.d(self.b(self.a(x).relu()).relu()).relu())

@@ -122,6 +122,7 @@ class ThiNet(Criterion):
         if not self.is_calibrated:
             raise CriterionError('ThiNet adjusts weights by data, and has seen none since it last did or the model was '
                                  'cut: call calibrate first')
+        self.mutator.surgery.bake(self.mutator.surgery.dropped(masks))  # what is rescaled must be what is used
         readers: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
         for unit in units:
             for member in reading(unit):

@@ -69,6 +69,7 @@ def _after_op(tracer: Tracer, call: Call) -> None:
     if waiting and call.name not in LOOKS:
         if not tracer.labels_in(call.args, call.kwargs):  # it meets nothing yet
             tracer.deferred.pass_on(waiting, call.out)
+            tracer.follow_sources((call.args, call.kwargs), call.out)
             return
         tracer.settle(call.args, call.kwargs)
     if call.name in ORDERS and tracer.note_view(call.out, call.args[0], ORDERS[call.name](call)):
@@ -77,6 +78,7 @@ def _after_op(tracer: Tracer, call: Call) -> None:
         rule(tracer, call)
     elif tracer.labels_in(call.args, call.kwargs):
         follow_nothing(tracer, call)
+    tracer.follow_sources((call.args, call.kwargs), call.out)
     tracer.carry_reason(call.args, call.out)
 
 
@@ -122,6 +124,7 @@ class _LayerMode(TorchFunctionMode):
             with torch.no_grad():
                 self.tracer.settle(args, kwargs)
                 rule(self.tracer, Call(name, args, kwargs, out))
+                self.tracer.follow_sources((args, kwargs), out, layer=True)
                 if written:
                     follow(self.tracer, name, args, kwargs, out)
                 self.tracer.carry_reason(args, out)
@@ -235,6 +238,7 @@ def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: 
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
+    weight.settle_computed(tracer)
     return tracer
 
 
@@ -265,6 +269,7 @@ def _run(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) 
         labels = tracer.labels.get(tensor)
         if labels is not None:
             tracer.freeze(labels, OUTPUT, where=False)
+        tracer.computed_with |= tracer.sources.get(tensor, frozenset())
 
 
 def _run_training_branches(tracer: Tracer, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:

@@ -1,6 +1,6 @@
 """The labels of live tensors while a forward runs, and of parameters that it uses."""
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,13 @@ class LabelStore:
         self._views = WeakTensorKeyDictionary()
         #: computed weight -> the parameter that it is computed from, row by row, and what else goes with its axes
         self._derived = WeakTensorKeyDictionary()
-        #: names of the weights of conv and linear modules, and those among them that something else computes with
+        #: names of the weights of conv and linear modules, and those among them that meet an activation otherwise
         self.layer_weights: Set[str] = set()
         self.computed_with: Set[str] = set()
+        #: name of a layer's weight that something computes with -> ids of its filters
+        self.filters: Dict[str, Tensor] = {}
+        #: tensor that is computed from tensors of the model alone -> those of them that are in ``filters``
+        self.sources = WeakTensorKeyDictionary()
         self._num_ids = 0
 
     def new_ids(self, count: int) -> Tensor:
@@ -52,8 +56,7 @@ class LabelStore:
         """Return the labels of a tensor, or None if it has no channels; an unused parameter gets an id an element."""
         labels = self.labels.get(tensor)
         if labels is None and self.names.get(id(tensor), '') in self.layer_weights:
-            self.computed_with.add(self.names[id(tensor)])
-            return None
+            labels = self._label_filters(tensor)
         if labels is None and tensor in self._views:
             parameter, order = self._views[tensor]
             whole = self.labels_of(parameter)
@@ -62,6 +65,40 @@ class LabelStore:
             self.label_parameter(tensor, range(tensor.dim()))
             labels = self.labels[tensor]
         return labels
+
+    def _label_filters(self, weight: Tensor) -> Tensor:
+        ids = self.filters[self.names[id(weight)]] = self.new_ids(len(weight))
+        labels = self.labels[weight] = ids.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
+        return labels
+
+    def follow_sources(self, inputs: Any, out: Any, layer: bool = False) -> None:
+        """Note what a result is computed from, or which layers' weights meet an activation in it.
+
+        Args:
+            inputs (Any): What an operation or function was given, nested.
+            out (Any): What it returned, nested.
+            layer (bool): It is the function of a layer, in which weights and activations meet.
+        """
+        tensors = [leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor)]
+        found = [self._sources_of(tensor) for tensor in tensors]
+        alone = None not in found
+        used = [sources for tensor, sources in zip(tensors, found) if sources and (
+            alone or not layer or not self.is_tensor_of_model(tensor))]
+        if alone:
+            self.sources.update({leaf: frozenset().union(*used) for leaf in tree_flatten(out)[0]
+                                 if isinstance(leaf, Tensor)})
+        else:
+            self.computed_with.update(*used)
+
+    def _sources_of(self, tensor: Tensor) -> Optional[FrozenSet[str]]:
+        """Return the layers' weights that a tensor is computed from; None if an activation is among its sources."""
+        if tensor in self.sources:
+            return self.sources[tensor]  # type: ignore[no-any-return]
+        tensor = self._views.get(tensor, (tensor,))[0]
+        name = self.names.get(id(tensor))
+        if name is not None:
+            return frozenset({name} & set(self.filters))
+        return frozenset() if tensor.numel() == 1 and tensor not in self.labels else None
 
     def labels_in(self, *values: Any) -> List[Tensor]:
         """Return the labels of every labelled tensor among nested values."""

@@ -23,6 +23,8 @@ class Axis:
     role: str
     groups: int  #: groups of the convolution, 1 for everything else
     ids: np.ndarray  #: ``ndarray[size]``: the channel id of each index
+    #: columns of a tensor from which its layer computes a weight that depends on all of them: a standardised one
+    standardised: bool = False
 
     @property
     def layer(self) -> str:

@@ -35,6 +35,8 @@ class Tracer(LabelStore):
         self.deferred = Deferred()
         self.grids: Dict[Tuple[Any, ...], Grid] = {}
         self.broadcasts: List[Broadcast] = []
+        #: names of weights from which their layers compute others, filter by filter but not column by column
+        self.standardised: Set[str] = set()
         #: weight name -> conv or linear module; those with an axis count as seen in the end
         self.idle = layer_modules(model, self.names)
         self.layer_weights = {layer.weight for layer in self.idle.values() if layer.reason == NEVER_RUN}
@@ -283,10 +285,6 @@ class Tracer(LabelStore):
 
     def result(self) -> Trace:
         """Return everything stated so far."""
-        for axis in self.axes.values():
-            if axis.tensor in self.computed_with:
-                self.freeze(torch.from_numpy(axis.ids), f'parameter {axis.tensor!r} is used both as a layer weight and '
-                                                        'element by element', where=False)
         none: np.ndarray = np.zeros(0, dtype=np.int64)
         left, right = (np.concatenate(ids) for ids in zip((none, none), *self._ties))
         loose = {name: labels.numpy() for name, labels in self.loose.items()}

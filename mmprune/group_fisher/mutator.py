@@ -91,7 +91,8 @@ class GroupFisherChannelMutator(ChannelMutator):
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
             padding: Optional[Mapping[str, int]] = None) -> None:
         """Make the model really have the given sets, and let the taps follow."""
-        super().cut(masks, optimizers, padding)
+        with self.taps.lifted(set(self.surgery.standardised.values())):  # they may become torch's own layers
+            super().cut(masks, optimizers, padding)
         self.taps.refresh()
 
     @torch.no_grad()

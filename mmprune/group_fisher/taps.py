@@ -1,5 +1,6 @@
 """Recording what the loss gains or loses by each channel: taps on the inputs of all layers that read units."""
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Collection, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,19 @@ class TapRecorder:
         for module in self.layers.values():
             module.recording = recording  # type: ignore[assignment]
             module.stats.clear()  # type: ignore[operator, union-attr]
+
+    @contextmanager
+    def lifted(self, layers: Collection[str]) -> Iterator[None]:
+        """Give some layers their plain class back for a block, in which it may become another one."""
+        modules = [(self.layers[layer], self.layers[layer].recording) for layer in layers if layer in self.layers]
+        for module, _ in modules:
+            remove_tap(module)
+        try:
+            yield
+        finally:
+            for module, recording in modules:
+                add_tap(module)
+                module.recording = recording
 
     def take(self) -> List[Tuple[str, Tensor]]:
         """Return (layer, ``Tensor[N, C]``) for every tapped call that took part in the backward pass."""

@@ -47,9 +47,10 @@ def widen(mutator: ChannelMutator, divisor: int) -> None:
     """Widen units towards a multiple of the divisor, never past the original width, for further training.
 
     Fresh channels get newly initialised producers and batch norms of scale 1. Their consumers' columns are zero, so
-    that outputs do not change at first and the channels can be learnt.
+    that outputs do not change at first and the channels can be learnt. A unit that layers with standardised filters
+    read is not widened to all of its channels: a structure with all of them says that these layers are not baked.
     """
-    masks = {unit.name: _revive(unit, min(divisible_sets(unit, divisor), len(unit.kept))) for unit in mutator.units}
+    masks = {unit.name: _widened(unit, divisor) for unit in mutator.units}
     fresh = {unit.name: masks[unit.name] & ~unit.kept for unit in mutator.units}
     mutator.cut(masks)
     rows, columns = _fresh_indices(mutator, fresh)
@@ -59,6 +60,15 @@ def widen(mutator: ChannelMutator, divisor: int) -> None:
             _initialise(tensors[name], name, role, dim, index)
         for (name, _, dim), index in columns.items():
             tensors[name].index_fill_(dim, index.to(tensors[name].device), 0.0)
+
+
+def _widened(unit: ChannelUnit, divisor: int) -> np.ndarray:
+    mask = _revive(unit, min(divisible_sets(unit, divisor), len(unit.kept)))
+    if mask.all() and not unit.kept.all() and any(member.axis.standardised for member in unit.channels.consumers):
+        print_log(f'{unit.name} keeps {unit.current_width} channels, and is not widened to all of its {unit.width}: '
+                  'layers that standardised their filters read it', logger='current', level=30)
+        return unit.kept
+    return mask
 
 
 Fresh = Dict[Tuple[str, str, int], Tensor]

@@ -6,7 +6,7 @@ exact, since activations like sigmoid map zero to something else.
 import copy
 import random
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from ..arguments import UserError
 from ..graph.nested import output_tensors
 from ..graph.rules.table import LAYER_RULES
+from .baking import bake
 from .copies import sharing_copy
 from .surgery import Surgery
 from .unit import ChannelUnit
@@ -107,13 +108,20 @@ def masked_dense(model: nn.Module, units: Sequence[ChannelUnit], masks: Masks) -
 
 def _dropped_columns(model: nn.Module, units: Sequence[ChannelUnit],
                      masks: Masks) -> Dict[Tuple[str, int], Tuple[Tensor, Tensor]]:
-    """Return (tensor name, axis) -> the weight and the indices along the axis of all that read dropped channels."""
+    """Return (tensor name, axis) -> the weight and the indices along the axis of all that read dropped channels.
+
+    Layers that standardise their filters over dropped channels are baked: ``model`` is a copy.
+    """
     dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
+    standardised: Set[str] = set()
     for unit in units:
         for member in unit.channels.members:
             if member.axis.role == 'in' and unit.name in masks:
                 columns = member.index[~masks[unit.name]].reshape(-1)
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
+                standardised |= {member.axis.layer} if member.axis.standardised and len(columns) else set()
+    for layer in standardised:
+        bake(model.get_submodule(layer))
     tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     return {(name, dim): (tensors[name], torch.from_numpy(np.concatenate(parts)).to(tensors[name].device))
             for (name, dim), parts in dropped.items()}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..graph.channels import Member
 from ..graph.trace import layer_of
 from ..graph.written_size import set_attribute
+from .baking import Undo, bake
 from .layer import refresh_attributes, resize_tensor
 from .structure import StructureError
 from .unit import ChannelUnit, by_name
@@ -39,6 +40,9 @@ class Surgery:
                 self.members.setdefault(member.axis.tensor, []).append((unit, member))
             for member in unit.channels.attributes:
                 self.attributes.setdefault(member.axis.tensor, []).append((unit, member))
+        #: (tensor, axis) that a layer with standardised filters reads -> the layer
+        self.standardised = {(member.axis.tensor, member.axis.dim): member.axis.layer for members in
+                             self.members.values() for _, member in members if member.axis.standardised}
 
     @property
     def widths(self) -> Dict[Tuple[str, int], int]:
@@ -81,11 +85,13 @@ class Surgery:
             units[name].kept = np.array(mask, dtype=bool)
         for name, count in padding.items():
             units[name].padding = count
+        changes = {name: {dim: source for dim, keys in self.layout(name).items() for source in [
+            _source(before[name][dim], keys)] if source is not None} for name in tensors}
+        self.bake([(name, dim) for name, axes in changes.items() for dim in axes], optimizers)
         with kept_scale(self.model, tensors):
-            for name in tensors:
-                axes = [(dim, _source(before[name][dim], keys)) for dim, keys in self.layout(name).items()]
-                axes = [(dim, source) for dim, source in axes if source is not None]
-                resize_tensor(owners[name][0], axes, optimizers, fill=1.0 if name.endswith('running_var') else 0.0)
+            for name, axes in changes.items():
+                resize_tensor(owners[name][0], list(axes.items()), optimizers,
+                              fill=1.0 if name.endswith('running_var') else 0.0)
         depthwise = {id(module) for name in tensors for module in owners[name][1]
                      if any(member.axis.role == 'depthwise' for _, member in self.members[name])}
         widths = self.widths
@@ -96,6 +102,20 @@ class Surgery:
             refresh_masked(module)
             refresh_attributes(module, id(module) in depthwise)
         torch.clear_autocast_cache()  # it holds casts of the former tensors
+
+    def bake(self, axes: Iterable[Tuple[str, int]], optimizers: Iterable[torch.optim.Optimizer] = ()) -> List[Undo]:
+        """Let the layers that standardise their filters over some of these axes hold what they compute: :mod:`.baking`.
+
+        Args:
+            axes (iterable[tuple[str, int]]): Tensor and axis, of any tensors of the units.
+            optimizers (iterable[Optimizer]): Optimizers of the model.
+
+        Returns:
+            list[Undo]: What undoes it, for each layer that was not baked before.
+        """
+        done = [bake(self.model.get_submodule(self.standardised[axis]), optimizers) for axis in axes
+                if axis in self.standardised]
+        return [undo for undo in done if undo is not None]
 
     def check_sizes(self) -> None:
         """Check that all tensors have the sizes that the units say.
@@ -113,9 +133,11 @@ class Surgery:
         """Set to zero what :meth:`cut` would remove; nothing changes its size.
 
         The masked model computes what the cut one computes: the layers that read a dropped channel have zeros for it,
-        whatever its norm and activation make of it. The arguments are those of :meth:`dropped`.
+        whatever its norm and activation make of it; they are baked where the cut bakes them. The arguments are those of
+        :meth:`dropped`.
         """
         dropped = self.dropped(masks, where)
+        self.bake(dropped)
         with kept_scale(self.model, {name for name, _ in dropped}):
             for (name, dim), (tensor, index) in dropped.items():
                 tensor.detach().index_fill_(dim, index, 1.0 if name.endswith('running_var') else 0.0)

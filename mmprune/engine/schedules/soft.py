@@ -96,15 +96,19 @@ class SoftPruningHook(PruningSchedule):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Mask the channels that are zero at their consumers."""
-        dropped = self.algorithm.mutator.surgery.dropped(self.masks(), reads)
+        surgery = self.algorithm.mutator.surgery
+        dropped = surgery.dropped(self.masks(), reads)
+        self._baked = surgery.bake(dropped)
         self._read = [(tensor.detach(), tensor.detach().clone()) for tensor, _ in dropped.values()]
-        self.algorithm.mutator.surgery.mask(self.masks(), reads)
+        surgery.mask(self.masks(), reads)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
         """Restore the consumers for training."""
         for tensor, before in self._read:
             tensor.copy_(before)
-        self._read = []
+        for undo in self._baked:
+            undo()
+        self._read, self._baked = [], []
 
     def only(self) -> Optional[Collection[str]]:
         """Return the units all of whose producers are chosen."""

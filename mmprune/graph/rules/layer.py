@@ -7,6 +7,7 @@ from ..label import constant_along
 from ..tracer import Tracer
 from .product import linear_by_view, mixes_positions, pass_channels
 from .table import Call, follow_nothing, register_layer
+from .weight import parameter_behind
 
 
 def _freeze_functional(tracer: Tracer, call: Call, kind: str, positions: int, axis: int) -> None:
@@ -22,7 +23,7 @@ def conv(tracer: Tracer, call: Call) -> None:
     groups = call.arg(6, 'groups', 1)
     axis = x.dim() - weight.dim() + 1
     positions = x.numel() // x.size(axis) if transposed else out.numel() // out.size(axis)
-    stored = tracer.stored_weight(weight)
+    stored = parameter_behind(tracer, weight)
     if stored is None:
         _freeze_functional(tracer, call, 'conv', positions, axis)
         return
@@ -71,7 +72,7 @@ def linear(tracer: Tracer, call: Call) -> None:
     """Linear layer on the last axis."""
     x, weight, bias, out = call.args[0], call.arg(1, 'weight'), call.arg(2, 'bias'), call.out
     positions = out.numel() // out.size(-1)
-    stored = tracer.stored_weight(weight)
+    stored = parameter_behind(tracer, weight)
     if stored is None:
         if tracer.weight_of(weight)[0] is not None:
             linear_by_view(tracer, call, x, weight, bias)
