@@ -51,11 +51,11 @@ def _longest(survey: Survey) -> List[Call]:
         earlier = [other for other in range(place) if calls[other].out is call.x and calls[other].end < call.start]
         best = max(earlier, key=lambda other: length[other], default=None)
         before[place], length[place] = best, 1 + (0 if best is None else length[best])
-    place: Optional[int] = max(length, key=lambda one: length[one], default=None)
+    last: Optional[int] = max(length, key=lambda one: length[one], default=None)
     found: List[Call] = []
-    while place is not None:
-        found.insert(0, calls[place])
-        place = before[place]
+    while last is not None:
+        found.insert(0, calls[last])
+        last = before[last]
     return found
 
 

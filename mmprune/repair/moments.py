@@ -1,4 +1,5 @@
 """Means and centred second moments of what a layer reads and what it shall return, and least squares by them."""
+import math
 from typing import NamedTuple, Optional
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 class Moments(NamedTuple):
     """Moments over the samples of a layer with ``G`` groups, ``K`` inputs and ``O`` outputs in each; float64."""
 
-    count: int  #: samples
+    samples: int  #: how many
     x: Tensor  #: ``Tensor[G, K]``: mean of the inputs
     y: Tensor  #: ``Tensor[G, O]``: mean of the outputs that are wanted
     xx: Tensor  #: ``Tensor[G, K, K]``: covariance of the inputs
@@ -17,8 +18,8 @@ class Moments(NamedTuple):
 
     def joined(self, other: 'Moments') -> 'Moments':
         """Return the moments over the samples of both."""
-        count = self.count + other.count
-        mine, theirs = self.count / count, other.count / count
+        count = self.samples + other.samples
+        mine, theirs = self.samples / count, other.samples / count
         x, y = other.x - self.x, other.y - self.y
         both = mine * theirs
         return Moments(count, self.x + theirs * x, self.y + theirs * y,
@@ -28,7 +29,7 @@ class Moments(NamedTuple):
 
     def uncentred(self) -> 'Moments':
         """Return the moments about zero, for a layer that can have no offset."""
-        return Moments(self.count, torch.zeros_like(self.x), torch.zeros_like(self.y),
+        return Moments(self.samples, torch.zeros_like(self.x), torch.zeros_like(self.y),
                        self.xx + self.x[:, :, None] * self.x[:, None], self.yx + self.y[:, :, None] * self.x[:, None],
                        self.yy + self.y.square())
 
@@ -55,7 +56,8 @@ class Sums:
             self._shift = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
         x, y = x - self._shift[0], y - self._shift[1]
         across = x.transpose(1, 2)
-        parts = [x.double().sum(2), y.double().sum(2), x @ across, y @ across, y.double().square().sum(2)]
+        parts = [x.sum(2, dtype=torch.float64), y.sum(2, dtype=torch.float64), x @ across, y @ across,
+                 y.square().sum(2, dtype=torch.float64)]
         if self._parts is None:
             self._parts = parts
         else:
@@ -72,15 +74,17 @@ class Sums:
 
 
 def solved(moments: Moments, prior: Tensor, ridge: float) -> Tensor:
-    """Return ``Tensor[G, O, K]``, the weight that gives the least squared error about the means, and stays near another.
+    """Return ``Tensor[G, O, K]``, the weight with the least squared error about the means that stays near another.
 
     ``V = (E[y x^T] + rho W) (E[x x^T] + rho I)^-1``, where ``rho`` is the ridge times the mean variance of the inputs.
 
     Args:
         moments (Moments): Of the samples.
         prior (Tensor[G, O, K]): The weight ``W`` that the ridge draws to.
-        ridge (float): Strength of the ridge; 0 is plain least squares.
+        ridge (float): Strength of the ridge; 0 is plain least squares, infinity leaves the prior as it is.
     """
+    if math.isinf(ridge):
+        return prior
     size = moments.xx.size(1)
     scale = moments.xx.diagonal(dim1=1, dim2=2).mean(1)
     rho = ridge * torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
@@ -99,6 +103,6 @@ def offset_of(moments: Moments, weight: Tensor) -> Tensor:
 
 
 def squared_error(moments: Moments, weight: Tensor, offset: Tensor) -> float:
-    """Return the mean squared error of a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``, over all outputs."""
+    """Return the squared error of a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``, summed over outputs."""
     spread = moments.yy - 2 * (weight * moments.yx).sum(2) + ((weight @ moments.xx) * weight).sum(2)
     return float((spread.clamp_min(0) + (offset_of(moments, weight) - offset).square()).sum())

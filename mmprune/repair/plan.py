@@ -1,4 +1,5 @@
 """What a repair will do: which layers are solved again, which are left and why, in which stages."""
+import math
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import nn
@@ -13,6 +14,9 @@ from .survey import Call, Survey
 from .twin import Stage
 from .windows import channels_first, spatial
 
+#: Samples for each unknown of a row that are enough, and positions of an image at least.
+SAMPLES, LEAST_POSITIONS = 400, 8
+
 
 class RepairPlan(NamedTuple):
     """What a repair will do."""
@@ -24,15 +28,16 @@ class RepairPlan(NamedTuple):
 
 
 def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[nn.Module], Any], positions: int,
-                     may_add_bias: bool, memory: float) -> RepairPlan:
+                     may_add_bias: bool, images: int, memory: float) -> RepairPlan:
     """Run both models once, and plan.
 
     Args:
         mutator (ChannelMutator): Of the cut model.
         dense (nn.Module): Its dense twin.
         run (Callable): Runs a model on a few images.
-        positions (int): Positions of an image that are sampled in each layer.
+        positions (int): Positions of an image that are sampled in each layer at most.
         may_add_bias (bool): A layer without a place for its offset gets a bias.
+        images (int): Images of the repair.
         memory (float): Bytes that may lie between two stages, for each image given to ``run``.
 
     Raises:
@@ -40,7 +45,7 @@ def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[n
     """
     check_twin(mutator, dense)
     survey = Survey(mutator.model, run)
-    layers = _layers(mutator, dense, survey, positions, may_add_bias)
+    layers = _layers(mutator, dense, survey, (positions, images), may_add_bias)
     chain = find_chain(survey, [mutator.model, dense], run)
     sizes = {} if chain is None else {name: 4.0 * sum(_numel(call) for call in survey.by_name()[name])
                                       for name in chain.links}
@@ -68,7 +73,7 @@ def _numel(call: Call) -> int:
     return 0 if call.out is None else call.out.numel()
 
 
-def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, positions: int,
+def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: Tuple[int, int],
             may_add_bias: bool) -> List[Layer]:
     modules, dense_modules = dict(mutator.model.named_modules()), dict(dense.named_modules())
     found: List[Layer] = []
@@ -78,11 +83,13 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, positions
                 or name not in dense_modules or any(call.x is None or call.out is None for call in calls):
             continue
         places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
+        unknowns = module.weight[0].numel()
+        most = min(sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = tuple((modules[norm], dense_modules[norm]) for norm in survey.feeds_only(name, modules))
         found.append(Layer(name, module, rows.to(module.weight.device), norms, len(calls),
-                           min(1.0, positions / max(1, places)), id(calls[0].x), may_add_bias))
+                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias))
     return found
 
 

@@ -5,8 +5,9 @@ on the images, given what it reads now. The layers are solved in the order of ex
 was cut and solved before it. Least squares with a ridge towards the present weight; images that are held back say how
 strong it is, and whether the layer is better than before: else it stays.
 """
+import math
 import time
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -23,14 +24,19 @@ from .layer import Layer, add_bias
 from .moments import Moments, Sums, offset_of, solved, squared_error
 from .norms import recalibrate, set_statistics, statistics
 from .plan import RepairPlan, make_repair_plan
-from .twin import Stage, Twin, output_error
+from .twin import Judge, Stage, Twin
 from .windows import channels_first, columns, spatial
+
+#: (layer, batch, call) -> sampled positions, and what the dense layer returns there.
+Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 
 HOWS = ('full', 'bias', 'norms')
 #: Strengths of the ridge, as shares of the mean variance of what a layer reads; the held-back images choose.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, math.inf)
 #: Bytes that may lie between two stages, and of targets, for both networks.
 MEMORY = 1.0e9
+#: Images by which norms are measured anew after a refit.
+ENOUGH_FOR_NORMS = 200
 #: A layer whose relative error is less has nothing to repair.
 NOTHING = 1e-10
 
@@ -89,7 +95,7 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
 
     Args:
         mutator (ChannelMutator): Of the cut model.
-        dense (nn.Module, optional): A copy of the model from before the cut, on the same device; ``norms`` does without.
+        dense (nn.Module, optional): A copy of the model from before the cut, on its device; ``norms`` does without.
         images (Tensor[N, *] or iterable): All images, or batches of what the model is called with. Every fifth batch is
             held back to judge by.
         how (str): ``full``: weights and offsets. ``bias``: offsets only. ``norms``: no layer, but the running
@@ -119,30 +125,33 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
         if dense is None:
             recalibrate(mutator.model, batches)
             return Repair({}, {}, True, float('nan'), float('nan'), time.monotonic() - began)
-        judge = [batches[number] for number in held]
-        before = output_error(mutator.model, dense, judge)
+        judge = Judge(dense, [batches[number] for number in held])
+        before = after = judge.error(mutator.model)
         layers: Dict[str, LayerRepair] = {}
         left: Dict[str, str] = {}
         is_cut = not all(unit.kept.all() for unit in mutator.all_units)
         if how != 'norms' and is_cut:
             refit = _Refit(mutator, dense, batches, held, _Settings(how, positions, ridge, may_add_bias, seed))
             layers, left = refit.run(), refit.plan.left
-        norms = is_cut and _recalibrated(mutator.model, dense, batches, judge, forced=how == 'norms')
-        after = output_error(mutator.model, dense, judge)
+            after = judge.error(mutator.model)
+        others = [batch for number, batch in enumerate(batches) if number not in held]
+        norms, after = _recalibrated(mutator.model, others, judge, after, how == 'norms') if is_cut else (False, after)
     return Repair(layers, left, norms, before, after, time.monotonic() - began)
 
 
-def _recalibrated(model: nn.Module, dense: nn.Module, batches: Sequence[Any], judge: Sequence[Any],
-                  forced: bool) -> bool:
-    """Measure the norms anew, and take that back where the outputs are worse on held-back images; tell whether."""
-    own, before = statistics(model), output_error(model, dense, judge)
+def _recalibrated(model: nn.Module, batches: Sequence[Any], judge: Judge, before: float,
+                  forced: bool) -> Tuple[bool, float]:
+    """Measure the norms anew, unless the outputs are worse then; return whether, and the error."""
+    own = statistics(model)
     if not own:
-        return False
-    recalibrate(model, batches)
-    if forced or output_error(model, dense, judge) < before:
-        return True
+        return False, before
+    some = batches if forced else batches[::max(1, sum(map(rows_of, batches)) // ENOUGH_FOR_NORMS)]
+    recalibrate(model, some)
+    after = judge.error(model)
+    if forced or after < before:
+        return True, after
     set_statistics(model, own)
-    return False
+    return False, before
 
 
 class _Settings(NamedTuple):
@@ -162,7 +171,7 @@ class _Refit:
         few = few_rows(batches[0])
         self.rows = sum(map(rows_of, batches))
         self.plan: RepairPlan = make_repair_plan(
-            mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias,
+            mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias, self.rows,
             MEMORY * rows_of(few) / self.rows)
         self.cut, self.dense = (Twin(model, batches, self.plan.chain, number, self.plan.half)
                                 for number, model in enumerate((mutator.model, dense)))
@@ -175,8 +184,8 @@ class _Refit:
         for place, stage in enumerate(self.plan.stages):
             store = place + 1 < len(self.plan.stages)
             portions = self._portions(stage)
-            for number, portion in enumerate(portions):
-                targets = self._targets(stage, portion, store and number + 1 == len(portions))
+            for turn, portion in enumerate(portions, 1):
+                targets = self._targets(stage, portion, store and turn == len(portions))
                 for together in _together(portion):
                     done.update(self._solve(stage, together, targets))
                     bar.update(len(together))
@@ -199,15 +208,15 @@ class _Refit:
             size += own
         return found
 
-    def _targets(self, stage: Stage, layers: Sequence[Layer], store: bool) -> Dict[Tuple[str, int, int], Tensor]:
-        """Return (layer, batch, call) -> sampled outputs ``Tensor[G, O, S]`` of the dense layer."""
-        found: Dict[Tuple[str, int, int], Tensor] = {}
+    def _targets(self, stage: Stage, layers: Sequence[Layer], store: bool) -> Targets:
+        """Return sampled positions, and outputs ``Tensor[G, O, S]`` of the dense layers there."""
+        found: Targets = {}
         batch = 0
 
         def take(layer: Layer, call: int, out: Tensor) -> None:
             out = spatial(channels_first(layer.module, out)).index_select(1, layer.rows)
             places = self._places(layer, batch, call, out.size(2)).to(out.device)
-            found[layer.name, batch, call] = layer.grouped(out[:, :, places].transpose(0, 1).flatten(1))
+            found[layer.name, batch, call] = places, layer.grouped(out[:, :, places].transpose(0, 1).flatten(1))
 
         if layers or store:
             with self.dense.watching(layers, after=take, stop=not store) as calls:
@@ -222,19 +231,16 @@ class _Refit:
         return torch.from_numpy(np.sort(places))
 
     def _solve(self, stage: Stage, layers: Sequence[Layer],
-               targets: Dict[Tuple[str, int, int], Tensor]) -> Dict[str, LayerRepair]:
+               targets: Targets) -> Dict[str, LayerRepair]:
         """Solve layers none of which reads what another makes."""
         sums = {(layer.name, held): Sums() for layer in layers for held in (False, True)}
         batch = 0
 
         def add(layer: Layer, call: int, x: Tensor) -> None:
-            y = targets.pop((layer.name, batch, call), None)
+            places, y = targets.pop((layer.name, batch, call), (None, None))
             x = channels_first(layer.module, x)
-            if y is not None and x.numel():
-                count = y.size(2) // len(x)
-                places = self._places(layer, batch, call, self._positions(layer, x)).to(x.device)
-                if len(places) == count:
-                    sums[layer.name, batch in self.held].add(columns(layer.module, x, places), y)
+            if y is not None and len(places) * len(x) == y.size(2) > 0:
+                sums[layer.name, batch in self.held].add(columns(layer.module, x, places), y)
 
         with self.cut.watching(layers, before=add) as calls:
             for batch in self.batches:
@@ -247,12 +253,6 @@ class _Refit:
                 found[layer.name] = self._apply(layer, fit.moments(), held.moments())
         return found
 
-    def _positions(self, layer: Layer, x: Tensor) -> int:
-        from .windows import sliding_windows
-        windows = sliding_windows(layer.module, x)
-        kernel = layer.module.weight.dim() - 2
-        return int(np.prod(windows.shape[2:windows.dim() - kernel]))
-
     def _apply(self, layer: Layer, fit: Moments, held: Moments) -> LayerRepair:
         """Choose the ridge by held-back samples; where the solution is better there, solve by all and write it."""
         added = False
@@ -263,12 +263,12 @@ class _Refit:
         before = squared_error(held, weight, offset) / size
 
         def solution(moments: Moments, ridge: float) -> Tuple[Tensor, Tensor]:
-            found = weight if self.settings.how == 'bias' else solved(moments, weight, ridge)
+            found = solved(moments, weight, ridge)
             return found, offset_of(moments, found)
 
         ridges: Sequence[float] = RIDGES if self.settings.ridge is None else (self.settings.ridge,)
         if self.settings.how == 'bias':
-            ridges = (0.0,)
+            ridges = (math.inf,)
         errors = {ridge: squared_error(held, *solution(fit, ridge)) / size for ridge in ridges}
         best = min(errors, key=lambda ridge: errors[ridge])
         applied = before > NOTHING and errors[best] < before

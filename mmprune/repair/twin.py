@@ -1,5 +1,5 @@
 """A network that is run stage by stage on all batches, and what it has stored of them on the way."""
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -51,10 +51,8 @@ class Twin:
             stage (Stage): The next stage.
             store (bool): Go on with the next stage from here.
         """
-        try:
+        with suppress(Enough):
             self._run(batch, stage, store)
-        except Enough:
-            pass
 
     def _run(self, batch: int, stage: Stage, store: bool) -> None:
         whole = ExampleInputs(self.batches[batch])
@@ -88,7 +86,7 @@ class Twin:
     @contextmanager
     def watching(self, layers: Sequence[Layer], before: Optional[Callable] = None, after: Optional[Callable] = None,
                  stop: bool = True) -> Iterator['Calls']:
-        """Call ``before(layer, call, x)`` or ``after(layer, call, out)`` in the block, and end a forward after the last.
+        """Call ``before(layer, call, x)`` or ``after(layer, call, out)`` in the block; end a forward after the last.
 
         Args:
             layers (list[Layer]): The layers.
@@ -131,19 +129,24 @@ class Calls:
             raise Enough
 
 
-def output_error(model: nn.Module, dense: nn.Module, batches: Sequence[Any]) -> float:
-    """Return the squared difference of two models' outputs over the dense one's spread about its mean; both in eval.
+class Judge:
+    """Tells how far a model's outputs are from those of the dense one on some batches.
 
     Args:
-        model (nn.Module): A cut model.
-        dense (nn.Module): Its dense twin.
-        batches (list): What they are called with.
+        dense (nn.Module): The dense model, in eval mode.
+        batches (list): What the models are called with.
     """
-    gap = size = 0.0
-    for batch in batches:
-        pairs = zip(output_tensors(ExampleInputs(batch)(model)), output_tensors(ExampleInputs(batch)(dense)))
-        for ours, theirs in pairs:
-            if theirs.is_floating_point() and ours.shape == theirs.shape:
-                gap += float((ours - theirs).double().square().sum())
-                size += float((theirs - theirs.mean(0)).double().square().sum())
-    return gap / max(size, 1e-30)
+
+    def __init__(self, dense: nn.Module, batches: Sequence[Any]) -> None:
+        self.batches = batches
+        self.wanted = [[tensor.clone() for tensor in output_tensors(ExampleInputs(batch)(dense))] for batch in batches]
+
+    def error(self, model: nn.Module) -> float:
+        """Return the squared difference of the outputs over their spread about the mean of a batch."""
+        gap = size = 0.0
+        for batch, wanted in zip(self.batches, self.wanted):
+            for ours, theirs in zip(output_tensors(ExampleInputs(batch)(model)), wanted):
+                if theirs.is_floating_point() and ours.shape == theirs.shape:
+                    gap += float((ours - theirs).double().square().sum())
+                    size += float((theirs - theirs.mean(0)).double().square().sum())
+        return gap / max(size, 1e-30)

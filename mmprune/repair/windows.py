@@ -1,5 +1,5 @@
 """What a conv or linear layer reads for each of its outputs."""
-from typing import Any
+from typing import Any, List
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,12 @@ def columns(module: Any, x: Tensor, places: Tensor) -> Tensor:
     windows = sliding_windows(module, x)
     kernel = module.weight.dim() - 2
     sizes = windows.shape[2:windows.dim() - kernel]
-    where = []
+    where: List[Tensor] = []
     for size in reversed(sizes):
         where.insert(0, places % size)
         places = torch.div(places, size, rounding_mode='floor')
     found = windows[(slice(None), slice(None), *where)]
     images, channels, count = found.shape[:3]
     groups = getattr(module, 'groups', 1)
-    return found.reshape(images, groups, channels // groups, count, module.weight[0, 0].numel()).permute(1, 2, 4, 0, 3).reshape(
-        groups, -1, images * count)
+    by_group = found.reshape(images, groups, channels // groups, count, module.weight[0, 0].numel())
+    return by_group.permute(1, 2, 4, 0, 3).reshape(groups, -1, images * count)
