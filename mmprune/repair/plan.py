@@ -49,9 +49,8 @@ def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[n
     chain = find_chain(survey, [mutator.model, dense], run)
     sizes = {} if chain is None else {name: 4.0 * sum(_numel(call) for call in survey.by_name()[name])
                                       for name in chain.links}
-    widest = 2.5 * max(sizes.values(), default=0)  # the twins, and the dense one is wider
-    half = widest > memory
-    stages = _stages(layers, survey, chain, {name for name, size in sizes.items() if 1.25 * size > memory})
+    half = 2.5 * max(sizes.values(), default=0) > memory  # of both, and the dense one is wider
+    stages = _stages(layers, survey, chain, {name for name, size in sizes.items() if size > memory})
     return RepairPlan(stages, chain, half, _left(mutator, survey, layers))
 
 

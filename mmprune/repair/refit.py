@@ -6,6 +6,7 @@ was cut and solved before it. Least squares with a ridge towards the present wei
 strong it is, and whether the layer is better than before: else it stays.
 """
 import math
+import sys
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -31,10 +32,10 @@ from .windows import channels_first, columns, spatial
 Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 
 HOWS = ('full', 'bias', 'norms')
-#: Strengths of the ridge, as shares of the mean variance of what a layer reads; the held-back images choose.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, math.inf)
-#: Bytes that may lie between two stages, and of targets, for both networks.
-MEMORY = 1.0e9
+#: Strengths of the ridge, as shares of the mean variance of what a layer reads; the held-back images choose. The strongest first.
+RIDGES = (math.inf, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
+#: Bytes that may lie between two stages for both networks, and of sampled outputs.
+STORED, TARGETS = 1.7e9, 5e8
 #: Images by which norms are measured anew after a refit.
 ENOUGH_FOR_NORMS = 200
 #: A layer whose relative error is less has nothing to repair.
@@ -89,7 +90,7 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
            seed: int = 0) -> Repair:
     """Repair a cut model in place.
 
-    Memory: both networks, the images, one batch's forward of each, and about 2 GB: what lies between two stages of a
+    Memory: both networks, the images, one batch's forward of each, and about 3 GB: what lies between two stages of a
     model that is a chain of modules, and the sampled outputs of a stage. A model that is no chain is run from its
     inputs for each of its layers, which takes longer and no more memory.
 
@@ -172,7 +173,7 @@ class _Refit:
         self.rows = sum(map(rows_of, batches))
         self.plan: RepairPlan = make_repair_plan(
             mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias, self.rows,
-            MEMORY * rows_of(few) / self.rows)
+            STORED * rows_of(few) / self.rows)
         self.cut, self.dense = (Twin(model, batches, self.plan.chain, number, self.plan.half)
                                 for number, model in enumerate((mutator.model, dense)))
         self.batches = range(len(batches))
@@ -180,7 +181,7 @@ class _Refit:
     def run(self) -> Dict[str, LayerRepair]:
         """Solve all layers and return what became of them."""
         done: Dict[str, LayerRepair] = {}
-        bar = ProgressBar(sum(len(stage.layers) for stage in self.plan.stages))
+        bar = ProgressBar(sum(len(stage.layers) for stage in self.plan.stages), file=sys.stdout)
         for place, stage in enumerate(self.plan.stages):
             store = place + 1 < len(self.plan.stages)
             portions = self._portions(stage)
@@ -201,7 +202,7 @@ class _Refit:
         size = 0.0
         for layer in stage.layers:
             own = 4.0 * self.rows * self.settings.positions * len(layer.rows)
-            if found[-1] and size + own > MEMORY:
+            if found[-1] and size + own > TARGETS:
                 found.append([])
                 size = 0.0
             found[-1].append(layer)
@@ -269,7 +270,11 @@ class _Refit:
         ridges: Sequence[float] = RIDGES if self.settings.ridge is None else (self.settings.ridge,)
         if self.settings.how == 'bias':
             ridges = (math.inf,)
-        errors = {ridge: squared_error(held, *solution(fit, ridge)) / size for ridge in ridges}
+        errors: Dict[float, float] = {}
+        for ridge in ridges:
+            errors[ridge] = squared_error(held, *solution(fit, ridge)) / size
+            if errors[ridge] > 1.1 * min(errors.values()):  # a weaker one is worse still
+                break
         best = min(errors, key=lambda ridge: errors[ridge])
         applied = before > NOTHING and errors[best] < before
         if applied:

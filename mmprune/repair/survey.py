@@ -43,7 +43,7 @@ class Survey(TorchFunctionMode):
         super().__init__()
         self.calls: List[Call] = []
         self.unlike: set = set()
-        self._uses: Dict[int, int] = {}
+        self._uses: Dict[int, Tuple[Tensor, int]] = {}
         self._clock, self._paused = 0, False
         self._open: List[int] = []
         with watched(model.named_modules(), self._enter, self._leave), self:
@@ -54,7 +54,8 @@ class Survey(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if not self._paused and output_tensors(out):
             for tensor in output_tensors([args, kwargs]):
-                self._uses[id(tensor)] = self._uses.get(id(tensor), 0) + 1
+                _, count = self._uses.get(id(tensor), (tensor, 0))
+                self._uses[id(tensor)] = tensor, count + 1  # kept, so that no later tensor has its identity
         return out
 
     def _tick(self) -> int:
@@ -91,7 +92,7 @@ class Survey(TorchFunctionMode):
                  if isinstance(modules[name], nn.modules.batchnorm._BatchNorm)
                  and any(id(call.x) in outs for call in several)]
         read = [id(call.x) for name in norms for call in calls[name]]
-        alone = sorted(read) == sorted(outs) and all(self._uses.get(one) == 1 for one in outs)
+        alone = sorted(read) == sorted(outs) and all(self._uses[one][1] == 1 for one in outs if one in self._uses)
         alone = alone and not outs & {id(tensor) for tensor in self.outputs}
         alone = alone and all(modules[name].running_mean is not None for name in norms)
         return tuple(norms) if alone else ()
