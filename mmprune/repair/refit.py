@@ -32,7 +32,8 @@ from .windows import channels_first, columns, spatial
 Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 
 HOWS = ('full', 'bias', 'norms')
-#: Strengths of the ridge, as shares of the mean variance of what a layer reads; the held-back images choose. The strongest first.
+#: Strengths of the ridge, as shares of the mean variance of what a layer reads, the strongest first; the held-back
+#: images choose.
 RIDGES = (math.inf, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 #: Bytes that may lie between two stages for both networks, and of sampled outputs.
 STORED, TARGETS = 1.7e9, 5e8
@@ -112,31 +113,36 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
         UserError: An argument has a wrong value; ``dense`` is not the model from before the cut; there are not two
             batches.
     """
-    one_of('how', how, HOWS)
-    whole_number('positions', positions)
-    whole_number('seed', seed, 0)
+    settings = _Settings(one_of('how', how, HOWS), whole_number('positions', positions), ridge, may_add_bias,
+                         whole_number('seed', seed, 0))
     if ridge is not None:
         number('ridge', ridge, 0, 1e6)
     if dense is None and how != 'norms':
         raise UserError(f'how={how!r} compares with the dense model: give dense, a copy from before the cut, '
                         'copy.deepcopy(model)')
-    began = time.monotonic()
     batches, held = batches_of(images)
     with seeded([seed]), in_eval(mutator.model, *([] if dense is None else [dense])):
-        if dense is None:
-            recalibrate(mutator.model, batches)
-            return Repair({}, {}, True, float('nan'), float('nan'), time.monotonic() - began)
-        judge = Judge(dense, [batches[number] for number in held])
-        before = after = judge.error(mutator.model)
-        layers: Dict[str, LayerRepair] = {}
-        left: Dict[str, str] = {}
-        is_cut = not all(unit.kept.all() for unit in mutator.all_units)
-        if how != 'norms' and is_cut:
-            refit = _Refit(mutator, dense, batches, held, _Settings(how, positions, ridge, may_add_bias, seed))
+        return _repaired(mutator, dense, batches, held, settings)
+
+
+def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequence[Any], held: Sequence[int],
+              settings: '_Settings') -> Repair:
+    began = time.monotonic()
+    if dense is None:
+        recalibrate(mutator.model, batches)
+        return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began)
+    judge = Judge(dense, [batches[number] for number in held])
+    before = after = judge.error(mutator.model)
+    layers: Dict[str, LayerRepair] = {}
+    left: Dict[str, str] = {}
+    norms = False
+    if not all(unit.kept.all() for unit in mutator.all_units):
+        if settings.how != 'norms':
+            refit = _Refit(mutator, dense, batches, held, settings)
             layers, left = refit.run(), refit.plan.left
             after = judge.error(mutator.model)
         others = [batch for number, batch in enumerate(batches) if number not in held]
-        norms, after = _recalibrated(mutator.model, others, judge, after, how == 'norms') if is_cut else (False, after)
+        norms, after = _recalibrated(mutator.model, others, judge, after, settings.how == 'norms')
     return Repair(layers, left, norms, before, after, time.monotonic() - began)
 
 

@@ -36,6 +36,8 @@ class Reader(nn.Module):
         self.layer, self.norm, self.sizes = layer, norm, sizes
         depthwise = getattr(layer, 'groups', 1) == 8  # its outputs are channels that it reads
         self.head = nn.Conv2d(layer.out_channels, 2, 1) if depthwise else nn.Identity()
+        if depthwise:  # what it reads is there, but not what it was
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Tanh(), nn.Conv2d(8, 8, 1))
 
     def read(self, x):
         """What the layer reads, call by call."""
