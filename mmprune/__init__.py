@@ -7,8 +7,9 @@ from .version import __version__, check_versions
 check_versions()
 
 #: Name -> the module that has it; imported when it is first asked for.
-_PUBLIC = {'Pruner': 'pruning.pruner', 'save_structure': 'pruning.pruner', 'apply_structure': 'pruning.pruner',
-           'bn_sparsity_': 'criteria.bn_sparsity', 'Criterion': 'criteria.criterion',
+_PUBLIC = {'Pruner': 'pruning.pruner', 'save_structure': 'pruning.structure_file',
+           'apply_structure': 'pruning.structure_file', 'bn_sparsity_': 'criteria.bn_sparsity',
+           'Criterion': 'criteria.criterion',
            'GroupFisherAlgorithm': 'group_fisher.algorithm', 'GroupFisherChannelUnit': 'group_fisher.unit',
            'register_op': 'graph.rules.table', 'register_layer': 'graph.rules.table',
            'register_module': 'graph.rules.table', 'register_counter': 'units.complexity',

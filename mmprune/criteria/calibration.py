@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..graph.demo_input import mapped
+from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
 
 
@@ -27,17 +28,13 @@ class Calibration(NamedTuple):
 @contextmanager
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Run the block with the model in eval mode and without gradients; restore its modes and gradients after it."""
-    modes = {name: module.training for name, module in model.named_modules()}
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = None  # a backward pass adds to the gradient
-    model.eval()
     try:
-        with torch.no_grad():
+        with in_eval(model):
             yield
     finally:
-        for name, module in model.named_modules():
-            module.training = modes.get(name, module.training)
         for name, parameter in model.named_parameters():
             parameter.grad = gradients.get(name)
 

@@ -5,11 +5,10 @@ from typing import Any, Callable, Iterator, Sequence, Tuple, Type
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from ..graph.watching import watched
 from ..group_fisher.ops import GroupFisherMixin
-from .inputs import channels_first
+from ..repair.windows import channels_first, sliding_windows
 
 #: Layers whose contributions are computed from windows of their input. Others, among them subclasses with a forward of
 #: their own, take the gradient of the sampled outputs.
@@ -101,26 +100,6 @@ def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tens
         where = [torch.from_numpy(index).to(x.device) for index in np.unravel_index(place.reshape(-1).numpy(), sizes)]
         product = windows[(image, group, *where)].double() * weight[channel].double()
         add(product.reshape(*product.shape[:2], -1).sum(2))
-
-
-def sliding_windows(module: Any, x: Tensor) -> Tensor:
-    """Return what each output of a layer reads of its input ``Tensor[N, C, *]``, as a view of the padded input.
-
-    ``Tensor[N, C, *places, *kernel]``; ``Tensor[N, C, places]`` for a linear layer.
-    """
-    if isinstance(module, nn.Linear):
-        return x.reshape(*x.shape[:2], -1)
-    kernel, pads = module.weight.shape[2:], []
-    for dim in reversed(range(len(kernel))):
-        if isinstance(module.padding, str):
-            total = module.dilation[dim] * (kernel[dim] - 1) if module.padding == 'same' else 0
-            pads += [total // 2, total - total // 2]
-        else:
-            pads += [module.padding[dim]] * 2
-    x = F.pad(x, pads, 'constant' if module.padding_mode == 'zeros' else module.padding_mode)
-    for dim, (size, stride, dilation) in enumerate(zip(kernel, module.stride, module.dilation), 2):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x
 
 
 def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor], samples: Samples,

@@ -9,10 +9,11 @@ from torch.nn import functional as F  # noqa: N812
 from ..arguments import number, whole_number
 from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
+from ..repair.windows import channels_first
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError
-from .inputs import channels_first, inputs_seen, reading
+from .inputs import inputs_seen, reading
 
 #: Strength of the L2 penalty on the auxiliary classifier; without it separable classes have no minimum.
 RIDGE = 1e-3

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..graph.channels import Member
 from ..graph.watching import watched
+from ..repair.windows import channels_first
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
@@ -50,13 +51,6 @@ class InputStatistic(Criterion):
     def missing(self, unit: ChannelUnit) -> str:
         """Return why no layer that reads the unit was recorded."""
         return f'{self.unseen(unit) or "no layer that reads it ran on the data"}; {ADVICE}'
-
-
-def channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a conv or linear layer as ``Tensor[N, C, *]``; without a sample axis, ``N`` is 1."""
-    weight: Any = module.weight
-    x = x[None] if x.dim() < weight.dim() else x
-    return x.movedim(-1, 1) if isinstance(module, nn.Linear) else x
 
 
 def reading(unit: ChannelUnit) -> List[Member]:

@@ -10,12 +10,13 @@ from ..graph.channels import Member
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
 from ..registry import CRITERIA
+from ..repair.windows import channels_first
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Criterion, CriterionError
-from .inputs import channels_first, reading
+from .inputs import reading
 
 #: Least squares ignores eigenvalues of the correlation matrix below this share of the largest.
 RANK_TOLERANCE = 1e-10

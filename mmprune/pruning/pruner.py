@@ -1,5 +1,4 @@
 """Prune any ``nn.Module`` in a few lines: score, mask, cut, and apply the structure to a fresh model."""
-import os
 from itertools import islice
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
@@ -10,16 +9,15 @@ from torch import Tensor, nn
 from ..arguments import UserError, typed
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
-from ..graph.demo_input import check_inputs
 from ..latency.meter import Meter
+from ..repair.refit import Repair, repair
 from ..report.stages import StageResult, format_stages
-from ..units.choice import check_choice
 from ..units.layer import OptimizerError, check_optimizers
-from ..units.mutator import ChannelMutator
 from ..units.reasons import explain
-from ..units.structure import Structure, StructureError, blamed_on, read_structure, write_structure
+from .example import mutator_of
 from .forward_time import forward_ms
 from .plan import Plan, make_plan, rescored
+from .rounds import cut_in_rounds
 from .target import PruningTarget, TargetError
 from .time_target import TimeTarget
 
@@ -72,7 +70,7 @@ class Pruner:
             raise TargetError('ratio and target are given; ratio is short for target=dict(ratio=..., scope="layer")')
         if ratio is not None:
             target = dict(ratio=ratio, scope='layer')
-        self.mutator = _mutator(model, example_inputs, choice, mutate_linear)
+        self.mutator = mutator_of(model, example_inputs, choice, mutate_linear)
         self.criterion = build_criterion(criterion, self.mutator)
         self.target = None if target is None else PruningTarget.of(target, self.criterion.scope)
         if self.target is not None:  # report a pattern without a match now, not at the first cut
@@ -120,8 +118,11 @@ class Pruner:
         self._calibration = Calibration(kept, loss, loss.targets)
         self.criterion.calibrate(self._calibration)
 
-    def choose(self) -> Plan:
+    def choose(self, progress: float = 1.0) -> Plan:
         """Score the channels and choose which stay; the model is not changed.
+
+        Args:
+            progress (float): Share of the way from the dense model to the target.
 
         Raises:
             CriterionError: The criterion needs data and has seen none, or cannot score any unit.
@@ -132,7 +133,7 @@ class Pruner:
         self._calibrate_again()
         if self._meter is not None and self._time is None and self.target.needs_runtime:
             self._time = TimeTarget.measured(self._meter)
-        self.plan = make_plan(self.mutator, self.criterion, self.target, remove_blocks=self.remove_blocks,
+        self.plan = make_plan(self.mutator, self.criterion, self.target, progress, remove_blocks=self.remove_blocks,
                               time=self._time)
         return self.plan
 
@@ -152,12 +153,13 @@ class Pruner:
         self._masked, self._turns = plan, None
         return self.model
 
-    def cut(self, optimizers: Optimizers = ()) -> nn.Module:
+    def cut(self, optimizers: Optimizers = (), progress: float = 1.0) -> nn.Module:
         """Remove the masked channels, or those that are chosen now, from the model and return it.
 
         Args:
             optimizers (Optimizer or iterable[Optimizer]): Optimizers of the model; their state is cut as well. The
                 parameters stay the same objects.
+            progress (float): Share of the way from the dense model to the target, unless the model is masked.
 
         Raises:
             OptimizerError: An optimizer cannot follow, or has none of the model's parameters.
@@ -166,7 +168,7 @@ class Pruner:
         optimizers = self._own(optimizers)
         plan = self._masked
         if plan is None:
-            plan = self.choose()
+            plan = self.choose(progress)
             self.criterion.adjust(plan.masks)
         self._note_dense()
         self.mutator.cut(plan.masks, optimizers)
@@ -203,6 +205,50 @@ class Pruner:
         if not self._turns:
             self._masked = None
         return True
+
+    def repair(self, images: Union[Tensor, Iterable[Any], None] = None, dense: Optional[nn.Module] = None,
+               how: str = 'full') -> Repair:
+        """Solve again, in closed form, what reads the channels that were cut; see :func:`~mmprune.repair.refit.repair`.
+
+        ``dense = copy.deepcopy(model); pruner.cut(); pruner.repair(images, dense)``. The criterion must see its data
+        again before the next cut, which it does by itself where :meth:`calibrate` was called.
+
+        Args:
+            images (Tensor[N, *] or iterable, optional): All images, or batches as in :meth:`calibrate`, whose targets
+                are not looked at. By default the batches of the calibration.
+            dense (nn.Module, optional): A copy of the model from before the first cut; ``norms`` does without.
+            how (str): ``full`` (minutes), ``bias`` (offsets only) or ``norms`` (statistics of batch norms only).
+
+        Raises:
+            UserError: The model is masked only, or there are no images; see also the function.
+        """
+        if self.is_masked:
+            raise UserError('the model is masked, and a repair is made of a cut one: call cut() first')
+        if images is None and self._calibration is None:
+            raise UserError('there are no images: give repair some, or call calibrate first')
+        batches = self._calibration.batches if images is None and self._calibration is not None else images
+        inputs = batches if isinstance(batches, Tensor) else [
+            batch[0] if isinstance(batch, (tuple, list)) else batch for batch in batches or ()]
+        done = repair(self.mutator, dense, inputs, how)
+        self.criterion.bind(self.mutator)  # what it has seen is the model before
+        return done
+
+    def cut_in_rounds(self, images: Union[Tensor, Sequence[Any], None] = None, rounds: Union[int, str] = 'auto',
+                      how: str = 'full', optimizers: Optimizers = ()) -> List[Repair]:
+        """Cut to the target in rounds, each followed by a :meth:`repair`; see :func:`~mmprune.pruning.rounds`.
+
+        A dense copy of the model is in memory until the end.
+
+        Args:
+            images (Tensor[N, *] or sequence, optional): As for :meth:`repair`.
+            rounds (int or str): How many; ``auto`` takes at most 8 % of the dense multiply-adds in each.
+            how (str): As for :meth:`repair`.
+            optimizers (Optimizer or iterable[Optimizer]): As for :meth:`cut`.
+
+        Returns:
+            list[Repair]: What was done in each round.
+        """
+        return cut_in_rounds(self, images, rounds, how, self._own(optimizers))
 
     def _own(self, optimizers: Optimizers) -> List[torch.optim.Optimizer]:
         """Return optimizers as a list, after checking that a cut will not fail halfway."""
@@ -241,56 +287,3 @@ class Pruner:
     def _stage(self, name: str) -> StageResult:
         cost = self.mutator.cost
         return StageResult(name, None, cost['macs'], cost['params'], forward_ms(self.mutator))
-
-
-def _mutator(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
-             proven: Sequence[str] = ()) -> ChannelMutator:
-    check_choice(choice or {})
-    several = isinstance(example_inputs, list) and any(isinstance(one, (tuple, Mapping)) for one in example_inputs)
-    examples = example_inputs if several else [example_inputs]
-    for one in examples:
-        check_inputs(one)
-    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
-                             [dict(type='ExampleInputs', inputs=one) for one in examples], **(choice or {}))
-    mutator.prepare(model, proven)
-    return mutator
-
-
-def save_structure(pruner: Pruner, path: Union[str, 'os.PathLike[str]'], kept: bool = False) -> None:
-    """Write the structure of a cut model, without its weights.
-
-    Args:
-        pruner (Pruner): After :meth:`Pruner.cut`.
-        path (str): The json file. It appears whole or not at all.
-        kept (bool): Write which channels stay instead of how many, to take the same ones from a dense model.
-
-    Raises:
-        StructureError: The model is masked only.
-    """
-    if pruner.is_masked:
-        raise StructureError('the model is masked, its structure is the one before: call cut(), then save it')
-    channels = {name: np.flatnonzero(vector).tolist() for name, vector in pruner.mutator.kept.items()}
-    write_structure(channels if kept else pruner.mutator.structure, path)
-
-
-@typed
-def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str, 'os.PathLike[str]', Structure],
-                    choice: Optional[Mapping[str, Any]] = None, mutate_linear: bool = True) -> nn.Module:
-    """Cut a fresh model to a structure and return it, ready to load the pruned weights.
-
-    Args:
-        model (nn.Module): The dense model; it is cut in place.
-        example_inputs (Tensor, tuple, dict or list): As for :class:`Pruner`.
-        structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
-            :func:`save_structure` writes it.
-        choice (dict, optional): As when the model was pruned.
-        mutate_linear (bool): As when the model was pruned.
-
-    Raises:
-        StructureError: The structure cannot be read or does not fit the model; the message says where.
-    """
-    channels = read_structure(structure)
-    mutator = _mutator(model, example_inputs, choice, mutate_linear, proven=list(channels))
-    with blamed_on(structure):
-        mutator.apply_structure(channels)
-    return model

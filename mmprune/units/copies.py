@@ -44,6 +44,11 @@ def sharing_copy(model: nn.Module) -> nn.Module:
     return _copy(model, lambda tensor: tensor)
 
 
+def own_copy(model: nn.Module) -> nn.Module:
+    """Return a copy that shares nothing that a cut or a repair changes, of the same dtype and on the same device."""
+    return _copy(model, lambda tensor: tensor.clone())
+
+
 def _copy(model: nn.Module, value: Callable[[Tensor], Tensor]) -> nn.Module:
     """Copy a model; parameters, and tensors that modules keep, are ``value`` of the original ones.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
-from ..graph.trace import layer_of
+from ..graph.trace import Axis, layer_of
 from ..graph.written_size import set_attribute
 from .baking import Undo, bake
 from .layer import refresh_attributes, resize_tensor
@@ -178,6 +178,19 @@ class Surgery:
                     padding.setdefault(axis.dim, []).append(columns.max() + steps)
         return {dim: np.sort(np.concatenate([np.flatnonzero(present).astype(float), *padding.get(dim, [])]))
                 for dim, present in kept.items()}
+
+    def kept_outputs(self, axis: Axis, channels: int) -> np.ndarray:
+        """Return which of a dense layer's output channels are present: ``ndarray[present], int``.
+
+        Args:
+            axis (Axis): The axis of its weight's rows.
+            channels (int): Output channels of the dense layer.
+        """
+        kept: np.ndarray = self.layout(axis.tensor)[axis.dim].astype(int)
+        times = channels // len(axis.ids)  # a grouped transposed weight has a group's rows
+        if axis.role == 'depthwise':
+            return (kept[:, None] * times + np.arange(times)).reshape(-1)
+        return (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
 
 
 def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:

@@ -185,14 +185,8 @@ class TrialCut:
         axis = self.computed.get(layer) or self.rows.get(id(module.weight))
         if axis is None:
             return out
-        dim = out.dim() - 1
-        kept: np.ndarray = surgery.layout(axis.tensor)[axis.dim].astype(int)
-        times = out.size(dim) // len(axis.ids)  # a grouped transposed weight has a group's rows
-        if axis.role == 'depthwise':
-            kept = (kept[:, None] * times + np.arange(times)).reshape(-1)
-        else:
-            kept = (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
-        return out.index_select(dim, torch.from_numpy(kept))
+        rows = surgery.kept_outputs(axis, out.size(-1))
+        return out.index_select(out.dim() - 1, torch.from_numpy(rows))
 
     def _noise(self, masks: Masks, before: Run, forward: TrialInput, training: bool, layer: Optional[str]) -> float:
         """Return how far noise like rounding in the weights moves a layer of the masked model, or its outputs."""

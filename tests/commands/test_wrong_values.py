@@ -19,7 +19,8 @@ from mmprune.engine.schedules.schedule import PruningSchedule
 from mmprune.graph.demo_input import DemoInput
 from mmprune.models.pruning_algorithm import PruningAlgorithm
 from mmprune.pruning.plan import make_plan
-from mmprune.pruning.pruner import Pruner, apply_structure
+from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.structure_file import apply_structure
 from mmprune.pruning.target import PruningTarget
 from mmprune.registry import CRITERIA, DATASETS, HOOKS, MODEL_WRAPPERS, MODELS, RUNTIMES, TASK_UTILS
 from mmprune.units.choice import Choice

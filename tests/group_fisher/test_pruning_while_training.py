@@ -8,7 +8,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmprune.criteria.criterion import CriterionError
 from mmprune.criteria.filter_norm import L2
-from mmprune.pruning.pruner import Pruner, save_structure
+from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.structure_file import save_structure
 from mmprune.pruning.target import TargetError
 from mmprune.units.layer import OptimizerError
 from mmprune.units.structure import StructureError

@@ -18,7 +18,8 @@ from toy_nets import randomise
 import mmprune
 from mmprune.criteria.bn_sparsity import bn_sparsity_
 from mmprune.criteria.criterion import CriterionError, build_criterion
-from mmprune.pruning.pruner import Pruner, apply_structure, save_structure
+from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.structure_file import apply_structure, save_structure
 from mmprune.pruning.target import PruningTarget, TargetError
 from mmprune.units.choice import PatternError
 from mmprune.units.mutator import NoPrunableUnitError

@@ -1,0 +1,22 @@
+"""The inputs with which a model is called to find its units."""
+from typing import Any, Mapping, Optional, Sequence
+
+from torch import nn
+
+from ..graph.demo_input import check_inputs
+from ..units.choice import check_choice
+from ..units.mutator import ChannelMutator
+
+
+def mutator_of(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[str, Any]], mutate_linear: bool,
+               proven: Sequence[str] = ()) -> ChannelMutator:
+    """Return a prepared mutator of a model; the arguments are those of the Pruner, and ``proven`` of the mutator."""
+    check_choice(choice or {})
+    several = isinstance(example_inputs, list) and any(isinstance(one, (tuple, Mapping)) for one in example_inputs)
+    examples = example_inputs if several else [example_inputs]
+    for one in examples:
+        check_inputs(one)
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=mutate_linear),
+                             [dict(type='ExampleInputs', inputs=one) for one in examples], **(choice or {}))
+    mutator.prepare(model, proven)
+    return mutator

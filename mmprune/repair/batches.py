@@ -1,0 +1,43 @@
+"""The images of a repair: batches of what a model is called with, of which some are held back."""
+from typing import Any, Iterable, List, Tuple, Union
+
+from torch import Tensor
+
+from ..arguments import UserError
+from ..graph.nested import output_tensors
+
+#: Images of a batch, where all of them are given as one tensor, and of how many batches one is held back.
+BATCH, HELD_BACK = 25, 5
+
+
+def batches_of(images: Union[Tensor, Iterable[Any]]) -> Tuple[List[Any], List[int]]:
+    """Return the batches, and the numbers of those that are held back: the last of every five.
+
+    Args:
+        images (Tensor[N, *] or iterable): All images, or batches of what the model is called with.
+
+    Raises:
+        UserError: There are not two batches, or not two images.
+    """
+    batches = [images] if isinstance(images, Tensor) else list(images)
+    if len(batches) == 1 and isinstance(batches[0], Tensor) and batches[0].dim():
+        rows = len(batches[0])
+        batches = list(batches[0].split(max(1, min(BATCH, rows // HELD_BACK))))
+    if len(batches) < 2:
+        raise UserError(f'a repair got {len(batches)} batches of images; it takes two or more, of which it holds some '
+                        'back to see what it is worth: give smaller batches, or all images as one tensor')
+    if not all(output_tensors(batch) for batch in batches):
+        raise UserError('a repair got a batch without a tensor; it takes batches of what the model is called with')
+    held = [number for number in range(len(batches)) if number % HELD_BACK == HELD_BACK - 1]
+    return batches, held or [len(batches) - 1]
+
+
+def rows_of(batch: Any) -> int:
+    """Return how many images a batch has."""
+    tensor = next((tensor for tensor in output_tensors(batch) if tensor.dim()), None)
+    return 1 if tensor is None else len(tensor)
+
+
+def few_rows(batch: Any) -> Any:
+    """Return the first two images of a batch that is one tensor, else the batch."""
+    return batch[:2] if isinstance(batch, Tensor) else batch

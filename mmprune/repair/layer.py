@@ -1,0 +1,95 @@
+"""A layer that is solved again: its weight, and where its offset lies."""
+from dataclasses import dataclass, replace
+from typing import Any, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..graph.channels import Member
+from ..units.mutator import ChannelMutator
+
+
+@dataclass
+class Layer:
+    """A convolution or linear layer of a cut model, beside its dense twin.
+
+    Its offset is its bias, or lies in the batch norms that it alone feeds. There the offset counts against the dense
+    norm's mean, however often a layer is repaired.
+    """
+
+    name: str  #: name of the module
+    module: Any  #: the layer of the cut model
+    rows: Tensor  #: ``LongTensor[O]``: which of the dense layer's outputs are present
+    norms: Tuple[Tuple[Any, Any], ...]  #: batch norms that it alone feeds, each with its dense twin
+    calls: int  #: how often a forward calls it
+    share: float  #: share of its positions that is sampled
+    source: int  #: the same number for layers that read the same tensor
+    may_add_bias: bool = False  #: a bias is added where there is no place for the offset
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether there is, or may be, an offset."""
+        return bool(self.norms) or self.module.bias is not None or self.may_add_bias
+
+    def grouped(self, tensor: Tensor) -> Tensor:
+        """Return the outputs ``Tensor[O, *]`` of the layer by group: ``Tensor[G, O / G, K]``, or without ``K``."""
+        tensor = tensor.reshape(getattr(self.module, 'groups', 1), -1, *tensor.shape[1:])
+        return tensor.flatten(2) if tensor.dim() > 2 else tensor
+
+    def current(self) -> Tuple[Tensor, Tensor]:
+        """Return weight ``Tensor[G, O, K]`` and offset ``Tensor[G, O]``, as seen through the dense norm; float64."""
+        weight = self.module.weight.detach().double()
+        offset = torch.zeros_like(weight[:, 0].reshape(len(weight), -1)[:, 0])
+        if self.module.bias is not None:
+            offset = self.module.bias.detach().double()
+        if self.norms:
+            norm, dense = self.norms[0]
+            scale = ((dense.running_var[self.rows] + dense.eps).double() / (norm.running_var + norm.eps)).sqrt()
+            weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+            offset = dense.running_mean[self.rows].double() + scale * (offset - norm.running_mean)
+        return self.grouped(weight), self.grouped(offset)
+
+    def write(self, weight: Tensor, offset: Tensor) -> None:
+        """Let the layer have a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``; a bias must be there."""
+        bias = self.module.bias
+        self.module.weight.detach().copy_(weight.reshape(self.module.weight.shape))
+        for norm, dense in self.norms:
+            mean = dense.running_mean[self.rows].double() - offset.reshape(-1)
+            norm.running_mean.copy_(mean if bias is None else mean + bias.detach())
+            norm.running_var.copy_(dense.running_var[self.rows])
+        if not self.norms and bias is not None:
+            bias.detach().copy_(offset.reshape(-1))
+
+
+def add_bias(mutator: ChannelMutator, layer: Layer) -> None:
+    """Give a layer a bias of zeros, which later cuts follow."""
+    weight = layer.module.weight
+    layer.module.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
+    name = f'{layer.name}.weight' if layer.name else 'weight'
+    for unit, member in list(mutator.surgery.members.get(name, [])):
+        axis = member.axis
+        if axis.dim:
+            continue
+        bias = replace(axis, tensor=name[:-len('weight')] + 'bias', role='affine', groups=1)
+        unit.channels.members.append(Member(bias, member.index))
+        mutator.surgery.members.setdefault(bias.tensor, []).append((unit, unit.channels.members[-1]))
+
+
+def present_outputs(mutator: ChannelMutator, weight: str, channels: int) -> Tensor:
+    """Return which of the dense layer's outputs a cut layer has: ``LongTensor[O]``.
+
+    Args:
+        mutator (ChannelMutator): Of the cut model.
+        weight (str): Name of the layer's weight.
+        channels (int): Outputs of the dense layer.
+    """
+    axis = next((member.axis for _, member in mutator.surgery.members.get(weight, []) if member.axis.dim == 0), None)
+    rows: np.ndarray = np.arange(channels) if axis is None else mutator.surgery.kept_outputs(axis, channels)
+    return torch.from_numpy(rows)
+
+
+def dropped_inputs(mutator: ChannelMutator, weight: str) -> Optional[str]:
+    """Return the unit that a weight reads, of which channels are gone; None where all are there."""
+    return next((unit.name for unit, member in mutator.surgery.members.get(weight, [])
+                 if member.axis.role in ('in', 'depthwise') and not unit.kept.all()), None)

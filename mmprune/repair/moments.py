@@ -1,0 +1,108 @@
+"""Means and centred second moments of what a layer reads and what it shall return, and least squares by them."""
+import math
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Moments over the samples of a layer with ``G`` groups, ``K`` inputs and ``O`` outputs in each; float64."""
+
+    samples: int  #: how many
+    x: Tensor  #: ``Tensor[G, K]``: mean of the inputs
+    y: Tensor  #: ``Tensor[G, O]``: mean of the outputs that are wanted
+    xx: Tensor  #: ``Tensor[G, K, K]``: covariance of the inputs
+    yx: Tensor  #: ``Tensor[G, O, K]``: covariance of outputs and inputs
+    yy: Tensor  #: ``Tensor[G, O]``: variance of the outputs
+
+    def joined(self, other: 'Moments') -> 'Moments':
+        """Return the moments over the samples of both."""
+        count = self.samples + other.samples
+        mine, theirs = self.samples / count, other.samples / count
+        x, y = other.x - self.x, other.y - self.y
+        both = mine * theirs
+        return Moments(count, self.x + theirs * x, self.y + theirs * y,
+                       mine * self.xx + theirs * other.xx + both * x[:, :, None] * x[:, None],
+                       mine * self.yx + theirs * other.yx + both * y[:, :, None] * x[:, None],
+                       mine * self.yy + theirs * other.yy + both * y.square())
+
+    def uncentred(self) -> 'Moments':
+        """Return the moments about zero, for a layer that can have no offset."""
+        return Moments(self.samples, torch.zeros_like(self.x), torch.zeros_like(self.y),
+                       self.xx + self.x[:, :, None] * self.x[:, None], self.yx + self.y[:, :, None] * self.x[:, None],
+                       self.yy + self.y.square())
+
+
+class Sums:
+    """Adds up samples to their :class:`Moments`.
+
+    Products are taken block by block in the precision of the samples, about the mean of the first block, so that
+    float32 loses nothing where the means are large.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._parts: Optional[list] = None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add samples.
+
+        Args:
+            x (Tensor[G, K, S]): Inputs.
+            y (Tensor[G, O, S]): Outputs that are wanted.
+        """
+        if not self.count:
+            self._shift = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
+        x, y = x - self._shift[0], y - self._shift[1]
+        across = x.transpose(1, 2)
+        parts = [x.sum(2, dtype=torch.float64), y.sum(2, dtype=torch.float64), x @ across, y @ across,
+                 y.square().sum(2, dtype=torch.float64)]
+        if self._parts is None:
+            self._parts = parts
+        else:
+            for total, part in zip(self._parts, parts):
+                total += part
+        self.count += x.size(2)
+
+    def moments(self) -> Moments:
+        """Return the moments of all samples so far."""
+        assert self._parts is not None
+        x, y, xx, yx, yy = (part.double() / self.count for part in self._parts)
+        return Moments(self.count, x + self._shift[0].squeeze(2).double(), y + self._shift[1].squeeze(2).double(),
+                       xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None], yy - y.square())
+
+
+def solved(moments: Moments, prior: Tensor, ridge: float) -> Tensor:
+    """Return ``Tensor[G, O, K]``, the weight with the least squared error about the means that stays near another.
+
+    ``V = (E[y x^T] + rho W) (E[x x^T] + rho I)^-1``, where ``rho`` is the ridge times the mean variance of the inputs.
+
+    Args:
+        moments (Moments): Of the samples.
+        prior (Tensor[G, O, K]): The weight ``W`` that the ridge draws to.
+        ridge (float): Strength of the ridge; 0 is plain least squares, infinity leaves the prior as it is.
+    """
+    if math.isinf(ridge):
+        return prior
+    size = moments.xx.size(1)
+    scale = moments.xx.diagonal(dim1=1, dim2=2).mean(1)
+    rho = ridge * torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
+    system = moments.xx + rho * torch.eye(size, dtype=torch.float64, device=moments.xx.device)
+    # the change against the prior: what no sample tells stays as it is
+    wanted = moments.yx - prior @ moments.xx
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if bool(failed.any()):
+        return prior + wanted @ torch.linalg.pinv(system, hermitian=True)
+    return prior + torch.cholesky_solve(wanted.transpose(1, 2), factor).transpose(1, 2)
+
+
+def offset_of(moments: Moments, weight: Tensor) -> Tensor:
+    """Return ``Tensor[G, O]``, the offset with which a weight ``Tensor[G, O, K]`` has the right means."""
+    return moments.y - (weight @ moments.x[:, :, None]).squeeze(2)
+
+
+def squared_error(moments: Moments, weight: Tensor, offset: Tensor) -> float:
+    """Return the squared error of a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``, summed over outputs."""
+    spread = moments.yy - 2 * (weight * moments.yx).sum(2) + ((weight @ moments.xx) * weight).sum(2)
+    return float((spread.clamp_min(0) + (offset_of(moments, weight) - offset).square()).sum())

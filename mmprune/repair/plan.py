@@ -1,0 +1,134 @@
+"""What a repair will do: which layers are solved again, which are left and why, in which stages."""
+import math
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from torch import nn
+
+from ..arguments import UserError
+from ..graph.idle import CONV_OR_LINEAR
+from ..units.layer import is_deformable
+from ..units.mutator import ChannelMutator
+from .chain import Chain, find_chain
+from .layer import Layer, dropped_inputs, present_outputs
+from .survey import Call, Survey
+from .twin import Stage
+from .windows import channels_first, spatial
+
+#: Samples for each unknown of a row that are enough, and positions of an image at least.
+SAMPLES, LEAST_POSITIONS = 400, 8
+
+
+class RepairPlan(NamedTuple):
+    """What a repair will do."""
+
+    stages: List[Stage]  #: in the order of execution
+    chain: Optional[Chain]  #: where the model is cut apart
+    half: bool  #: what lies between the stages is stored in half precision
+    left: Dict[str, str]  #: layer that reads channels that are gone -> why it is left as it is
+
+
+def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[nn.Module], Any], positions: int,
+                     may_add_bias: bool, images: int, memory: float) -> RepairPlan:
+    """Run both models once, and plan.
+
+    Args:
+        mutator (ChannelMutator): Of the cut model.
+        dense (nn.Module): Its dense twin.
+        run (Callable): Runs a model on a few images.
+        positions (int): Positions of an image that are sampled in each layer at most.
+        may_add_bias (bool): A layer without a place for its offset gets a bias.
+        images (int): Images of the repair.
+        memory (float): Bytes that may lie between two stages, for each image given to ``run``.
+
+    Raises:
+        UserError: The twin is not the dense model of which the cut one was made.
+    """
+    check_twin(mutator, dense)
+    survey = Survey(mutator.model, run)
+    layers = _layers(mutator, dense, survey, (positions, images), may_add_bias)
+    chain = find_chain(survey, [mutator.model, dense], run)
+    sizes = {} if chain is None else {name: 4.0 * sum(_numel(call) for call in survey.by_name()[name])
+                                      for name in chain.links}
+    half = 2.5 * max(sizes.values(), default=0) > memory  # of both, and the dense one is wider
+    stages = _stages(layers, survey, chain, {name for name, size in sizes.items() if size > memory})
+    return RepairPlan(stages, chain, half, _left(mutator, survey, layers))
+
+
+def check_twin(mutator: ChannelMutator, dense: nn.Module) -> None:
+    """Raise UserError unless the tensors of a model have the sizes of the dense model of a mutator."""
+    tensors = dict([*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)])
+    for name, members in mutator.surgery.members.items():
+        axis = members[0][1].axis
+        if name not in tensors and name.endswith('.bias'):
+            continue  # it was added by a repair
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found is None or found[axis.dim] != len(axis.ids):
+            raise UserError(f'dense: {name!r} is {"missing" if found is None else f"of shape {found}"}, and the dense '
+                            f'model has {len(axis.ids)} channels along axis {axis.dim}: give a copy of the model from '
+                            'before the cut, copy.deepcopy(model)')
+
+
+def _numel(call: Call) -> int:
+    return 0 if call.out is None else call.out.numel()
+
+
+def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: Tuple[int, int],
+            may_add_bias: bool) -> List[Layer]:
+    modules, dense_modules = dict(mutator.model.named_modules()), dict(dense.named_modules())
+    found: List[Layer] = []
+    for name, calls in survey.by_name().items():
+        module: Any = modules[name]
+        if not isinstance(module, CONV_OR_LINEAR) or name in survey.unlike or is_deformable(module) \
+                or name not in dense_modules or any(call.x is None or call.out is None for call in calls):
+            continue
+        places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
+        unknowns = module.weight[0].numel()
+        most = min(sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
+        weight = f'{name}.weight' if name else 'weight'
+        rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
+        norms = tuple((modules[norm], dense_modules[norm]) for norm in survey.feeds_only(name, modules))
+        found.append(Layer(name, module, rows.to(module.weight.device), norms, len(calls),
+                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias))
+    return found
+
+
+def _left(mutator: ChannelMutator, survey: Survey, layers: Sequence[Layer]) -> Dict[str, str]:
+    solved, ran = {layer.name for layer in layers}, {call.name for call in survey.calls}
+    found: Dict[str, str] = {}
+    for weight in mutator.surgery.members:
+        name, _, attribute = weight.rpartition('.')
+        unit = dropped_inputs(mutator, weight)
+        if unit is None or name in solved:
+            continue
+        module = mutator.model.get_submodule(name)
+        found[weight] = ('it does not run as a module of its own on these images' if name not in ran else
+                         'a transposed convolution is not solved' if getattr(module, 'transposed', False) else
+                         'a deformable convolution is not solved' if is_deformable(module) else
+                         'its output is not its weight times what it reads')
+    return found
+
+
+def _stages(layers: Sequence[Layer], survey: Survey, chain: Optional[Chain], wide: set) -> List[Stage]:
+    """Return the stages; the outputs of ``wide`` modules are too large to be stored."""
+    if chain is None:
+        return [Stage('rest', (), list(layers))]
+    links: List[Tuple[str, ...]] = []
+    waiting: Tuple[str, ...] = ()
+    for name in chain.links:
+        waiting = (*waiting, name)
+        if name not in wide and _inside(layers, waiting):
+            links.append(waiting)
+            waiting = ()
+    if waiting:
+        links = [*links[:-1], (links[-1] if links else ()) + waiting]
+    stages = [Stage('links', names, _inside(layers, names)) for names in links]
+    others = [layer for layer in layers if not any(layer in stage.layers for stage in stages)]
+    calls = survey.by_name()
+    start = calls[chain.links[0]][0].start
+    first = [layer for layer in others if calls[layer.name][-1].end < start]
+    return [Stage('head', (), first), *stages, Stage('rest', (), [one for one in others if one not in first])]
+
+
+def _inside(layers: Sequence[Layer], names: Sequence[str]) -> List[Layer]:
+    return [layer for layer in layers if any(
+        layer.name == name or layer.name.startswith(f'{name}.') for name in names)]

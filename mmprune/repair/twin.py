@@ -1,0 +1,152 @@
+"""A network that is run stage by stage on all batches, and what it has stored of them on the way."""
+from contextlib import contextmanager, suppress
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ..graph.demo_input import ExampleInputs
+from ..graph.nested import output_tensors
+from ..graph.watching import watched
+from .chain import Chain, Enough, first_input, replaced
+from .layer import Layer
+
+#: Largest value that is stored in half precision.
+LARGEST_HALF = 6e4
+
+
+class Stage(NamedTuple):
+    """A part of a forward, with the layers that run in it."""
+
+    kind: str  #: ``head`` (up to the chain), ``links`` (modules of it), ``rest`` (what follows, or all)
+    links: Tuple[str, ...]  #: the modules
+    layers: List[Layer]  #: in the order of execution
+
+
+class Twin:
+    """One of the two networks.
+
+    Args:
+        model (nn.Module): The network, in eval mode.
+        batches (list): What it is called with.
+        chain (Chain, optional): Where it is cut apart.
+        number (int): Its place among the models of the chain.
+        half (bool): What is stored is stored in half precision.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Any], chain: Optional[Chain], number: int,
+                 half: bool) -> None:
+        self.model, self.batches, self.chain, self.half = model, batches, chain, half
+        self.modules = dict(model.named_modules())
+        self.shapes = {} if chain is None else chain.shapes[number]
+        self.stored: List[Any] = [None] * len(batches)
+        self._kept: List[Dict[str, Tensor]] = [{} for _ in batches]
+        self._like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+
+    def run(self, batch: int, stage: Stage, store: bool = False) -> None:
+        """Run a stage on a batch, as far as the hooks on its layers want it.
+
+        Args:
+            batch (int): Number of the batch.
+            stage (Stage): The next stage.
+            store (bool): Go on with the next stage from here.
+        """
+        with suppress(Enough):
+            self._run(batch, stage, store)
+
+    def _run(self, batch: int, stage: Stage, store: bool) -> None:
+        whole = ExampleInputs(self.batches[batch])
+        if stage.kind == 'links':
+            x = self._loaded(self.stored[batch])
+            for name in stage.links:
+                x = self.modules[name](x)
+                if store and self.chain is not None and name in self.chain.kept:
+                    self._kept[batch][name] = self._packed(x, copy=True)
+            if store:
+                self.stored[batch] = self._packed(x)
+        elif stage.kind == 'head':
+            assert self.chain is not None
+            x = first_input(self.model, self.chain, whole)
+            if store:
+                self.stored[batch] = self._packed(x, copy=True)
+        elif self.chain is None:
+            whole(self.model)
+        else:
+            with replaced(self.modules, self.shapes,
+                          {name: self._loaded(x) for name, x in self._kept[batch].items()}):
+                whole(self.model)
+
+    def _packed(self, x: Tensor, copy: bool = False) -> Tensor:
+        small = self.half and x.dtype == torch.float32 and bool(x.abs().amax() < LARGEST_HALF)
+        return x.to(torch.float16 if small else x.dtype, copy=copy)
+
+    def _loaded(self, x: Tensor) -> Tensor:
+        return x.to(self._like.dtype if x.dtype == torch.float16 else x.dtype, copy=True)
+
+    @contextmanager
+    def watching(self, layers: Sequence[Layer], before: Optional[Callable] = None, after: Optional[Callable] = None,
+                 stop: bool = True) -> Iterator['Calls']:
+        """Call ``before(layer, call, x)`` or ``after(layer, call, out)`` in the block; end a forward after the last.
+
+        Args:
+            layers (list[Layer]): The layers.
+            before (Callable, optional): Called with the layer, the number of its call and what it reads.
+            after (Callable, optional): Called with the layer, the number of its call and what it returns.
+            stop (bool): End a forward as soon as no call of these layers is to come.
+        """
+        calls = Calls({layer.name: layer for layer in layers}, stop)
+
+        def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+            assert before is not None
+            before(calls.layers[name], calls.counts[name], (args or tuple(kwargs.values()))[0])
+            calls.next(name)
+
+        def leave(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+            assert after is not None
+            after(calls.layers[name], calls.counts[name], out)
+            calls.next(name)
+
+        modules = [(name, self.modules[name]) for name in calls.layers]
+        with watched(modules, None if before is None else enter, None if after is None else leave):
+            yield calls
+
+
+class Calls:
+    """How often each of some layers has been called in the present forward."""
+
+    def __init__(self, layers: Dict[str, Layer], stop: bool) -> None:
+        self.layers, self.stop = layers, stop
+        self.start()
+
+    def start(self) -> None:
+        """Begin a forward."""
+        self.counts = dict.fromkeys(self.layers, 0)
+
+    def next(self, name: str) -> None:
+        """Count a call of a layer; the forward ends with the last."""
+        self.counts[name] += 1
+        if self.stop and all(self.counts[name] >= layer.calls for name, layer in self.layers.items()):
+            raise Enough
+
+
+class Judge:
+    """Tells how far a model's outputs are from those of the dense one on some batches.
+
+    Args:
+        dense (nn.Module): The dense model, in eval mode.
+        batches (list): What the models are called with.
+    """
+
+    def __init__(self, dense: nn.Module, batches: Sequence[Any]) -> None:
+        self.batches = batches
+        self.wanted = [[tensor.clone() for tensor in output_tensors(ExampleInputs(batch)(dense))] for batch in batches]
+
+    def error(self, model: nn.Module) -> float:
+        """Return the squared difference of the outputs over their spread about the mean of a batch."""
+        gap = size = 0.0
+        for batch, wanted in zip(self.batches, self.wanted):
+            for ours, theirs in zip(output_tensors(ExampleInputs(batch)(model)), wanted):
+                if theirs.is_floating_point() and ours.shape == theirs.shape:
+                    gap += float((ours - theirs).double().square().sum())
+                    size += float((theirs - theirs.mean(0)).double().square().sum())
+        return gap / max(size, 1e-30)
