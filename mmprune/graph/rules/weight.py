@@ -59,12 +59,15 @@ def parameter_behind(tracer: Tracer, weight: Tensor) -> Optional[Tuple[Tensor, L
 
 def _is_filterwise(tracer: Tracer, weight: Tensor) -> bool:
     """Tell whether the running module computes a weight filter by filter from its own alone, whatever it reads."""
-    module, labels = tracer.module, tracer.labels_of(weight)
+    module = tracer.module
     own = getattr(module, 'weight', None)
     if not isinstance(module, CONV_OR_LINEAR) or getattr(module, 'transposed', False) or not isinstance(own, Tensor):
         return False
     name = tracer.names.get(id(own), '')
-    if tracer.sources.get(weight) != {name} or name.rpartition('.')[0] != tracer.module_stack[-1][0] or labels is None:
+    if tracer.sources.get(weight) != {name} or name.rpartition('.')[0] != tracer.module_stack[-1][0]:
+        return False
+    labels = tracer.labels_of(weight)  # not before: whoever asks for those of a view gives it labels of its own
+    if labels is None:
         return False
     filters = labels.flatten(1)
     if weight.shape != own.shape or bool(((filters != filters[:, :1]) | (filters < 0)).any()):
