@@ -422,7 +422,7 @@ class AcrossFilters(nn.Conv2d):
         return F.conv2d(x, self.weight / self.weight.std(), self.bias, self.stride, self.padding)
 
 
-@net({}, "std reduces over the channel axis in module 'a'")
+@net({}, "std reduces over the channel axis in module 'a'", "std reduces over the channel axis in module 'b'")
 class WholeWeightScaled(nn.Module):
     """Every filter depends on all others."""
 

@@ -109,7 +109,7 @@ def test_a_layer_that_does_more_can_be_pickled_and_copied():
 @pytest.mark.parametrize('layer', [Standardised, Scaled])
 def test_optimizers_begin_anew_for_baked_weights(layer, kind):
     model = net_of(layer)
-    optimizer = kind(model.parameters(), lr=0.01, **(dict(momentum=0.9) if kind is torch.optim.SGD else {}))
+    optimizer = kind(model.parameters(), lr=1e-4, **(dict(momentum=0.9) if kind is torch.optim.SGD else {}))
     for _ in range(2):
         step(model, optimizer)
     before, weight = model.b.weight.detach().clone(), model.b.weight
@@ -161,7 +161,7 @@ def test_baking_can_be_undone():
     assert torch.equal(model.b.weight, before.weight)
 
 
-@pytest.mark.parametrize('cfg', ['ThiNet', 'GroupFisher', 'Taylor', 'NISP'])
+@pytest.mark.parametrize('cfg', ['ThiNet', 'GroupFisher', 'Taylor'])
 def test_criteria_that_look_at_data(cfg):
     pruner = Pruner(net_of(Scaled), X, cfg, ratio=0.5)
     pruner.calibrate([(X, None)], lambda out, _: out.square().mean())
