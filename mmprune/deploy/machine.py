@@ -21,6 +21,13 @@ def cpu_name() -> str:
     return f'{name} ({backend.get_cpu_capability()})' if backend is not None else name
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use, of those that the machine has."""
+    if hasattr(os, 'sched_getaffinity'):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class OtherWork:
     """Watches what other programs do on this machine while a measurement runs.
 
@@ -46,9 +53,9 @@ class OtherWork:
 
     def warnings(self) -> List[str]:
         """Return what makes the measured times doubtful, each in a line."""
-        found, count = [], os.cpu_count() or 1
-        if self.threads > count:
-            found.append(f'{self.threads} threads on {count} cores wait for one another: the times are too long')
+        found, count, usable = [], os.cpu_count() or 1, usable_cores()
+        if self.threads > usable:
+            found.append(f'{self.threads} threads on {usable} cores wait for one another: the times are too long')
         others = self.cores()
         if others > QUIET:
             found.append(f'other programs kept {others:.1f} of {count} cores busy (load average '

@@ -95,6 +95,7 @@ class Machine:
         monkeypatch.setattr(machine, '_busy_seconds', lambda: self.busy if counted else None)
         monkeypatch.setattr(machine, '_load', lambda: self.load)
         monkeypatch.setattr(machine.os, 'cpu_count', lambda: 4)
+        monkeypatch.setattr(machine.os, 'sched_getaffinity', lambda process: {0, 2, 3}, raising=False)
 
 
 def test_work_of_other_programs_is_told(monkeypatch):
@@ -121,6 +122,11 @@ def test_load_average_where_nobody_counts(monkeypatch):
 
 def test_more_threads_than_cores_are_told(monkeypatch):
     Machine(monkeypatch)
+    assert machine.OtherWork(3).warnings() == []
+    assert machine.OtherWork(4).warnings() == [
+        '4 threads on 3 cores wait for one another: the times are too long']  # of the four cores it may use three
+    monkeypatch.delattr(machine.os, 'sched_getaffinity')
+    assert machine.OtherWork(4).warnings() == []
     assert machine.OtherWork(5).warnings() == [
         '5 threads on 4 cores wait for one another: the times are too long']
 
