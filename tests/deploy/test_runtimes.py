@@ -118,6 +118,38 @@ def test_torch_compiles_what_it_opens(monkeypatch):
     assert runtime.describe()['device'] == 'cpu, compiled'
 
 
+def test_what_cannot_be_compiled_is_told(monkeypatch):
+    def torch_compile(function):
+        raise RuntimeError('Python 9\nis not supported')
+
+    monkeypatch.setattr(torch, 'compile', torch_compile)
+    before = torch.get_num_threads()
+    with pytest.raises(UserError, match=r'^compiled is True, but torch .* cannot .*\(Python 9 is not supported\)'), \
+            Torch(threads=before + 1, compiled=True).opened(small_net(), X):
+        pass
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(torch.__version__ < '2.1', reason='torch 2.0 does not compile under Python 3.11')
+@pytest.mark.filterwarnings('ignore')  # dynamo's own
+def test_every_model_is_compiled_however_many_there_are(monkeypatch):
+    """PyTorch compiles one function for eight models and runs the others eagerly."""
+    seen, torch_compile = [], torch.compile
+
+    def backend(graph, inputs):
+        seen.append(len(inputs))
+        return graph
+
+    monkeypatch.setattr(torch, 'compile', lambda function: torch_compile(function, backend=backend))
+    runtime, x = Torch(compiled=True), torch.zeros(1, 3, 4, 4)
+    for width in range(1, 13):
+        source = runtime.prepare(nn.Conv2d(3, width, 3).eval(), x, '')
+        with runtime.opened(source, x) as run:
+            run()
+            run()
+        assert len(seen) == width
+
+
 def test_a_session_is_freed_at_the_end_of_its_block(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(OnnxModel, 'close', lambda self: kept.append(self) or setattr(self, 'session', None))
@@ -145,9 +177,16 @@ def test_a_gpu_that_is_missing_is_told():
         Torch(device='cuda:0')
 
 
-def test_a_device_that_is_none():
-    with pytest.raises(UserError, match="^device is 'gpu', which torch does not know"):
-        Torch(device='gpu')
+@pytest.mark.parametrize('device', ['gpu', '', 'cuda:-1'])
+def test_a_device_that_is_none(device):
+    with pytest.raises(UserError, match='^device is .*, which torch does not know; it may be cpu or cuda:0$'):
+        Torch(device=device)
+
+
+@pytest.mark.parametrize('device', ['meta', 'xla'])
+def test_a_device_that_runs_nothing_here(device):
+    with pytest.raises(UserError, match=f"^device is '{device}', on which this PyTorch cannot run and time models "):
+        Torch(device=device)
 
 
 @pytest.mark.parametrize(('module', 'runtime'), [('onnxruntime', OnnxRuntime), ('openvino', OpenVINO)])

@@ -23,26 +23,18 @@ class Torch(Runtime):
     Args:
         threads (int): Threads of a run on the CPU; PyTorch has its former number again when a model is closed.
         compiled (bool): Compile the model by ``torch.compile`` when it is opened.
-        device (str): Where it runs, such as ``cpu`` or ``cuda:0``; a run on a GPU ends when the GPU has finished.
+        device (str): Where it runs, such as ``cpu`` or ``cuda:0``; a run elsewhere than on the CPU ends when the device
+            has finished.
 
     Raises:
-        UserError: There is no such device, or this PyTorch has no CUDA, or cannot compile.
+        UserError: There is no such device, or this PyTorch has no CUDA.
     """
 
     name = 'PyTorch'
 
     def __init__(self, threads: int = 1, compiled: bool = False, device: str = 'cpu') -> None:
         super().__init__(threads)
-        try:
-            self.device = torch.device(device)
-        except RuntimeError:
-            raise UserError(f'device is {short(device)}, which torch does not know; it may be cpu or cuda:0') from None
-        if self.device.type == 'cuda' and (self.device.index or 0) >= torch.cuda.device_count():
-            found = f'this PyTorch sees {torch.cuda.device_count()} GPUs' if torch.cuda.is_available() else \
-                'this PyTorch has no CUDA, or sees no GPU'
-            raise UserError(f'device is {device!r}, but {found}; cpu always works')
-        if compiled and not hasattr(torch, 'compile'):
-            raise UserError(f'compiled is True, which needs torch 2.0 or newer; this is {torch.__version__}')
+        self.device = _device(device)
         self.compiled = compiled
 
     def version(self) -> str:
@@ -64,25 +56,32 @@ class Torch(Runtime):
     def opened(self, source: Callable[[Tensor], Any], x: Tensor) -> Iterator[Run]:
         """Move the input to the device and set the number of threads; the number before is set at the end.
 
+        What was compiled is forgotten at the end, in the whole process: after eight models of one class PyTorch would
+        run the next ones eagerly, without a word, and a model of another shape with kernels for any shape.
+
         Args:
             source (Callable): The module, or any other function of the input.
             x (Tensor[N, C, H, W]): The input.
+
+        Raises:
+            UserError: It cannot be compiled here.
         """
-        function = torch.compile(source) if self.compiled else source
         before, there = torch.get_num_threads(), x.to(self.device)
-
-        def run() -> List[Tensor]:
-            with torch.no_grad():
-                found = output_tensors(function(there))
-            if self.device.type == 'cuda':
-                torch.cuda.synchronize(self.device)
-            return found
-
         torch.set_num_threads(self.threads)
         try:
+            function = _compiled(source, there) if self.compiled else source
+
+            def run() -> List[Tensor]:
+                with torch.no_grad():
+                    found = output_tensors(function(there))
+                _wait_for(self.device)
+                return found
+
             yield run
         finally:
             torch.set_num_threads(before)
+            if self.compiled:
+                _forget_compiled()
 
     def profiled(self, source: Callable[[Tensor], Any], x: Tensor, runs: int = 12) -> List[NodeTime]:
         """Return what each module without children took, in the order of the forward pass; a compiled model is one.
@@ -115,8 +114,7 @@ class _Calls:
         self.found: Dict[str, Tuple[nn.Module, Shapes, Shapes, List[float]]] = {}
 
     def _now(self) -> float:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+        _wait_for(self.device)
         return time.perf_counter()
 
     def before(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -134,3 +132,57 @@ class _Calls:
 
 def _shapes(value: Any) -> Shapes:
     return tuple(tuple(tensor.shape) for tensor in output_tensors(value))
+
+
+def _device(device: str) -> torch.device:
+    """Return a device that PyTorch can use here and wait for.
+
+    Raises:
+        UserError: It cannot; the message says why.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f'device is {short(device)}, which torch does not know; it may be cpu or cuda:0') from None
+    if found.type == 'cuda' and (found.index or 0) >= torch.cuda.device_count():
+        there = f'this PyTorch sees {torch.cuda.device_count()} GPUs' if torch.cuda.is_available() else \
+            'this PyTorch has no CUDA, or sees no GPU'
+        raise UserError(f'device is {device!r}, but {there}; cpu always works')
+    try:
+        torch.empty(0, device=found)
+        _wait_for(found)
+    except (RuntimeError, AssertionError, NotImplementedError, AttributeError):
+        raise UserError(f'device is {short(device)}, on which this PyTorch cannot run and time models here; cpu '
+                        'always works') from None
+    return found
+
+
+def _wait_for(device: torch.device) -> None:
+    """Return when a device has finished what it was given; the CPU has."""
+    if device.type != 'cpu':
+        getattr(torch, device.type).synchronize(*([device] if device.type == 'cuda' else []))
+
+
+def _compiled(source: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor], Any]:
+    """Return a model compiled for an input.
+
+    Raises:
+        UserError: There is no C++ compiler, say, or this PyTorch cannot compile under this Python.
+    """
+    try:
+        function = torch.compile(source)
+        with torch.no_grad():
+            function(x)
+    except RuntimeError as error:
+        raise UserError(f'compiled is True, but torch {torch.__version__} cannot compile and run the model on an input '
+                        f'of shape {tuple(x.shape)} ({" ".join(str(error).split())[:200]}); compiled=False runs it '
+                        'eagerly') from None
+    return function
+
+
+def _forget_compiled() -> None:
+    """Free what ``torch.compile`` made in this process."""
+    if hasattr(torch, 'compiler'):
+        torch.compiler.reset()
+    else:  # torch 2.0
+        torch._dynamo.reset()
