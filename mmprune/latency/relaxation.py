@@ -207,6 +207,13 @@ class Part:
         return Relaxed(bound + ROUNDING * abs(bound), best_prices, mixture.parts, mixture.choices)
 
 
+def split_at(levels: Levels, unit: int, middle: float) -> List[Levels]:
+    """Return the levels with those of a unit up to ``middle``, and with those above it; neither is without any."""
+    own = levels[unit]
+    cut = int(np.clip(np.searchsorted(own, middle, side='right'), 1, len(own) - 1))
+    return [[*levels[:unit], half, *levels[unit + 1:]] for half in (own[:cut], own[cut:])]
+
+
 def _scale(terms: Sequence[np.ndarray]) -> float:
     """Return by how much a cost varies, for prices that do not depend on its unit."""
     return float(sum(np.ptp(values) for values in terms)) or 1.0

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..arguments import UserError
 from .exchange import improved, within
-from .relaxation import Levels, Part, Relaxed
+from .least import least_cost
+from .relaxation import Levels, Part, Relaxed, split_at
 from .widths import WidthProblem
 
 #: A choice this near to the bound, as a share of its score, is the best.
@@ -29,15 +30,17 @@ class InfeasibleError(UserError):
 
     Attributes:
         number (int): Of the cost that is furthest from its budget.
-        least (float): The least that it can be.
+        least (float): The least that it can be, or that was found.
         budget (float): What was allowed.
+        proven (bool): Whether nothing less can be reached.
     """
 
-    def __init__(self, number: int, least: float, budget: float) -> None:
+    def __init__(self, number: int, least: float, budget: float, proven: bool = True) -> None:
+        how = 'can be reached' if proven else 'was found'
         super().__init__(
-            f'no widths are within the budgets: budget {number + 1} is {budget:.6g}, and the least that can be reached '
+            f'no widths are within the budgets: budget {number + 1} is {budget:.6g}, and the least that {how} '
             f'is {least:.6g}' + (', but not together with the others' if least <= budget else ''))
-        self.number, self.least, self.budget = number, least, budget
+        self.number, self.least, self.budget, self.proven = number, least, budget, proven
 
 
 class Solution(NamedTuple):
@@ -144,12 +147,11 @@ class _Search:
             self.best = found
 
     def _infeasible(self) -> InfeasibleError:
-        part = Part(self.problem, [np.arange(len(kept)) for kept in self.problem.scores], self.highest)
-        least = [cost.total(part.best_at(prices, scored=False)[0])
-                 for cost, prices in zip(self.problem.costs, np.eye(len(self.problem.costs)))]
-        above = [(one - cost.budget) / scale for one, cost, scale in zip(least, self.problem.costs, part.scales)]
+        costs = self.problem.costs
+        found = [least_cost(self.problem, number) for number in range(len(costs))]
+        above = [(one.cost - cost.budget) / one.scale for one, cost in zip(found, costs)]
         number = int(np.argmax(above))
-        return InfeasibleError(number, least[number], self.problem.costs[number].budget)
+        return InfeasibleError(number, found[number].cost, costs[number].budget, found[number].proven)
 
 
 def _halves(node: _Node) -> List[Levels]:
@@ -158,9 +160,7 @@ def _halves(node: _Node) -> List[Levels]:
     if not free:
         return []
     unit, middle = _split(node, free)
-    own = node.levels[unit]
-    cut = int(np.clip(np.searchsorted(own, middle, side='right'), 1, len(own) - 1))
-    return [[*node.levels[:unit], half, *node.levels[unit + 1:]] for half in (own[:cut], own[cut:])]
+    return split_at(node.levels, unit, middle)
 
 
 def _split(node: _Node, free: Sequence[int]) -> Tuple[int, float]:
