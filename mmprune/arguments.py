@@ -2,6 +2,7 @@
 import collections.abc
 import difflib
 import functools
+import importlib
 import inspect
 import logging
 import math
@@ -53,6 +54,22 @@ class WrongTypeError(UserError, TypeError):
 
 class MissingPackageError(UserError, ImportError):
     """A package that only some need is not installed."""
+
+
+def optional_package(name: str, install: str = '') -> Any:
+    """Import a package that only some need.
+
+    Args:
+        name (str): The package.
+        install (str): What to install for it, if that is more than the package.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(f'{name} is not installed: pip install {install or name}') from error
 
 
 def whole_number(option: str, value: Any, least: int = 1, must: Optional[str] = None,

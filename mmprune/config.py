@@ -33,7 +33,7 @@ from .arguments import UserError, check_divisor, number, one_of, share, sizes, t
 from .graph.input_shape import shape_or_test_input
 from .registry import load_plugins
 from .units.choice import check_choice
-from .units.complexity import NORMALIZATION_TYPES
+from .units.complexity import LATENCY, RUN_NORMALIZATIONS
 from .units.structure import read_structure
 
 Config = Dict[str, Any]
@@ -132,7 +132,7 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
     """Return the model of a prune config."""
     whole_number('interval', interval, must='it is the number of iterations between two prune events, so it must be a '
                                             'whole number of 1 or more')
-    one_of('normalization_type', normalization_type, (*NORMALIZATION_TYPES, 'latency'))
+    one_of('normalization_type', normalization_type, RUN_NORMALIZATIONS)
     if base.get('default_scope') in FLOOR_SCOPES:
         choice = dict(dict(min_channels=FLOOR), **(choice or {}))
     model = _algorithm(base, pretrained_path, input_shape, choice,
@@ -148,13 +148,12 @@ def prune_hooks(base: Mapping[str, Any], target_flop_ratio: Optional[float] = No
     whole_number('log_interval', log_interval)
     if (target_flop_ratio is None) == (target_latency is None):
         raise UserError('a prune run ends at target_flop_ratio or at target_latency; give one of them')
-    name, target = ('flops', target_flop_ratio) if target_latency is None else ('latency', target_latency)
-    share('target_latency' if target_flop_ratio is None else 'target_flop_ratio', target,
-          f'it is what stays of the dense {name}, so it must lie between 0 and 1')
-    measured = {} if runtime is None else dict(runtime=plain(runtime))
+    option, name, target = ('target_flop_ratio', 'flops', target_flop_ratio) if target_latency is None else (
+        'target_latency', LATENCY, target_latency)
+    share(option, target, f'it is what stays of the dense {name}, so it must lie between 0 and 1')
     return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type=name,
-                 save_ckpt_thr=[target], early_stop=True, **measured)]
+                 save_ckpt_thr=[target], early_stop=True, **({} if runtime is None else dict(runtime=plain(runtime))))]
 
 
 @typed

@@ -32,8 +32,10 @@ from ..command_line import (
 from ..deploy.beside_dense import require_faster, verdict
 from ..latency.fast_path import fast_path, format_fast_path
 from ..latency.meter import Meter
+from ..latency.node_law import layer_name
 from ..latency.pack import corrected, read_measured, table_of
 from ..latency.profiled import NETWORKS
+from ..latency.pruned_copy import sets_of
 from ..latency.table import LatencyTable, read_table, write_table
 from ..models.checkpoint import check_exists, read_state_dict
 from ..models.from_config import mutator_from_config
@@ -46,6 +48,8 @@ from ..units.mutator import ChannelMutator
 RUNTIME_NAMES = ('OnnxRuntime', 'OpenVINO', 'Torch')
 #: Rows of the table of layers.
 ROWS = 20
+#: Characters of a layer in it.
+WIDEST = 56
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
@@ -131,11 +135,6 @@ def from_device(measured: str, out: Optional[str], mutator: ChannelMutator) -> N
     write_table(table, out)
 
 
-def sets_of(structure: Mapping[str, int], mutator: ChannelMutator) -> Dict[str, int]:
-    """Return unit name -> sets, of a structure in channels."""
-    return {unit.name: structure.get(unit.name, unit.width) // unit.multiplicity for unit in mutator.units}
-
-
 def structure_of(path: str, mutator: ChannelMutator) -> Dict[str, int]:
     """Return unit name -> sets of a checkpoint of a prune run.
 
@@ -153,7 +152,7 @@ def halved(mutator: ChannelMutator, table: LatencyTable) -> Dict[str, int]:
     """Return unit name -> about half of its sets, in whole blocks."""
     found = {}
     for unit in mutator.units:
-        block = max(1, table.block // unit.multiplicity)
+        block = unit.sets_in(table.block)
         found[unit.name] = min(len(unit.kept), max(block, len(unit.kept) // 2 // block * block))
     return found
 
@@ -161,7 +160,7 @@ def halved(mutator: ChannelMutator, table: LatencyTable) -> Dict[str, int]:
 def compare(meter: Meter, table: LatencyTable, counts: Mapping[str, int], required: bool) -> None:
     """Print the prediction for a structure and what it takes beside the dense model."""
     predicted, timed = table.predict(counts), meter.time(counts)
-    measured = timed.share * table.dense_ms + table.rest_ms
+    measured = table.total_ms(timed.share)
     print(f'pruned: predicted {predicted:.2f} ms, measured {measured:.2f} ms ({measured / predicted - 1:+.1%}); '
           f'{timed.pruned.images_per_second:.1f} images/s')
     speedup = table.dense_total_ms / measured
@@ -175,12 +174,12 @@ def format_table(table: LatencyTable, mutator: ChannelMutator, rows: int = ROWS)
     dense, half = table.by_node({}), table.by_node(halved(mutator, table))
     total = sum(dense.values())
     longest = sorted(dense, key=lambda name: -dense[name])[:rows]
-    width = max(len(_short(name)) for name in longest)
+    width = max(len(layer_name(name, WIDEST)) for name in longest)
     fixed = sum(dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
     lines = [f'{"layer":<{width}}  {"operator":<18}{"dense ms":>10}{"share":>8}{"at half":>10}']
     operators = {law.name: law.op for law in table.laws}
-    lines += [f'{_short(name):<{width}}  {operators[name]:<18}{dense[name]:>10.3f}{dense[name] / total:>8.1%}'
-              f'{half[name]:>10.3f}' for name in longest]
+    lines += [f'{layer_name(name, WIDEST):<{width}}  {operators[name]:<18}{dense[name]:>10.3f}'
+              f'{dense[name] / total:>8.1%}{half[name]:>10.3f}' for name in longest]
     if len(dense) > rows:
         rest: List[str] = [name for name in dense if name not in longest]
         name = f'{len(rest)} more'
@@ -203,8 +202,3 @@ def half_flops(mutator: ChannelMutator, table: LatencyTable) -> float:
     counts = halved(mutator, table)
     masks = {unit.name: np.arange(len(unit.kept)) < counts[unit.name] for unit in mutator.units}
     return share_of_cost(mutator, masks, 'flops')
-
-
-def _short(name: str) -> str:
-    text = name.replace('_output_0_nchwc', '')
-    return text if len(text) <= 56 else f'...{text[-53:]}'

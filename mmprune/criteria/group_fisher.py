@@ -4,8 +4,9 @@ from typing import List
 from torch import Tensor
 
 from ..arguments import one_of
-from ..group_fisher.unit import NORMALIZATION_TYPES, channel_cost
+from ..group_fisher.unit import channel_cost
 from ..registry import CRITERIA
+from ..units.complexity import NORMALIZATION_TYPES
 from ..units.unit import ChannelUnit
 from .tapped import TappedCriterion
 

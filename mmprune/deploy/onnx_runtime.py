@@ -5,7 +5,7 @@ from typing import Any, Callable, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..arguments import MOST_THREADS, MissingPackageError, UserError, whole_number
+from ..arguments import MOST_THREADS, UserError, optional_package, whole_number
 from ..units.copies import double_copy
 from ..units.equivalence import Deterministic
 from . import logits
@@ -28,11 +28,7 @@ def onnxruntime_package() -> Any:
     Raises:
         MissingPackageError: It is not installed.
     """
-    try:
-        import onnxruntime  # an optional dependency
-    except ImportError as error:
-        raise MissingPackageError('onnxruntime is not installed: pip install onnx onnxruntime') from error
-    return onnxruntime
+    return optional_package('onnxruntime', 'onnx onnxruntime')
 
 
 class OnnxModel:

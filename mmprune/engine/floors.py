@@ -1,5 +1,4 @@
 """Which units of a prune run are at their floor: each is named once, when it gets there."""
-import math
 from typing import Any, List, Set
 
 from ..group_fisher.algorithm import GroupFisherAlgorithm
@@ -12,7 +11,7 @@ def at_floor(unit: Any, align: int = 1) -> bool:
         unit (ChannelUnit): The unit.
         align (int): Blocks that channels go in; see :class:`~mmprune.group_fisher.algorithm.GroupFisherAlgorithm`.
     """
-    block = align // math.gcd(align, unit.multiplicity)
+    block = unit.sets_in(align)
     following = unit.num_sets % block or block
     return bool(following > unit.num_sets - unit.min_sets)
 

@@ -15,6 +15,7 @@ from ..models.prune_sub_model import structure_of
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..pruning.time_target import CORRECTIONS, NEAR
 from ..registry import HOOKS
+from ..units.complexity import LATENCY
 from ..units.reasons import explain
 from ..units.structure import format_structure, write_structure
 from .distributed import GroupFisherDDP
@@ -22,7 +23,7 @@ from .early_stop import Stoppable, logger_is_due
 from .floors import FloorWatch
 from .latency_record import LatencyRecord
 from .outlook import check_reach, iterations_needed
-from .resource import RESOURCES, TIME, Resource, Time
+from .resource import RESOURCES, Resource, Time
 from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
 
 #: What to do about a run that is too short.
@@ -118,7 +119,7 @@ class ResourceInfoHook(Hook):
         self.finished = False
         self.record = None if runtime is None else LatencyRecord(runtime)
         self._corrections: List[float] = []  # factors by which measurements have corrected the table
-        if resource_type == TIME and runtime is None:
+        if resource_type == LATENCY and runtime is None:
             raise UserError("ResourceInfoHook: resource_type is 'latency', and nothing says where it is measured: give "
                             "runtime=dict(type='OnnxRuntime', threads=1)")
 
@@ -154,7 +155,7 @@ class ResourceInfoHook(Hook):
             self.algorithm.block = self.algorithm.block_for(table.block)
             runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
                                f'blocks of {self.algorithm.block} channels')
-            if self.resource_type == TIME:
+            if self.resource_type == LATENCY:
                 table.check_trusted()
                 self.resource = Time(mutator, table, float(np.prod(self._corrections)))
         self.algorithm.check_measured()
@@ -251,7 +252,7 @@ class ResourceInfoHook(Hook):
         shares = [self.record.share(mutator.sets) if dist.is_main_process() else 0.0]
         dist.broadcast_object_list(shares)
         table = self.resource.table
-        measured = (shares[0] * table.dense_ms + table.rest_ms) / table.dense_total_ms
+        measured = table.total_ms(shares[0]) / table.dense_total_ms
         runner.logger.info(f'latency: asked {target:g} of dense, predicted {self.resource.share():.4f}, measured '
                            f'{measured:.4f} ({measured * table.dense_total_ms:.2f} ms)')
         if measured <= target * (1 + NEAR) or len(self._corrections) == CORRECTIONS:

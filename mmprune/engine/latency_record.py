@@ -31,9 +31,12 @@ class LatencyRecord:
         self.runtime = runtime
         self.state: Dict[str, Any] = {}
         self._meter: Optional[Meter] = None
+        self._table: Optional[LatencyTable] = None
 
     def start(self, runner: Runner, mutator: ChannelMutator) -> LatencyTable:
         """Return the table: that of the resumed run, of the file that ``runtime`` names, or one measured now."""
+        if self._table is not None:
+            return self._table
         self._path, self._mutator = Path(runner.work_dir) / LATENCY_JSON, mutator
         if dist.is_main_process():
             if runner._resume and self._path.exists():
@@ -47,7 +50,8 @@ class LatencyRecord:
         states = [self.state]
         dist.broadcast_object_list(states)
         self.state = states[0]
-        return LatencyTable.from_json(self.state['table'])
+        self._table = LatencyTable.from_json(self.state['table'])
+        return self._table
 
     @property
     def is_here(self) -> bool:

@@ -5,12 +5,11 @@ import numpy as np
 
 from ..latency.table import LatencyTable
 from ..pruning.search import share_of_cost
-from ..units.complexity import COSTS
+from ..units.complexity import COSTS, LATENCY
 from ..units.mutator import ChannelMutator
 
 Masks = Mapping[str, np.ndarray]
-TIME = 'latency'
-RESOURCES = (*COSTS, TIME)
+RESOURCES = (*COSTS, LATENCY)
 
 
 class Resource:
@@ -39,7 +38,7 @@ class Time(Resource):
     """
 
     def __init__(self, mutator: ChannelMutator, table: LatencyTable, correction: float = 1.0) -> None:
-        super().__init__(TIME, mutator)
+        super().__init__(LATENCY, mutator)
         self.table, self.correction = table, correction
 
     def share(self, masks: Optional[Masks] = None) -> float:

@@ -11,14 +11,13 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from ..arguments import LARGEST_BLOCK, UserError, whole_number
+from ..latency.block import AUTO, block_of_align
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
 from ..units.selection import NotFiniteError, PrunedSet
 from .mutator import GroupFisherChannelMutator
 
 ITERATIONS = 'iterations'
-#: ``align`` that is measured.
-AUTO = 'auto'
 
 
 @MODELS.register_module()
@@ -69,8 +68,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
 
     def block_for(self, measured: int) -> int:
         """Return the block in which channels go where the runtime's is ``measured``."""
-        is_free = self.align == AUTO or (self.align == 1 and self.mutator.divides_by_time)
-        return measured if is_free else int(self.align)
+        return block_of_align(self.align, measured, self.mutator.divides_by_time)
 
     def check_measured(self) -> None:
         """Raise UserError if something is to be measured, and nothing says where."""

@@ -1,5 +1,4 @@
 """The mutator of group Fisher pruning: records scores while the model trains, and says which channels go next."""
-import math
 from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
@@ -12,12 +11,13 @@ from ..graph.channels import ChannelGraph, CoupledChannels
 from ..latency.table import LatencyTable
 from ..registry import MODELS
 from ..units.choice import Floor, Patterns
+from ..units.complexity import LATENCY
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
 from ..units.selection import NotFiniteError, Pool, PrunedSet, least_important
 from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
-from .unit import LATENCY, GroupFisherChannelUnit
+from .unit import GroupFisherChannelUnit
 
 #: What a set costs at least, where the table says that its unit makes nothing faster: it goes last.
 LEAST_MILLISECONDS = 1e-9
@@ -114,10 +114,10 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def scores(self) -> Dict[str, Tensor]:
         """Return unit name -> ``Tensor[sets]`` of the units above their floor; removed sets have inf."""
-        widths, scores = self.widths, {}
+        widths, sets, scores = self.widths, self.sets, {}
         for unit in self.units:
             if unit.normalization_type == LATENCY:
-                unit.milliseconds = self.milliseconds_of(unit)
+                unit.milliseconds = self.milliseconds_of(unit, sets)
             start = self._start[unit.name]
             unit.fisher = self.fisher[start:start + len(unit.kept)]
             if unit.num_sets > unit.min_sets:
@@ -130,12 +130,17 @@ class GroupFisherChannelMutator(ChannelMutator):
         """Whether scores are divided by milliseconds."""
         return self.channel_unit_cfg.get('normalization_type') == LATENCY
 
-    def milliseconds_of(self, unit: GroupFisherChannelUnit) -> float:
-        """Return by how much one set of the block that would go next of a unit makes the model faster."""
+    def milliseconds_of(self, unit: GroupFisherChannelUnit, present: Mapping[str, int]) -> float:
+        """Return by how much one set of the block that would go next of a unit makes the model faster.
+
+        Args:
+            unit (GroupFisherChannelUnit): The unit.
+            present (dict[str, int]): Unit name -> present sets, of all units.
+        """
         assert self.table is not None  # the run checks that
-        block = self.table.block // math.gcd(self.table.block, unit.multiplicity)
+        block = unit.sets_in(self.table.block)
         sets = min(unit.num_sets % block or block, unit.num_sets - unit.min_sets)
-        return max(self.table.saving(unit.name, self.sets, max(1, sets)) / max(1, sets), LEAST_MILLISECONDS)
+        return max(self.table.saving(unit.name, present, max(1, sets)) / max(1, sets), LEAST_MILLISECONDS)
 
     def least_important(self, count: int = 1, align: int = 1) -> List[PrunedSet]:
         """Return the sets with the least scores over all units, none where nothing may go.
@@ -158,7 +163,7 @@ class GroupFisherChannelMutator(ChannelMutator):
         bounds = np.cumsum([0] + [len(values) for values in scores.values()])
         units = by_name(self.units)
         pools = [Pool(unit.name, flat[start:end], unit.num_sets - unit.min_sets, unit.num_sets,
-                      align // math.gcd(align, unit.multiplicity))
+                      unit.sets_in(align))
                  for unit, start, end in zip((units[name] for name in scores), bounds, bounds[1:])]
         unrecorded = {pool.unit for pool in pools if not pool.scores[units[pool.unit].kept].any()}
         self._warn_of_unrecorded(unrecorded)

@@ -4,12 +4,8 @@ from torch import Tensor
 from ..arguments import one_of
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
-from ..units.complexity import NORMALIZATION_TYPES, Complexity, Widths
+from ..units.complexity import LATENCY, RUN_NORMALIZATIONS, Complexity, Widths
 from ..units.unit import ChannelUnit
-
-#: Scores of a run may also be divided by time.
-LATENCY = 'latency'
-RUN_NORMALIZATIONS = (*NORMALIZATION_TYPES, LATENCY)
 
 
 @MODELS.register_module()

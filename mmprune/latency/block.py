@@ -6,7 +6,7 @@ staircase in the width. A width that is no multiple of the block costs as much a
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple, Union
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from ..deploy.runtimes.runtime import Runtime
 from ..deploy.timing import Candidate, measure
 from ..random_state import seeded
 
+#: The ``align`` that is the measured block.
+AUTO = 'auto'
 #: What a block may be.
 BLOCKS = (1, 2, 4, 8, 16, 32)
 #: Widths that are measured: two or more of each block that are no multiples of the next one.
@@ -23,6 +25,17 @@ WIDTHS = (8, 13, 16, 17, 18, 20, 24, 26, 28, 32, 37, 40, 42, 44, 48, 51, 54, 56,
 SIZE = 28  # height and width of the feature maps
 TOLERANCE = 0.05  # share of the least time by which widths of a block may be slower
 RUNS = 24  # timed runs of each width
+
+
+def block_of_align(align: Union[int, str], measured: int, by_time: bool) -> int:
+    """Return the block in which channels go.
+
+    Args:
+        align (int or str): What the user says: a number, 1 by default, or ``auto``.
+        measured (int): The block of the runtime.
+        by_time (bool): Time decides, so that 1 stands for the runtime's, too.
+    """
+    return measured if align == AUTO or (by_time and align == 1) else int(align)
 
 
 def measured_block(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RUNS,

@@ -6,10 +6,11 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 
-from ..arguments import MissingPackageError, UserError
+from ..arguments import UserError, optional_package
 from ..deploy.onnx_runtime import OnnxModel, onnxruntime_package
 from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.runtimes.runtime import NodeTime
+from .node_law import end_of
 
 FAST_DOMAIN = 'com.microsoft.nchwc'
 FAST, REORDER, PLAIN = 'fast', 'reorder', 'plain'
@@ -18,6 +19,8 @@ VECTOR_OPS = ('Concat', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMa
 #: Channels of a vector of the fast layout with AVX-512, and what the channels of a convolution must be a multiple of.
 VECTOR, OF_CONVOLUTION = 16, 4
 RUNS = 30
+#: Characters of a name in the table.
+WIDEST = 60
 
 
 class FastPathNode(NamedTuple):
@@ -71,11 +74,7 @@ def _fast_nodes(path: Union[str, 'os.PathLike[str]']) -> Set[str]:
     They are of a domain of their own, but for operators that do not mind the layout, such as a concat of whole vectors:
     those read what a node of the fast layout writes.
     """
-    try:
-        import onnx  # an optional dependency
-    except ImportError as error:
-        raise MissingPackageError('onnx is not installed: pip install onnx') from error
-    onnxruntime = onnxruntime_package()
+    onnx, onnxruntime = optional_package('onnx'), onnxruntime_package()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -138,14 +137,14 @@ def format_fast_path(nodes: Sequence[FastPathNode], dense: Optional[Sequence[Fas
     before = {node.name: node.milliseconds for node in dense or ()}
     total = sum(node.milliseconds for node in nodes)
     longest = sorted(nodes, key=lambda node: -node.milliseconds)[:most]
-    width = max(len(_short(node.name)) for node in longest)
+    width = max(len(end_of(node.name, WIDEST)) for node in longest)
     head = f'{"node":<{width}}  {"operator":<18}{"ms":>9}{"share":>8}' + (f'{"dense ms":>10}' if dense else '')
     lines = [f'{head}  layout']
     for node in longest:
         other = before.get(node.name)
         column = (f'{other:>10.3f}' if other is not None else f'{"-":>10}') if dense else ''
         reason = f' ({node.reason})' if node.reason else ''
-        lines.append(f'{_short(node.name):<{width}}  {node.op:<18}{node.milliseconds:>9.3f}'
+        lines.append(f'{end_of(node.name, WIDEST):<{width}}  {node.op:<18}{node.milliseconds:>9.3f}'
                      f'{node.milliseconds / total:>8.1%}{column}  {node.layout}{reason}')
     if len(nodes) > len(longest):
         lines.append(f'... and {len(nodes) - len(longest)} nodes that take less')
@@ -161,7 +160,3 @@ def format_fast_path(nodes: Sequence[FastPathNode], dense: Optional[Sequence[Fas
 def _layouts(name: str, nodes: Sequence[FastPathNode]) -> str:
     parts = [f'{layout} {count} nodes, {spent:.2f} ms' for layout, (count, spent) in summary(nodes).items()]
     return f'{name}: {"; ".join(parts)}'
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 60 else f'...{name[-57:]}'

@@ -56,6 +56,16 @@ class ObservedNode:
     milliseconds: np.ndarray
 
 
+def end_of(name: str, most: int) -> str:
+    """Return a node's name if it is no longer than some characters, else its end, which tells layers apart."""
+    return name if len(name) <= most else f'...{name[3 - most:]}'
+
+
+def layer_name(node: str, most: int) -> str:
+    """Return :func:`end_of` a node's name without what onnxruntime writes behind that of the layer."""
+    return end_of(node.replace('_output_0_nchwc', ''), most)
+
+
 def _features(reads: float, writes: float) -> np.ndarray:
     return np.array([1.0, reads, writes, reads * writes])
 

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-import numpy as np
 import torch
 
 from ..arguments import UserError
@@ -15,7 +14,7 @@ from ..files import read_json, write_json
 from ..units.mutator import ChannelMutator
 from .channel_sum import channel_sums
 from .profiled import Measured, Progress, fit_table, named, random_widths
-from .pruned_copy import PrunedCopy
+from .pruned_copy import PrunedCopy, sets_of
 from .table import LatencyTable, LatencyTableError
 
 FORMAT = 1
@@ -44,8 +43,7 @@ def write_pack(mutator: ChannelMutator, folder: Union[str, 'os.PathLike[str]'], 
     if structure is None:
         structures = list(random_widths(mutator, block, networks))
     else:
-        sets = {unit.name: structure.get(unit.name, unit.width) // unit.multiplicity for unit in mutator.units}
-        structures = [copy.dense(), sets]
+        structures = [copy.dense(), sets_of(structure, mutator)]
     x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
     target.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -93,7 +91,7 @@ def table_of(measured: Mapping[str, Any], mutator: ChannelMutator, rest_ms: floa
     for number, (entry, one) in enumerate(zip(pack['networks'], measured['networks'])):
         factor = usual / one['dense'] if number else 1.0
         nodes = [NodeTime(node['name'], node['op'], factor * node['milliseconds'], tuple(map(tuple, node['inputs'])),
-                          tuple(map(tuple, node['outputs']))) for node in one['nodes']]
+                          tuple(map(tuple, node['outputs'])), node['kernel']) for node in one['nodes']]
         found.append(Measured(dict(entry['counts']), named(nodes), factor * one['milliseconds']))
     return fit_table(found, channel_sums(mutator), pack['block'], measured['runtime'], tuple(pack['input_shape']),
                      rest_ms)
@@ -116,9 +114,8 @@ def corrected(table: LatencyTable, measured: Mapping[str, Any]) -> Dict[str, flo
     if len(networks) != 2:
         raise UserError(f'{len(networks)} networks were measured; a table is corrected by a pack with a structure')
     predicted = table.predict(measured['pack']['networks'][1]['counts'])
-    share = networks[1]['milliseconds'] / networks[1]['dense']
-    found = share * table.dense_ms + table.rest_ms
+    found = table.total_ms(networks[1]['milliseconds'] / networks[1]['dense'])
     factor = (found - table.rest_ms) / (predicted - table.rest_ms)
     table.calibration.offset *= factor
     table.calibration.scale *= factor
-    return dict(predicted=predicted, measured=float(np.float64(found)), dense=table.dense_total_ms)
+    return dict(predicted=predicted, measured=found, dense=table.dense_total_ms)

@@ -60,14 +60,9 @@ def random_widths(mutator: ChannelMutator, block: int, count: int, seed: int = 0
         counts = {}
         for unit in units:
             wanted = share * random.uniform(*SPREAD) * len(unit.kept)
-            levels = levels_of(len(unit.kept), unit.min_sets, sets_in(block, unit.multiplicity))
+            levels = levels_of(len(unit.kept), unit.min_sets, unit.sets_in(block))
             counts[unit.name] = int(min(levels, key=lambda level: abs(level - wanted)))
         yield counts
-
-
-def sets_in(block: int, multiplicity: int) -> int:
-    """Return how many sets make whole blocks of channels where each set has ``multiplicity`` of them."""
-    return block // int(np.gcd(block, multiplicity))
 
 
 def measure_table(mutator: ChannelMutator, runtime: Runtime, x: Tensor, block: int, networks: int = NETWORKS,

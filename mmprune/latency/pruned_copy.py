@@ -10,6 +10,11 @@ from ..units.mutator import ChannelMutator
 from ..units.surgery import Surgery
 
 
+def sets_of(structure: Mapping[str, int], mutator: ChannelMutator) -> Dict[str, int]:
+    """Return unit name -> sets, of a structure in channels; a unit that it does not name is whole."""
+    return {unit.name: structure.get(unit.name, unit.width) // unit.multiplicity for unit in mutator.units}
+
+
 class PrunedCopy:
     """A float32 copy on the CPU of a model, cut to given widths; the model itself is not changed.
 

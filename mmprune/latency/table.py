@@ -67,7 +67,11 @@ class LatencyTable:
     @property
     def dense_total_ms(self) -> float:
         """Milliseconds of the dense model, with what is outside of the network."""
-        return self.dense_ms + self.rest_ms
+        return self.total_ms(1.0)
+
+    def total_ms(self, share: float) -> float:
+        """Return milliseconds of a model whose network takes a share of the dense network's time."""
+        return share * self.dense_ms + self.rest_ms
 
     @property
     def where(self) -> str:

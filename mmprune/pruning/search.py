@@ -59,7 +59,7 @@ class Search:
         self.levels = target.levels_of(mutator)
         units = [unit for unit in target.chosen_units(mutator) if unit.name in scores]
         self.pools = {unit.name: pool_of(unit, scores[unit.name], target.floor(unit, unit.name in self.levels),
-                                         self.align // math.gcd(self.align, unit.multiplicity)) for unit in units}
+                                         unit.sets_in(self.align)) for unit in units}
         self.units = {unit.name: unit for unit in units}
         self.rest = [unit for unit in units if unit.name not in self.levels]
         self.masks: Dict[str, np.ndarray] = {unit.name: unit.kept.copy() for unit in mutator.units}

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..arguments import LARGEST_BLOCK, UserError, nearest, number, one_of, share, short, whole_number
+from ..latency.block import AUTO
 from ..units.choice import PatternError, check_patterns, producers_of, some_match
 from ..units.complexity import COSTS
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 
 SCOPES = ('global', 'layer')
-#: Targets in time, and the ``align`` that is measured.
-LATENCIES, AUTO = ('latency', 'latency_ms'), 'auto'
+#: Targets in time.
+LATENCIES = ('latency', 'latency_ms')
 #: Floors of the global scope: scores alone must not remove more of a unit than this.
 GLOBAL_MAX_PRUNED_RATIO, LEAST_CHANNELS = 0.9, 2
 

@@ -3,11 +3,12 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.logging import print_log
 
+from ..latency.block import block_of_align
 from ..latency.meter import Meter
 from ..latency.table import LatencyTable
 from .budgets import share_of_time
 from .search import Chosen
-from .target import AUTO, PruningTarget
+from .target import PruningTarget
 
 #: Relative distance from what is asked at which the loop ends, and corrections at most.
 NEAR, CORRECTIONS = 0.02, 2
@@ -52,8 +53,7 @@ class TimeTarget:
 
     def align(self, target: PruningTarget) -> int:
         """Return the block in which channels go: the target's own, else the runtime's."""
-        return self.table.block if target.align == AUTO or (target.needs_latency and target.align == 1) \
-            else int(target.align)
+        return block_of_align(target.align, self.table.block, target.needs_latency)
 
     def close(self, target: PruningTarget, choose: Callable[[float], Chosen],
               progress: float = 1.0) -> Tuple[Chosen, List[Attempt]]:
@@ -77,7 +77,7 @@ class TimeTarget:
             chosen = choose(correction)
             counts = {name: int(mask.sum()) for name, mask in chosen.masks.items()}
             raw = self.table.predict(counts)
-            measured = self.share_of(counts) * self.table.dense_ms + self.table.rest_ms
+            measured = self.table.total_ms(self.share_of(counts))
             attempt = Attempt(asked, correction * raw, measured, self.table.dense_total_ms)
             print_log(str(attempt), logger='current')
             found.append((abs(measured / asked - 1), len(found), chosen, attempt))

@@ -3,6 +3,7 @@ import os
 from typing import Mapping, Union
 
 from ..arguments import UserError
+from ..latency.node_law import layer_name
 from .figure import INK, QUIET, new_figure, save_figure
 
 DENSE, PRUNED = '#c3cad3', '#2563ab'
@@ -34,7 +35,7 @@ def draw_latency(dense: Mapping[str, float], pruned: Mapping[str, float], path: 
     places = range(len(names))
     axes.barh(places, [dense[name] for name in names], height=0.8, color=DENSE, label='dense')
     axes.barh(places, [pruned.get(name, 0.0) for name in names], height=0.4, color=PRUNED, label=label)
-    axes.set_yticks(list(places), [_label(name) for name in names], fontsize=7, color=INK)
+    axes.set_yticks(list(places), [layer_name(name.strip('/'), 58) for name in names], fontsize=7, color=INK)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis='x', labelsize=8, colors=QUIET)
     axes.set_xlabel('milliseconds', fontsize=8, color=QUIET)
@@ -47,9 +48,3 @@ def draw_latency(dense: Mapping[str, float], pruned: Mapping[str, float], path: 
     more = f'; {len(dense) - len(names)} others take {rest:.2f} ms' if len(dense) > len(names) else ''
     figure.text(0.02, 1 - 0.3 / (1.4 + 0.24 * len(names)), title + more, fontsize=10, color=INK, va='center')
     save_figure(figure, path)
-
-
-def _label(name: str) -> str:
-    """Return the end of a node's name, which tells layers apart."""
-    text = name.replace('_output_0_nchwc', '').strip('/')
-    return text if len(text) <= 58 else f'...{text[-55:]}'

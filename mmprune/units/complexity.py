@@ -21,6 +21,9 @@ Widths = Mapping[Tuple[str, int], int]
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
 #: What a score may be divided by: what one channel costs in activations or multiply-adds, or nothing.
 NORMALIZATION_TYPES = ('act', 'flops', 'none')
+#: What is measured instead of counted; scores of a run may also be divided by it.
+LATENCY = 'latency'
+RUN_NORMALIZATIONS = (*NORMALIZATION_TYPES, LATENCY)
 
 
 def register_counter(kind: str) -> Callable[[Counter], Counter]:

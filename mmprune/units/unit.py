@@ -1,4 +1,5 @@
 """A unit: its sets of tied channels, and which of them are kept."""
+import math
 from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
@@ -46,6 +47,10 @@ class ChannelUnit:
     def multiplicity(self) -> int:
         """Channels of the first producer in one set: more than 1 where a grouped convolution ties them."""
         return self.width // self.channels.num_sets
+
+    def sets_in(self, block: int) -> int:
+        """Return how many sets make whole blocks of channels of the first producer."""
+        return block // math.gcd(block, self.multiplicity)
 
     @property
     def num_sets(self) -> int:

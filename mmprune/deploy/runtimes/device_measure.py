@@ -14,7 +14,6 @@ import tempfile
 import time
 
 import numpy
-import onnxruntime
 
 WARM_UP = 2
 KERNEL = '_kernel_time'
@@ -22,6 +21,8 @@ KERNEL = '_kernel_time'
 
 def session_of(path, threads, profile=None):
     """Return a session of a file."""
+    import onnxruntime  # here, since others read profiles by this file and may not have it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     if profile is not None:
@@ -50,21 +51,29 @@ def profiled(path, threads, x, runs):
         for _ in range(WARM_UP + runs):
             session.run(None, feed)
         with open(session.end_profiling(), encoding='utf-8') as file:
-            events = json.load(file)
+            return nodes_of(json.load(file), runs)
+
+
+def nodes_of(events, runs):
+    """Return what each node took in the last runs of a profile: name, operator, milliseconds, shapes and provider.
+
+    Kernels are events of the category Node; their times are in microseconds.
+    """
     nodes = {}
     for event in events:
-        if event.get('cat') == 'Node' and event['name'].endswith(KERNEL):
+        if event['cat'] == 'Node' and event['name'].endswith(KERNEL):
             key = event['name'][:-len(KERNEL)], event['args'].get('node_index', '')
             nodes.setdefault(key, []).append(event)
-    return [dict(name=name, op=each[0]['args']['op_name'],
+    return [dict(name=name, op=each[-1]['args']['op_name'],
                  milliseconds=statistics.median(one['dur'] for one in each[-runs:]) / 1000,
-                 inputs=shapes_of(each[0]['args'].get('input_type_shape')),
-                 outputs=shapes_of(each[0]['args'].get('output_type_shape'))) for (name, _), each in nodes.items()]
+                 inputs=shapes_of(each[-1]['args'].get('input_type_shape')),
+                 outputs=shapes_of(each[-1]['args'].get('output_type_shape')),
+                 kernel=each[-1]['args'].get('provider', '')) for (name, _), each in nodes.items()]
 
 
 def shapes_of(entries):
     """Return the shapes in a list like [{'float': [1, 3, 8, 8]}]."""
-    return [shape for entry in entries or [] for shape in entry.values()]
+    return [tuple(shape) for entry in entries or () for shape in entry.values()]
 
 
 def cpu_name():
@@ -96,6 +105,8 @@ def main():
         before, now = now, median_ms(paths[0], args.threads, x, args.seconds / 2, 2)
         networks.append(dict(milliseconds=milliseconds, dense=(before + now) / 2, nodes=nodes))
         print(f'{number + 1} of {len(paths)}: {milliseconds:.2f} ms, dense {now:.2f} ms', flush=True)
+    import onnxruntime
+
     runtime = dict(runtime='onnxruntime', version=onnxruntime.__version__, threads=args.threads,
                    device='CPUExecutionProvider', cpu=cpu_name())
     with open(args.out, 'w', encoding='utf-8') as file:

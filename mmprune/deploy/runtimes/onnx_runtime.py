@@ -1,10 +1,9 @@
 """onnxruntime, on the CPU or on whatever else the installed build can use."""
 import json
-import statistics
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path as FilePath
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence
 
 from torch import Tensor, nn
 
@@ -12,9 +11,8 @@ from ...arguments import UserError, nearest, short, whole_number
 from ...registry import RUNTIMES
 from ..onnx_export import export_onnx
 from ..onnx_runtime import CPU, OnnxModel, onnxruntime_package
+from .device_measure import nodes_of
 from .runtime import WARM_UP, NodeTime, Path, Run, Runtime
-
-SUFFIX = '_kernel_time'  # of the name of a node in a profile
 
 
 @RUNTIMES.register_module()
@@ -83,18 +81,5 @@ def node_times(events: Sequence[Dict[str, Any]], runs: int) -> List[NodeTime]:
         events (list[dict]): The events of the profile; those of kernels are of the category ``Node``, in microseconds.
         runs (int): Runs that count.
     """
-    found: Dict[Tuple[str, str], List[Dict[str, Any]]] = {}
-    for event in events:
-        if event['cat'] == 'Node' and event['name'].endswith(SUFFIX):
-            key = (event['name'][:-len(SUFFIX)], event['args'].get('node_index', ''))
-            found.setdefault(key, []).append(event)
-    return [NodeTime(name, several[-1]['args']['op_name'],
-                     statistics.median(event['dur'] for event in several[-runs:]) / 1e3,
-                     _shapes(several[-1]['args'].get('input_type_shape')),
-                     _shapes(several[-1]['args'].get('output_type_shape')), several[-1]['args'].get('provider', ''))
-            for (name, _), several in found.items()]
-
-
-def _shapes(tensors: Any) -> Tuple[Tuple[int, ...], ...]:
-    """Return the shapes in a list like ``[{'float': [1, 3, 8, 8]}]``."""
-    return tuple(tuple(shape) for tensor in tensors or () for shape in tensor.values())
+    return [NodeTime(**{**node, 'inputs': tuple(node['inputs']), 'outputs': tuple(node['outputs'])})
+            for node in nodes_of(events, runs)]

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from ...arguments import MissingPackageError, UserError, whole_number
+from ...arguments import UserError, optional_package, whole_number
 from ...registry import RUNTIMES
 from ..onnx_export import export_onnx
 from .runtime import WARM_UP, NodeTime, Path, Run, Runtime
@@ -21,11 +21,7 @@ def openvino_package() -> Any:
     Raises:
         MissingPackageError: It is not installed.
     """
-    try:
-        import openvino  # an optional dependency
-    except ImportError as error:
-        raise MissingPackageError('openvino is not installed: pip install openvino') from error
-    return openvino
+    return optional_package('openvino')
 
 
 @RUNTIMES.register_module()
