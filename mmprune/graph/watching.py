@@ -11,6 +11,10 @@ Before = Callable[[str, nn.Module, Any, Any], Any]
 After = Callable[[str, nn.Module, Any, Any, Any], Any]
 
 
+class Enough(Exception):
+    """A forward has gone far enough; hooks raise it, and whoever has set them catches it."""
+
+
 @contextmanager
 def watched(modules: Iterable[Tuple[str, nn.Module]], before: Optional[Before] = None,
             after: Optional[After] = None) -> Iterator[None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..graph.capture import ERRORS
 from ..graph.nested import output_tensors
+from ..graph.watching import Enough, watched
 from .survey import Call, Survey
 
 
@@ -97,26 +98,21 @@ def equal(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
         if a.numel())
 
 
-class Enough(Exception):
-    """A forward has gone far enough."""
-
-
 def first_input(model: nn.Module, chain: Chain, run: Callable[[nn.Module], Any]) -> Tensor:
     """Return what the first module of a chain is called with."""
     found: List[Tensor] = []
 
-    def take(module: nn.Module, args: Any) -> None:
-        found.append(args[0])
+    def take(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        found.append((args or tuple(kwargs.values()))[0])
         raise Enough
 
-    handle = model.get_submodule(chain.links[0]).register_forward_pre_hook(take)
-    try:
-        run(model)
-    except Enough:
-        if not found:  # a hook of somebody else
-            raise
-    finally:
-        handle.remove()
+    first = chain.links[0]
+    with watched([(first, model.get_submodule(first))], before=take):
+        try:
+            run(model)
+        except Enough:
+            if not found:  # a hook of somebody else
+                raise
     return found[0]
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..graph.demo_input import ExampleInputs
 from ..graph.nested import output_tensors
-from ..graph.watching import watched
-from .chain import Chain, Enough, first_input, replaced
+from ..graph.watching import Enough, watched
+from .chain import Chain, first_input, replaced
 from .layer import Layer
 
 #: Largest value that is stored in half precision.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..graph.idle import CONV_OR_LINEAR
-from ..graph.watching import watched
+from ..graph.watching import Enough, watched
 from .equivalence import Forward, outputs
 
 
@@ -23,10 +23,6 @@ class Run(NamedTuple):
 
     outputs: List[Tensor]  #: outputs of the model; empty where it was stopped
     layers: List[LayerOutput]  #: every call of a conv or linear module, in order
-
-
-class _EnoughError(Exception):
-    """As many layers have run as were asked for."""
 
 
 def run(model: nn.Module, forward: Forward, training: bool, look: Optional[Callable[[LayerOutput], None]] = None,
@@ -49,13 +45,13 @@ def run(model: nn.Module, forward: Forward, training: bool, look: Optional[Calla
         if look is not None:
             look(layers[-1])
         if len(layers) == most:
-            raise _EnoughError
+            raise Enough
 
     modules = [item for item in model.named_modules() if isinstance(item[1], CONV_OR_LINEAR)]
     with watched(modules, after=keep):
         try:
             return Run(outputs(model, forward, training), layers)
-        except _EnoughError:
+        except Enough:
             return Run([], layers)
 
 
