@@ -94,19 +94,21 @@ def columns_are_free(module: nn.Module) -> bool:
     """Tell whether each column of the weight that a module computes depends on that column of the parameter alone.
 
     Columns of zeros must also stay zeros: a scale does that, a mean over the columns does not. It is tried on random
-    numbers, since the present ones may be all alike.
+    numbers in all parameters of the module, since the present ones may be all alike, and a gain of zero hides the rest.
     """
     weight: Any = module.weight
-    own, generator = weight.data, torch.Generator().manual_seed(0)
-    values = torch.randn(own.shape, generator=generator).to(own)
-    gone = torch.arange(own.size(1), device=own.device) % 2 == 0
+    parameters = list(module.parameters())
+    own, generator = [parameter.data for parameter in parameters], torch.Generator().manual_seed(0)
+    gone = torch.arange(weight.size(1), device=weight.device) % 2 == 0
     try:
-        weight.data = values
+        for parameter in parameters:
+            parameter.data = torch.randn(parameter.shape, generator=generator).to(parameter)
         whole = weight_call(module)
-        weight.data = values.clone()
+        weight.data = weight.data.clone()
         weight.data[:, gone] = 0
         part = weight_call(module)
     finally:
-        weight.data = own
+        for parameter, before in zip(parameters, own):
+            parameter.data = before
     return whole is not None and part is not None and bool(torch.allclose(
         whole.weight[:, ~gone], part.weight[:, ~gone]) and not part.weight[:, gone].any())

@@ -92,6 +92,20 @@ def test_a_scale_needs_no_baking():
     assert {type(one) for one in model.children()} == {EqualRate, nn.BatchNorm2d, nn.Conv2d}
 
 
+def test_a_gain_of_zero_hides_no_standardisation():
+    """Of a new NFNet, the last layer of each block begins with it."""
+    model, usual = net_of(Scaled), Pruner(net_of(Scaled), X, 'L2', ratio=0.5)
+    for layer in (model.b, model.d):
+        nn.init.zeros_(layer.gain)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    pruner = Pruner(model, X, 'L2', ratio=0.5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [unit.name for unit in pruner.mutator.units] == [unit.name for unit in usual.mutator.units]
+    for layer in (model.b, model.d):
+        nn.init.ones_(layer.gain)
+    same(pruner.mask()(X), pruner.cut()(X))
+
+
 def test_a_layer_that_does_more_can_be_pickled_and_copied():
     model = net_of(Scaled)
     Pruner(model, X, 'L2', ratio=0.5).cut()
