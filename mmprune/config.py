@@ -85,12 +85,8 @@ def has_two_stages(architecture: Mapping[str, Any]) -> bool:
 
 
 def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> Config:
-    """Return the demo input of an architecture; two-stage detectors and auxiliary heads need one of their own."""
-    kind = 'DemoInput'
-    if has_two_stages(architecture):
-        kind = 'RegionDemoInput'
-    elif architecture.get('auxiliary_head'):
-        kind = 'SegmentorDemoInput'
+    """Return the demo input of an architecture; two-stage detectors need one of their own."""
+    kind = 'RegionDemoInput' if has_two_stages(architecture) else 'DemoInput'
     return dict(type=f'mmprune.{kind}', input_shape=sizes('input_shape', input_shape))
 
 

@@ -63,7 +63,7 @@ HOOKS = OwnRegistry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
     *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training')])
 #: Demo inputs, one per model family.
 TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,
-                          locations=_modules('graph', 'demo_input', 'segmentor_input'))
+                          locations=_modules('graph', 'demo_input'))
 #: How important channels are, one a paper.
 CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',

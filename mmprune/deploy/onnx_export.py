@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..arguments import UserError, one_of
 from ..files import whole_file
-from ..graph.demo_input import raw_outputs
 from ..graph.nested import output_tensors
+from ..graph.raw_outputs import raw_outputs
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: Whether ``torch.onnx.export`` has both exporters; older versions have the first only.

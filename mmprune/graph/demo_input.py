@@ -1,18 +1,17 @@
 """Demo inputs: how to run a model of each family once, without data."""
 import copy
-import inspect
 import math
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
 from ..arguments import UserError, short, sizes, whole_number
 from ..registry import TASK_UTILS, build
 from .nested import output_tensors
+from .raw_outputs import raw_outputs
 
 #: Shorter side of the images of a trial cut.
 TRIAL_SIZE = 128
@@ -126,6 +125,9 @@ def check_inputs(inputs: Any) -> None:
     if arrays:
         raise UserError(f'example_inputs has an array of numpy of shape {arrays[0].shape}; the model takes tensors: '
                         'torch.from_numpy makes one of it')
+    if any(tensor.is_meta for tensor in output_tensors(inputs)):
+        raise UserError('example_inputs has a tensor without values (device meta); the model runs on it: torch.randn '
+                        'makes one')
     if not output_tensors(inputs):
         raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
                         'keyword arguments of the model, with a tensor among them')
@@ -182,14 +184,6 @@ def mapped(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
         return value
     items = [mapped(item, function) for item in value]
     return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
-
-
-def raw_outputs(model: nn.Module, x: torch.Tensor, arguments: Optional[Mapping[str, Any]] = None) -> Any:
-    """Run a model on one tensor, without data samples, and return what it computes before any post-processing."""
-    if not isinstance(model, BaseModel):
-        return model(x, **(arguments or {}))
-    unused = {'data_samples': None} if 'data_samples' in inspect.signature(model.forward).parameters else {}
-    return model(x, **{**unused, 'mode': 'tensor', **(arguments or {})})
 
 
 @TASK_UTILS.register_module()

@@ -66,9 +66,17 @@ def test_finetuned_checkpoint_with_a_prune_config(tmp_path, capsys):
     ((np.zeros((1, 3)), 1), 'example_inputs has an array of numpy of shape (1, 3); '),
     (dict(x=np.zeros(3)), 'example_inputs has an array of numpy of shape (3,); '),
     ((1, 3, 224, 224), 'example_inputs is (1, 3, 224, 224); it must be a tensor, a tuple of positional or a dict of '
-                       'keyword arguments of the model, with a tensor among them'), (None, 'example_inputs is None; ')])
+                       'keyword arguments of the model, with a tensor among them'), (None, 'example_inputs is None; '),
+    (dict(x=torch.zeros(1, 3, 6, 6, device='meta')),
+     'example_inputs has a tensor without values (device meta); the model runs on it: torch.randn makes one')])
 def test_example_inputs_that_are_no_tensors(inputs, message):
     assert message_of(Pruner, toy_nets.Residual(), inputs, 'L1').startswith(message)
+
+
+def test_a_model_without_values():
+    assert message_of(Pruner, toy_nets.Residual().to('meta'), torch.zeros(1, 3, 6, 6), 'L1').endswith(
+        "of Residual has no values (device meta): give it some first, by model.to_empty(device=\"cpu\") and "
+        'model.load_state_dict(...)')
 
 
 def test_missing_data_names_the_variable(tmp_path, capsys, monkeypatch):

@@ -4,9 +4,9 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmprune.config import demo_input_of
+from mmprune import Pruner
+from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import TRAINING_ONLY
-from mmprune.graph.segmentor_input import SegmentorDemoInput
 from mmprune.report.proof import largest_difference, masks_around
 from mmprune.units.mutator import ChannelMutator
 
@@ -58,11 +58,11 @@ class Segmentor(BaseModel):
         return self.decode_head(self.neck(levels) if self.with_neck else levels)
 
 
-INPUT = dict(type='SegmentorDemoInput', input_shape=(1, 3, 8, 8))
+INPUT = dict(type='DemoInput', input_shape=(1, 3, 8, 8))
 
 
-def mutator_of(model, demo_input=INPUT):
-    mutator = ChannelMutator(demo_input=demo_input)
+def mutator_of(model):
+    mutator = ChannelMutator(demo_input=INPUT)
     mutator.prepare(model)
     return mutator
 
@@ -92,7 +92,7 @@ def test_only_what_runs_at_inference_is_counted():
 
 
 def test_they_run_in_train_mode_only():
-    model, demo = Segmentor(), SegmentorDemoInput((1, 3, 8, 8))
+    model, demo = Segmentor(), DemoInput((1, 3, 8, 8))
     assert demo(model.eval()).shape == (1, 2, 8, 8)
     outputs, auxiliary = demo(model.train())
     assert len(auxiliary) == 1
@@ -101,17 +101,8 @@ def test_they_run_in_train_mode_only():
     assert demo(model).shape == (1, 2, 8, 8)
 
 
-def test_without_them_the_loss_breaks_after_a_cut():
-    """What this demo input is for."""
-    mutator = mutator_of(Segmentor(), dict(INPUT, type='DemoInput'))
-    mutator.cut(masks_around(mutator, 0.5, seed=0))
-    with pytest.raises(RuntimeError, match='channels'):
-        SegmentorDemoInput((1, 3, 8, 8))(mutator.model.train())
-
-
-@pytest.mark.parametrize(('architecture', 'kind'), [
-    (dict(decode_head=dict(), auxiliary_head=dict(type='FCNHead')), 'SegmentorDemoInput'),
-    (dict(auxiliary_head=[dict(type='FCNHead')]), 'SegmentorDemoInput'), (dict(auxiliary_head=None), 'DemoInput'),
-    (dict(decode_head=dict()), 'DemoInput'), (dict(rpn_head=dict(), roi_head=dict()), 'RegionDemoInput')])
-def test_configs_choose_it_by_the_heads(architecture, kind):
-    assert demo_input_of(architecture, [1, 3, 8, 8]) == dict(type=f'mmprune.{kind}', input_shape=(1, 3, 8, 8))
+def test_the_pruner_finds_them_too():
+    pruner = Pruner(Segmentor(several=True), torch.randn(1, 3, 8, 8), ratio=0.5)
+    outputs, auxiliary = DemoInput((1, 3, 8, 8))(pruner.cut().train())
+    assert outputs.shape == auxiliary[0].shape == (1, 2, 8, 8)
+    assert pruner.model.auxiliary_head[0].conv.in_channels == 3
