@@ -4,6 +4,8 @@ import json
 import pytest
 from rank_runs import FINETUNE, differing, dist_train, launch, make_prune_config, ranks  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope='module')
 def pruned(prune_config):

@@ -9,6 +9,8 @@ import pytest
 from paths import ROOT, TESTS
 from rank_runs import differing, dist_train, free_port, make_prune_config, ranks  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope='module')
 def reports(tmp_path_factory):

@@ -12,6 +12,8 @@ from mmprune.arguments import UserError
 from mmprune.engine.hook import ResourceInfoHook
 from mmprune.engine.schedules.iterative import OneShotPruningHook
 
+pytestmark = pytest.mark.long
+
 BLOCK = 4
 #: Noise, so that whatever is measured twice differs.
 RUNTIME = dict(type='FakeRuntime', block=BLOCK, networks=8, noise=0.01)

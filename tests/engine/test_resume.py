@@ -24,6 +24,8 @@ from mmprune.engine.seeded_data import seed_loader
 from mmprune.models.checkpoint import latest_checkpoint
 from mmprune.random_state import random_state, seeded, set_random_state
 
+pytestmark = pytest.mark.long
+
 #: 12 iterations an epoch, random crops and flips, dropout-free: what is random is the data.
 
 

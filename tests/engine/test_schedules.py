@@ -16,6 +16,8 @@ from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
 from mmprune.registry import HOOKS
 
+pytestmark = pytest.mark.long
+
 SCHEDULES = {
     'one_shot': dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(flops=0.6), stop=False),
     'one_shot_thinet': dict(type='mmprune.OneShotPruningHook', criterion='ThiNet', target=dict(ratio=0.3), batches=2,

@@ -5,6 +5,8 @@ import pytest
 from digits_runs import INPUT_SHAPE, write_prune_config
 from rank_runs import differing, dist_train, ranks
 
+pytestmark = pytest.mark.long
+
 CONFIG = f'''
 _base_ = {{base!r}}
 from mmprune.config import schedule_settings

@@ -25,6 +25,8 @@ from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
 from mmprune.units.mutator import ChannelMutator
 
+pytestmark = pytest.mark.long
+
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 

@@ -7,6 +7,8 @@ import sys
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.long
+
 BENCHMARKS = ROOT / 'benchmarks'
 spec = importlib.util.spec_from_file_location('sweep_models', BENCHMARKS / 'sweep_models.py')
 sweep_models = importlib.util.module_from_spec(spec)
