@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from ..graph.channels import Member
 from ..units.mutator import ChannelMutator
+from .summand import Summand
+from .windows import channels_first, spatial
+
+#: A norm's factor below this share of its largest lets nothing through by which a layer could make up for something.
+SMALL_FACTOR = 1e-3
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Layer:
     share: float  #: share of its positions that is sampled
     source: int  #: the same number for layers that read the same tensor
     may_add_bias: bool = False  #: a bias is added where there is no place for the offset
+    summand: Optional[Summand] = None  #: what its output is added to
 
     @property
     def has_offset(self) -> bool:
@@ -49,6 +55,22 @@ class Layer:
             weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
             offset = dense.running_mean[self.rows].double() + scale * (offset - norm.running_mean)
         return self.grouped(weight), self.grouped(offset)
+
+    def sampled(self, out: Tensor, places: Tensor, rows: Optional[Tensor] = None) -> Tensor:
+        """Return ``Tensor[O, N * places]``, an output of the layer, or what has its shape, at some positions."""
+        out = spatial(channels_first(self.module, out))
+        out = out if rows is None else out.index_select(1, rows)
+        return out[:, :, places].transpose(0, 1).flatten(1)
+
+    def before_norm(self, added: Tensor) -> Tensor:
+        """Return by how much the layer's output must change for ``Tensor[O, S]`` more behind its norm."""
+        if not self.norms:
+            return added
+        dense = self.norms[0][1]
+        factor = (dense.running_var[self.rows] + dense.eps).rsqrt()
+        factor = factor if dense.weight is None else factor * dense.weight.detach()[self.rows]
+        small = factor.abs() < SMALL_FACTOR * factor.abs().amax()
+        return added * torch.where(small, torch.zeros_like(factor), 1 / factor)[:, None]
 
     def write(self, weight: Tensor, offset: Tensor) -> None:
         """Let the layer have a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``; a bias must be there."""

@@ -5,6 +5,9 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+#: Of an input, as a share of the largest: the ridge holds inputs that never change as those that hardly do.
+LEAST_VARIANCE = 1e-6
+
 
 class Moments(NamedTuple):
     """Moments over the samples of a layer with ``G`` groups, ``K`` inputs and ``O`` outputs in each; float64."""
@@ -76,7 +79,8 @@ class Sums:
 def solved(moments: Moments, prior: Tensor, ridge: float) -> Tensor:
     """Return ``Tensor[G, O, K]``, the weight with the least squared error about the means that stays near another.
 
-    ``V = (E[y x^T] + rho W) (E[x x^T] + rho I)^-1``, where ``rho`` is the ridge times the mean variance of the inputs.
+    ``V = (E[y x^T] + W R) (E[x x^T] + R)^-1``, where ``R`` is the ridge times the diagonal of ``E[x x^T]``: a change of
+    scale of an input changes nothing.
 
     Args:
         moments (Moments): Of the samples.
@@ -85,10 +89,10 @@ def solved(moments: Moments, prior: Tensor, ridge: float) -> Tensor:
     """
     if math.isinf(ridge):
         return prior
-    size = moments.xx.size(1)
-    scale = moments.xx.diagonal(dim1=1, dim2=2).mean(1)
-    rho = ridge * torch.where(scale > 0, scale, torch.ones_like(scale))[:, None, None]
-    system = moments.xx + rho * torch.eye(size, dtype=torch.float64, device=moments.xx.device)
+    scale = moments.xx.diagonal(dim1=1, dim2=2)
+    least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
+    scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
+    system = moments.xx + ridge * torch.diag_embed(scale)
     # the change against the prior: what no sample tells stays as it is
     wanted = moments.yx - prior @ moments.xx
     factor, failed = torch.linalg.cholesky_ex(system)

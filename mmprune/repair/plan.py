@@ -51,6 +51,10 @@ def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[n
                                       for name in chain.links}
     half = 2.5 * max(sizes.values(), default=0) > memory  # of both, and the dense one is wider
     stages = _stages(layers, survey, chain, {name for name, size in sizes.items() if size > memory})
+    for stage in stages:
+        for layer in stage.layers:
+            if layer.summand is not None and not _runs_in(stage, chain, layer.summand.module):
+                layer.summand = None
     return RepairPlan(stages, chain, half, _left(mutator, survey, layers))
 
 
@@ -86,9 +90,10 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
         most = min(sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
-        norms = tuple((modules[norm], dense_modules[norm]) for norm in survey.feeds_only(name, modules))
-        found.append(Layer(name, module, rows.to(module.weight.device), norms, len(calls),
-                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias))
+        norms = survey.feeds_only(name, modules)
+        found.append(Layer(name, module, rows.to(module.weight.device),
+                           tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
+                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias, survey.summand(name, norms)))
     return found
 
 
@@ -130,5 +135,13 @@ def _stages(layers: Sequence[Layer], survey: Survey, chain: Optional[Chain], wid
 
 
 def _inside(layers: Sequence[Layer], names: Sequence[str]) -> List[Layer]:
-    return [layer for layer in layers if any(
-        layer.name == name or layer.name.startswith(f'{name}.') for name in names)]
+    return [layer for layer in layers if _is_in(layer.name, names)]
+
+
+def _is_in(module: str, names: Sequence[str]) -> bool:
+    return any(module == name or module.startswith(f'{name}.') for name in names)
+
+
+def _runs_in(stage: Stage, chain: Optional[Chain], module: str) -> bool:
+    """Tell whether a stage calls a module; what comes after the chain does not run it."""
+    return _is_in(module, stage.links) if stage.links else chain is None or not _is_in(module, chain.links)

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
+from .summand import ADDITIONS, Sum, Summand, find_summand, version
 from .windows import channels_first, columns, spatial
 
 #: A layer whose outputs differ relatively by more from weight times input is something else than its class says.
@@ -24,6 +25,7 @@ class Call:
     end: int  #: when it ended
     x: Optional[Tensor]  #: what it was called with, where that is a tensor
     out: Optional[Tensor]  #: what it returned, where that is a tensor
+    versions: Tuple[int, int]  #: how often the two had been changed in place: before the call, and after it
 
 
 class Survey(TorchFunctionMode):
@@ -45,13 +47,18 @@ class Survey(TorchFunctionMode):
         self.unlike: set = set()
         self._uses: Dict[int, Tuple[Tensor, int]] = {}
         self._clock, self._paused = 0, False
-        self._open: List[int] = []
+        self._open: List[Tuple[int, int]] = []
+        self._sums: List[Sum] = []
         with watched(model.named_modules(), self._enter, self._leave), self:
             self.outputs = output_tensors(run(model))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count which tensors are used by what yields tensors."""
+        added = func in ADDITIONS and not self._paused and not kwargs and all(isinstance(arg, Tensor) for arg in args)
+        before = [(self._uses.get(id(part), (part, 0))[1], version(part)) for part in args] if added else []
         out = func(*args, **(kwargs or {}))
+        if added and args[0].shape == args[1].shape:
+            self._sums.append(Sum(args, out, *zip(*before)))
         if not self._paused and output_tensors(out):
             for tensor in output_tensors([args, kwargs]):
                 _, count = self._uses.get(id(tensor), (tensor, 0))
@@ -63,14 +70,16 @@ class Survey(TorchFunctionMode):
         return self._clock
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._open.append(self._tick())
+        x = args[0] if args and isinstance(args[0], Tensor) else None
+        self._open.append((self._tick(), 0 if x is None else version(x)))
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         given = [*args, *kwargs.values()]
         x = given[0] if given and isinstance(given[0], Tensor) and (len(given) == 1 or isinstance(
             module, CONV_OR_LINEAR)) else None
         out = out if isinstance(out, Tensor) else None
-        self.calls.append(Call(name, self._open.pop(), self._tick(), x, out))
+        start, read = self._open.pop()
+        self.calls.append(Call(name, start, self._tick(), x, out, (read, 0 if out is None else version(out))))
         if isinstance(module, CONV_OR_LINEAR) and x is not None and out is not None:
             self._paused = True
             if not _as_its_class(module, x, out):
@@ -83,6 +92,17 @@ class Survey(TorchFunctionMode):
         for call in sorted(self.calls, key=lambda call: call.start):
             found.setdefault(call.name, []).append(call)
         return found
+
+    def summand(self, layer: str, norms: Tuple[str, ...]) -> Optional[Summand]:
+        """Return what the output of a layer is added to, through the batch norm that it alone feeds, if any."""
+        calls = self.by_name()
+        last = calls[norms[0] if norms else layer]
+        tail = last[0].out
+        if len(norms) > 1 or len(calls[layer]) + len(last) > 2 or tail is None:
+            return None
+        uses = self._uses.get(id(tail), (tail, 0))[1] + any(tail is tensor for tensor in self.outputs)
+        counts = {name: len(several) for name, several in calls.items()}
+        return find_summand(tail, calls[layer][0].start, self._sums, uses, self.calls, counts)
 
     def feeds_only(self, layer: str, modules: Dict[str, nn.Module]) -> Tuple[str, ...]:
         """Return the batch norms that a layer feeds, where it feeds nothing else, and nothing else feeds them."""

@@ -95,6 +95,8 @@ class Twin:
             stop (bool): End a forward as soon as no call of these layers is to come.
         """
         calls = Calls({layer.name: layer for layer in layers}, stop)
+        summands = [(layer.name, self.modules[layer.summand.module], layer.summand.is_read) for layer in layers
+                    if layer.summand is not None]
 
         def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
             assert before is not None
@@ -106,8 +108,13 @@ class Twin:
             after(calls.layers[name], calls.counts[name], out)
             calls.next(name)
 
+        def note(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any = None) -> None:
+            calls.summands[name] = (args or tuple(kwargs.values()))[0] if out is None else out
+
         modules = [(name, self.modules[name]) for name in calls.layers]
-        with watched(modules, None if before is None else enter, None if after is None else leave):
+        with watched([(name, module) for name, module, is_read in summands if is_read], before=note), \
+                watched([(name, module) for name, module, is_read in summands if not is_read], after=note), \
+                watched(modules, None if before is None else enter, None if after is None else leave):
             yield calls
 
 
@@ -121,6 +128,7 @@ class Calls:
     def start(self) -> None:
         """Begin a forward."""
         self.counts = dict.fromkeys(self.layers, 0)
+        self.summands: Dict[str, Tensor] = {}
 
     def next(self, name: str) -> None:
         """Count a call of a layer; the forward ends with the last."""

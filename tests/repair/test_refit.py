@@ -11,7 +11,7 @@ from toy_nets import randomise
 
 from mmprune.arguments import UserError
 from mmprune.pruning.pruner import Pruner
-from mmprune.repair import plan, refit
+from mmprune.repair import layer_by_layer, plan
 from mmprune.repair.norms import recalibrate
 from mmprune.repair.refit import repair
 
@@ -145,8 +145,8 @@ def test_a_ridge_draws_to_the_weight_before():
     x = design(pruner.model.layer, pruner.model.read(images))[0]
     y = outputs_of(dense.layer, dense.read(images), range(5))
     x, y = x - x.mean(0), y - y.mean(0)
-    weight = np.sqrt(0.3 * x.var(0).mean() * len(x))
-    rows = np.concatenate([x, weight * np.eye(x.shape[1])]), np.concatenate([y, weight * before.T])
+    weight = np.diag(np.sqrt(0.3 * x.var(0) * len(x)))
+    rows = np.concatenate([x, weight]), np.concatenate([y, weight @ before.T])
     expected = np.linalg.lstsq(*rows, rcond=None)[0]
     assert pytest.approx(expected, rel=1e-6) == pruner.model.layer.weight.detach().flatten(1).numpy().T
 
@@ -319,7 +319,7 @@ def test_stage_by_stage_is_what_whole_forwards_give(make, monkeypatch):
     other = copy.deepcopy(pruner)
     chained = repair(pruner.mutator, dense, images)
     monkeypatch.setattr(plan, 'find_chain', lambda *args: None)
-    monkeypatch.setattr(refit, 'TARGETS', 1.0)  # the targets of a layer at a time, too
+    monkeypatch.setattr(layer_by_layer, 'TARGETS', 1.0)  # the targets of a layer at a time, too
     whole = repair(other.mutator, dense, images)
     assert list(chained.layers) == list(whole.layers)
     for key, value in pruner.model.state_dict().items():
