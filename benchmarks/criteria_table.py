@@ -149,13 +149,13 @@ class Bench:
                         for inputs, labels in self.batches(self.test, some))
         return 100 * right / len(self.test.labels)
 
-    def finetune(self, model: nn.Module, order: Tensor, generator: torch.Generator) -> None:
+    def finetune(self, model: nn.Module, order: Tensor, generator: torch.Generator, epochs: int = EPOCHS) -> None:
         """Train on the images of an order, cropped and flipped at random, with a learning rate that falls to zero."""
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4, nesterov=True)
-        steps = EPOCHS * len(order.split(BATCH))
+        steps = epochs * len(order.split(BATCH))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         model.train()
-        for _ in range(EPOCHS):
+        for _ in range(epochs):
             shuffled = order[torch.randperm(len(order), generator=generator)]
             pixels = augmented(self.train.pixels[shuffled], generator)
             for inputs, labels in self.batches(Images(pixels, self.train.labels[shuffled]), torch.arange(len(order))):
