@@ -11,6 +11,7 @@ the table shows the median of them. FLOPs are multiply-adds.
 import argparse
 import datetime
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -140,8 +141,18 @@ class Choices:
             left = share_of_cost(self.mutator, masks, 'flops')
             rows.append(dict(way=name, flops=left, share=share, ms=milliseconds, dense_ms=dense_ms,
                              explained=(fixed + (table.dense_ms - fixed) * left) / table.dense_ms,
-                             predicted=table.predict(self.counts(masks)) / table.dense_ms, kept=self.kept(masks)))
+                             by_nodes=self.explained_by_nodes(self.counts(masks)), kept=self.kept(masks),
+                             predicted=table.predict(self.counts(masks)) / table.dense_ms))
         return rows
+
+    def explained_by_nodes(self, counts: Dict[str, int]) -> float:
+        """Return the share of the dense time if every node takes the share of its own work, by its channels."""
+        table = self.time.table
+        times, total = table.by_node({}), table.calibration.offset
+        for law in table.laws:
+            sides = [law.writes] if not law.coefficients[1] and not law.coefficients[3] else [law.reads, law.writes]
+            total += times[law.name] * math.prod(side.of(counts) / side.of(table.units) for side in sides if side.parts)
+        return total / table.dense_ms
 
     def plan_without_loop(self, share: float) -> Masks:
         """Return the choice for a time by the table alone."""
@@ -200,11 +211,12 @@ def document(results: Mapping[str, Any]) -> str:
     if results.get('half'):
         lines += ['## Whole blocks at about half of the multiply-adds', '',
                   'One thread. `explained` is what is left of the time if nodes that no unit touches take what they '
-                  'took, and all others the share of the multiply-adds.', '',
-                  '| network | choice | FLOPs left | speed-up | share of dense | explained | predicted | scores kept |',
-                  '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |']
+                  'took, and all others the share of the multiply-adds; `by nodes`, if each takes that of its own.', '',
+                  '| network | choice | FLOPs left | speed-up | share of dense | explained | by nodes | predicted | '
+                  'scores kept |', '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
         lines += [f'| {name} | {row["way"]} | {row["flops"]:.3f} | {1 / row["share"]:.2f} | {row["share"]:.3f} | '
-                  f'{row["explained"]:.3f} | {row["predicted"]:.3f} | {row["kept"]:.4f} |'
+                  f'{row["explained"]:.3f} | {row.get("by_nodes", math.nan):.3f} | {row["predicted"]:.3f} | '
+                  f'{row["kept"]:.4f} |'
                   for name, rows in results['half'].items() for row in rows]
         lines.append('')
     return '\n'.join(lines)
