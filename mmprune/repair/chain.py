@@ -49,7 +49,8 @@ def _longest(survey: Survey) -> List[Call]:
     before: Dict[int, Optional[int]] = {}
     length: Dict[int, int] = {}
     for place, call in enumerate(calls):
-        earlier = [other for other in range(place) if calls[other].out is call.x and calls[other].end < call.start]
+        earlier = [other for other in range(place) if calls[other].out is call.x and calls[other].end < call.start
+                   and calls[other].versions[1] == call.versions[0]]  # not changed in place since
         best = max(earlier, key=lambda other: length[other], default=None)
         before[place], length[place] = best, 1 + (0 if best is None else length[best])
     last: Optional[int] = max(length, key=lambda one: length[one], default=None)

@@ -59,8 +59,8 @@ class Layer:
     def sampled(self, out: Tensor, places: Tensor, rows: Optional[Tensor] = None) -> Tensor:
         """Return ``Tensor[O, N * places]``, an output of the layer, or what has its shape, at some positions."""
         out = spatial(channels_first(self.module, out))
-        out = out if rows is None else out.index_select(1, rows)
-        return out[:, :, places].transpose(0, 1).flatten(1)
+        out = out[:, :, places].transpose(0, 1).flatten(1)
+        return out if rows is None else out[rows]
 
     def before_norm(self, added: Tensor) -> Tensor:
         """Return by how much the layer's output must change for ``Tensor[O, S]`` more behind its norm."""

@@ -70,8 +70,8 @@ class Survey(TorchFunctionMode):
         return self._clock
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        x = args[0] if args and isinstance(args[0], Tensor) else None
-        self._open.append((self._tick(), 0 if x is None else version(x)))
+        x = next(iter([*args, *kwargs.values()]), None)
+        self._open.append((self._tick(), version(x) if isinstance(x, Tensor) else 0))
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         given = [*args, *kwargs.values()]

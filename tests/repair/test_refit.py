@@ -311,7 +311,32 @@ class Pyramid(nn.Module):
         return [self.head(torch.tanh(self.lateral(one))) for one in found[1:]]
 
 
-@pytest.mark.parametrize('make', [Pyramid, toy_nets.Everything, toy_nets.Residual])
+class Reused(nn.Module):
+    """Residual blocks, each of which uses one activation that works in place twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+        self.blocks = nn.Sequential(*[_ReusedBlock() for _ in range(3)])
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)))
+
+
+class _ReusedBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x
+        return self.relu(out)
+
+
+@pytest.mark.parametrize('make', [Pyramid, Reused, toy_nets.Everything, toy_nets.Residual])
 def test_stage_by_stage_is_what_whole_forwards_give(make, monkeypatch):
     torch.manual_seed(0)
     images = torch.randn(60, 3, 8, 8, dtype=torch.float64)
@@ -338,6 +363,18 @@ def test_a_pyramid_is_cut_apart():
     assert made.chain.kept == {'blocks.1.2', 'blocks.2.2'}
     assert made.stages[-1].layers[0].calls == 2
     assert not made.half
+
+
+def test_an_activation_in_place_between_two_modules_ends_a_chain():
+    torch.manual_seed(0)
+    images = torch.randn(10, 3, 8, 8)
+    dense = Reused().eval()
+    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
+    pruner.cut()
+    made = plan.make_repair_plan(pruner.mutator, dense, lambda model: model.eval()(images[:2]), 10, True, 10, 1e9)
+    assert made.chain.links == ('stem', 'blocks.0', 'blocks.1', 'blocks.2', 'head')
+    assert [layer.summand.module for stage in made.stages for layer in stage.layers if layer.summand] == [
+        'blocks.0.conv1', 'blocks.1.conv1', 'blocks.2.conv1']
 
 
 def test_it_is_deterministic_and_leaves_generators_and_modes_alone(capsys):
