@@ -1,14 +1,15 @@
 """The data that criteria look at, and running a model on it such that its modes and gradients are restored."""
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import UserError
+from ..arguments import UserError, one_of
 from ..graph.demo_input import mapped
 from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
+from .output_loss import OUTPUTS, OutputLoss
 
 
 class Calibration(NamedTuple):
@@ -81,10 +82,21 @@ def backward(loss: Tensor, model: nn.Module) -> None:
 
 
 class LossOf:
-    """The loss of a batch ``(inputs, targets)``; zero where no loss function is given."""
+    """The loss of a batch ``(inputs, targets)``; zero where no loss function is given.
 
-    def __init__(self, mutator: ChannelMutator, loss_fn: Optional[Callable[[Any, Any], Tensor]]) -> None:
-        self.mutator, self.loss_fn = mutator, loss_fn
+    Args:
+        mutator (ChannelMutator): Of the model.
+        loss_fn (Callable or str, optional): ``loss_fn(outputs, targets) -> Tensor[]``, or ``outputs`` for
+            :class:`~mmprune.criteria.output_loss.OutputLoss`, which looks at no targets.
+
+    Raises:
+        UserError: ``loss_fn`` is another string.
+    """
+
+    def __init__(self, mutator: ChannelMutator, loss_fn: Union[None, str, Callable[[Any, Any], Tensor]]) -> None:
+        self.mutator = mutator
+        self.of_outputs = OutputLoss() if isinstance(loss_fn, str) and one_of('loss_fn', loss_fn, (OUTPUTS, )) else None
+        self.loss_fn = None if isinstance(loss_fn, str) else loss_fn
 
     def __call__(self, batch: Any) -> Tensor:
         """Run the model on a batch and return its loss."""
@@ -92,6 +104,8 @@ class LossOf:
         model = self.mutator.model
         outputs = (model(**inputs) if isinstance(inputs, Mapping) else
                    model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs))
+        if self.of_outputs is not None:
+            return self.of_outputs(outputs)
         if self.loss_fn is None:
             if torch.is_grad_enabled():
                 raise UserError('the criterion needs the gradient of a loss: call calibrate(loader, loss_fn)')

@@ -94,7 +94,7 @@ class Pruner:
         """The model, as it is at present."""
         return self.mutator.model
 
-    def calibrate(self, loader: Iterable[Any], loss_fn: Optional[Callable[[Any, Any], Tensor]] = None,
+    def calibrate(self, loader: Iterable[Any], loss_fn: Union[None, str, Callable[[Any, Any], Tensor]] = None,
                   batches: Optional[int] = None) -> None:
         """Show the criterion data; the model does not learn from it.
 
@@ -103,7 +103,9 @@ class Pruner:
         Args:
             loader (iterable): Batches ``(inputs, targets)``; ``inputs`` is what the model is called with. Batches may
                 be inputs only for criteria that look at activations alone. They are moved to the model's device.
-            loss_fn (Callable, optional): ``loss_fn(outputs, targets) -> Tensor[]``, a mean over the samples.
+            loss_fn (Callable or str, optional): ``loss_fn(outputs, targets) -> Tensor[]``, a mean over the samples; or
+                ``outputs``, for criteria of squared gradients: what the outputs lose, without labels, see
+                :class:`~mmprune.criteria.output_loss.OutputLoss`.
             batches (int, optional): How many batches at most.
 
         Raises:

@@ -48,12 +48,15 @@ def _longest(survey: Survey) -> List[Call]:
              and calls[0].x.size(0) == calls[0].out.size(0) and calls[0].name]
     before: Dict[int, Optional[int]] = {}
     length: Dict[int, int] = {}
+    began: Dict[int, int] = {}
     for place, call in enumerate(calls):
         earlier = [other for other in range(place) if calls[other].out is call.x and calls[other].end < call.start
                    and calls[other].versions[1] == call.versions[0]]  # not changed in place since
         best = max(earlier, key=lambda other: length[other], default=None)
         before[place], length[place] = best, 1 + (0 if best is None else length[best])
-    last: Optional[int] = max(length, key=lambda one: length[one], default=None)
+        began[place] = call.start if best is None else began[best]
+    # of chains of the same length the one in which most is called
+    last: Optional[int] = max(length, key=lambda one: (length[one], calls[one].end - began[one]), default=None)
     found: List[Call] = []
     while last is not None:
         found.insert(0, calls[last])

@@ -1,4 +1,5 @@
 """A layer that is solved again: its weight, and where its offset lies."""
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Tuple
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from ..graph.channels import Member
 from ..units.mutator import ChannelMutator
+from .clipping import Clip
 from .summand import Summand
 from .windows import channels_first, spatial
 
@@ -32,6 +34,7 @@ class Layer:
     source: int  #: the same number for layers that read the same tensor
     may_add_bias: bool = False  #: a bias is added where there is no place for the offset
     summand: Optional[Summand] = None  #: what its output is added to
+    clip: Optional[Clip] = None  #: the clamp that alone reads its output
 
     @property
     def has_offset(self) -> bool:
@@ -66,11 +69,30 @@ class Layer:
         """Return by how much the layer's output must change for ``Tensor[O, S]`` more behind its norm."""
         if not self.norms:
             return added
+        factor, small = self._factor()
+        return added * torch.where(small, torch.zeros_like(factor), 1 / factor)[:, None]
+
+    def _factor(self) -> Tuple[Tensor, Tensor]:
+        """Return by what its norm multiplies each output, ``Tensor[O]``, and where that is next to nothing."""
         dense = self.norms[0][1]
         factor = (dense.running_var[self.rows] + dense.eps).rsqrt()
         factor = factor if dense.weight is None else factor * dense.weight.detach()[self.rows]
-        small = factor.abs() < SMALL_FACTOR * factor.abs().amax()
-        return added * torch.where(small, torch.zeros_like(factor), 1 / factor)[:, None]
+        return factor, factor.abs() < SMALL_FACTOR * factor.abs().amax()
+
+    def flat(self) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return outputs below and above which its clamp is flat, and the norm's factors: ``Tensor[G, O / G, 1]``."""
+        assert self.clip is not None
+        ones = torch.ones(len(self.rows), dtype=torch.float64, device=self.rows.device)
+        low, high, factor = self.clip.low * ones, self.clip.high * ones, ones
+        if self.norms:
+            dense = self.norms[0][1]
+            factor, small = self._factor()
+            shift = torch.zeros_like(factor) if dense.bias is None else dense.bias.detach()[self.rows]
+            ends = torch.stack([(end - shift) / factor + dense.running_mean[self.rows] for end in (low, high)])
+            low, high = (torch.where(small, torch.full_like(end, side), end)
+                         for end, side in zip((ends.amin(0), ends.amax(0)), (-math.inf, math.inf)))
+        low, high, factor = (self.grouped(part)[..., None] for part in (low, high, factor))
+        return low, high, factor
 
     def write(self, weight: Tensor, offset: Tensor) -> None:
         """Let the layer have a weight ``Tensor[G, O, K]`` and an offset ``Tensor[G, O]``; a bias must be there."""

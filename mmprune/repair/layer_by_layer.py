@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..graph.demo_input import ExampleInputs
 from ..units.mutator import ChannelMutator
 from .batches import few_rows, rows_of
+from .clipping import Samples, solve
 from .layer import Layer, add_bias
-from .moments import Moments, Sums, offset_of, solved, squared_error
+from .moments import Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
@@ -30,7 +31,7 @@ NOTHING = 1e-10
 class LayerRepair(NamedTuple):
     """What became of a layer."""
 
-    before: float  #: squared error on held-back images over the outputs' variance
+    before: float  #: squared error on held-back images over the variance, behind the clamp that reads it, if any
     after: float  #: the same with the solution
     applied: bool  #: whether the solution is in place; False where it is worse, or nothing was to be repaired
     ridge: Optional[float] = None  #: strength of the ridge
@@ -122,15 +123,22 @@ class LayerByLayer:
                targets: Targets) -> Dict[str, LayerRepair]:
         """Solve layers none of which reads what another makes."""
         sums = {(layer.name, held): Sums() for layer in layers for held in (False, True)}
+        samples: Dict[str, Samples] = {}
         batch = 0
 
         def add(layer: Layer, call: int, x: Tensor) -> None:
             places, y = targets.pop((layer.name, batch, call), (None, None))
             x = channels_first(layer.module, x)
             if y is not None and len(places) * len(x) == y.size(2) > 0:
+                added = None
                 if layer.summand is not None:
-                    y = y - layer.grouped(layer.before_norm(layer.sampled(calls.summands[layer.name], places)))
-                sums[layer.name, batch in self.held].add(columns(layer.module, x, places), y)
+                    added = layer.grouped(layer.before_norm(layer.sampled(calls.summands[layer.name], places)))
+                    y = y - added
+                count, x = len(places) * layer.calls * self.rows, columns(layer.module, x, places)
+                sums[layer.name, batch in self.held].add(x, y)
+                if layer.clip is not None:
+                    kept = samples.setdefault(layer.name, Samples(*layer.flat(), layer.has_offset, count))
+                    kept.add(batch in self.held, x, y, added)
 
         with self.cut.watching(layers, before=add) as calls:
             for batch in self.batches:
@@ -140,38 +148,45 @@ class LayerByLayer:
         for layer in layers:
             fit, held = (sums.pop((layer.name, part)) for part in (False, True))
             if fit.count and held.count:
-                found[layer.name] = self._apply(layer, fit.moments(), held.moments())
+                found[layer.name] = self._apply(layer, fit.moments(), held.moments(), samples.pop(layer.name, None))
         return found
 
-    def _apply(self, layer: Layer, fit: Moments, held: Moments) -> LayerRepair:
-        """Choose the ridge by held-back samples; where the solution is better there, solve by all and write it."""
+    def _apply(self, layer: Layer, fit: Moments, held: Moments, samples: Optional[Samples]) -> LayerRepair:
+        """Where a solution is better than the present weight on held-back samples, solve by all and write it."""
         added = False
         if not layer.has_offset:
             fit, held = fit.uncentred(), held.uncentred()
         weight, offset = layer.current()
         size = max(float(held.yy.sum()), 1e-30)
         before = squared_error(held, weight, offset) / size
+        ridge, after = self._ridge(fit, held, weight)
+        clipped = False
+        if samples is not None:
+            before, after = samples.error(weight, offset), samples.error(*solve(fit, weight, ridge))
+            error = samples.error(*samples.solved(fit, (False, ), weight, ridge))
+            clipped, after = error < after, min(after, error)
+        applied = before > NOTHING and after < before
+        if applied:
+            added = layer.has_offset and not layer.norms and layer.module.bias is None
+            if added:
+                add_bias(self.mutator, layer)
+            moments = fit.joined(held)
+            layer.write(*(samples.solved(moments, (False, True), weight, ridge) if clipped and samples is not None
+                          else solve(moments, weight, ridge)))
+        return LayerRepair(before, after, applied, ridge, added)
 
-        def solution(moments: Moments, ridge: float) -> Tuple[Tensor, Tensor]:
-            found = solved(moments, weight, ridge)
-            return found, offset_of(moments, found)
-
+    def _ridge(self, fit: Moments, held: Moments, weight: Tensor) -> Tuple[float, float]:
+        """Return the strength of the ridge with the least error on held-back samples, and the relative error."""
         ridges: Sequence[float] = RIDGES if self.settings.ridge is None else (self.settings.ridge,)
         if self.settings.how == 'bias':
             ridges = (math.inf,)
         errors: Dict[float, float] = {}
         for ridge in ridges:
-            errors[ridge] = squared_error(held, *solution(fit, ridge)) / size
+            errors[ridge] = squared_error(held, *solve(fit, weight, ridge)) / max(float(held.yy.sum()), 1e-30)
             if errors[ridge] > 1.1 * min(errors.values()):  # a weaker one is worse still
                 break
         best = min(errors, key=lambda ridge: errors[ridge])
-        applied = before > NOTHING and errors[best] < before
-        if applied:
-            added = layer.has_offset and not layer.norms and layer.module.bias is None
-            if added:
-                add_bias(self.mutator, layer)
-            layer.write(*solution(fit.joined(held), best))
-        return LayerRepair(before, errors[best], applied, best, added)
+        return best, errors[best]
 
 
 def _together(layers: Sequence[Layer]) -> List[List[Layer]]:

@@ -91,9 +91,11 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)
+        summand = survey.summand(name, norms)
         found.append(Layer(name, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
-                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias, survey.summand(name, norms)))
+                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias, summand,
+                           survey.clip(name, norms, summand is not None)))
     return found
 
 

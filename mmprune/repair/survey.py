@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
+from .clipping import Clip, Clipping, clip_of
 from .summand import ADDITIONS, Sum, Summand, find_summand, version
 from .windows import channels_first, columns, spatial
 
@@ -49,14 +50,19 @@ class Survey(TorchFunctionMode):
         self._clock, self._paused = 0, False
         self._open: List[Tuple[int, int]] = []
         self._sums: List[Sum] = []
+        self._clippings: List[Clipping] = []
         with watched(model.named_modules(), self._enter, self._leave), self:
             self.outputs = output_tensors(run(model))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count which tensors are used by what yields tensors."""
         added = func in ADDITIONS and not self._paused and not kwargs and all(isinstance(arg, Tensor) for arg in args)
-        before = [(self._uses.get(id(part), (part, 0))[1], version(part)) for part in args] if added else []
+        before = [(self._used(part), version(part)) for part in args] if added else []
+        clip = clip_of(func, args, kwargs or {})
+        used = self._used(args[0]) if clip and args else 0
         out = func(*args, **(kwargs or {}))
+        if clip and args:
+            self._clippings.append(Clipping(clip, args[0], out, used))
         if added and args[0].shape == args[1].shape:
             self._sums.append(Sum(args, out, *zip(*before)))
         if not self._paused and output_tensors(out):
@@ -64,6 +70,9 @@ class Survey(TorchFunctionMode):
                 _, count = self._uses.get(id(tensor), (tensor, 0))
                 self._uses[id(tensor)] = tensor, count + 1  # kept, so that no later tensor has its identity
         return out
+
+    def _used(self, tensor: Tensor) -> int:
+        return self._uses.get(id(tensor), (tensor, 0))[1]
 
     def _tick(self) -> int:
         self._clock += 1
@@ -100,9 +109,40 @@ class Survey(TorchFunctionMode):
         tail = last[0].out
         if len(norms) > 1 or len(calls[layer]) + len(last) > 2 or tail is None:
             return None
-        uses = self._uses.get(id(tail), (tail, 0))[1] + any(tail is tensor for tensor in self.outputs)
+        uses = self._uses_of(tail)
         counts = {name: len(several) for name, several in calls.items()}
         return find_summand(tail, calls[layer][0].start, self._sums, uses, self.calls, counts)
+
+    def _uses_of(self, tensor: Tensor) -> int:
+        return self._used(tensor) + any(tensor is out for out in self.outputs)
+
+    def clip(self, layer: str, norms: Tuple[str, ...], is_added: bool) -> Optional[Clip]:
+        """Return the clamp that alone reads the output of a layer, if any, behind a batch norm and an addition.
+
+        Args:
+            layer (str): The layer.
+            norms (tuple[str]): Batch norms that it alone feeds.
+            is_added (bool): Its output is added to something; see :meth:`summand`.
+        """
+        calls = self.by_name()
+        tails = [call.out for call in calls[norms[0] if norms else layer]]
+        if len(norms) > 1:
+            return None
+        expected = 0
+        if is_added:
+            one = next(one for one in self._sums if any(part is tails[0] for part in one.parts))
+            expected = int(any(part is one.out for part in one.parts))  # in place
+            tails = [one.out]
+        found = {self._read_by(tail, expected) for tail in tails}
+        return found.pop() if len(found) == 1 else None
+
+    def _read_by(self, tail: Optional[Tensor], expected: int) -> Optional[Clip]:
+        """Return the clamp that alone reads a tensor, which has been used a number of times before."""
+        for one in self._clippings:
+            if one.x is tail and tail is not None and one.used == expected and (
+                    one.out is tail or self._uses_of(tail) == expected + 1):
+                return one.clip
+        return None
 
     def feeds_only(self, layer: str, modules: Dict[str, nn.Module]) -> Tuple[str, ...]:
         """Return the batch norms that a layer feeds, where it feeds nothing else, and nothing else feeds them."""
