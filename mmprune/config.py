@@ -16,6 +16,7 @@ it came from. What their arguments mean:
 - ``lr_ratio`` (float): The learning rate of the base config is multiplied by this.
 - ``target_flop_ratio``, ``target_latency`` (float): The run ends when this share of the FLOPs, or of the time, is left.
 - ``runtime`` (dict): Where time is measured; see :class:`~mmprune.latency.meter.Meter`.
+- ``repair`` (dict): The repair at the target, ``dict(images=512)``; see :class:`~mmprune.engine.run_repair.EndRepair`.
 - ``schedule`` (dict or list[dict]): A hook of :mod:`mmprune.engine.schedules`, such as
   ``dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(ratio=0.3))``.
 - ``pruned_path`` (str): The checkpoint that the prune run wrote at its target.
@@ -139,7 +140,8 @@ def group_fisher_model(base: Mapping[str, Any], pretrained_path: str, interval: 
 
 @typed
 def prune_hooks(base: Mapping[str, Any], target_flop_ratio: Optional[float] = None, log_interval: int = 10,
-                target_latency: Optional[float] = None, runtime: Optional[Config] = None) -> List[Config]:
+                target_latency: Optional[float] = None, runtime: Optional[Config] = None,
+                repair: Optional[Config] = None) -> List[Config]:
     """Return the hooks of a prune config: the base's own, exact resume, the structure, the target that ends the run."""
     whole_number('log_interval', log_interval)
     if (target_flop_ratio is None) == (target_latency is None):
@@ -147,9 +149,10 @@ def prune_hooks(base: Mapping[str, Any], target_flop_ratio: Optional[float] = No
     option, name, target = ('target_flop_ratio', 'flops', target_flop_ratio) if target_latency is None else (
         'target_latency', LATENCY, target_latency)
     share(option, target, f'it is what stays of the dense {name}, so it must lie between 0 and 1')
+    options = {key: plain(given) for key, given in (('runtime', runtime), ('repair', repair)) if given is not None}
     return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type=name,
-                 save_ckpt_thr=[target], early_stop=True, **({} if runtime is None else dict(runtime=plain(runtime))))]
+                 save_ckpt_thr=[target], early_stop=True, **options)]
 
 
 @typed
@@ -157,10 +160,10 @@ def prune_settings(base: Mapping[str, Any], pretrained_path: str, interval: int,
                    lr_ratio: float, target_flop_ratio: Optional[float] = None,
                    input_shape: Optional[Sequence[int]] = None, mutate_linear: bool = False,
                    choice: Optional[Config] = None, target_latency: Optional[float] = None,
-                   runtime: Optional[Config] = None) -> Settings:
+                   runtime: Optional[Config] = None, repair: Optional[Config] = None) -> Settings:
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config."""
     model = group_fisher_model(base, pretrained_path, interval, normalization_type, input_shape, mutate_linear, choice)
-    hooks = prune_hooks(base, target_flop_ratio, target_latency=target_latency, runtime=runtime)
+    hooks = prune_hooks(base, target_flop_ratio, target_latency=target_latency, runtime=runtime, repair=repair)
     return _settings(base, model, 'GroupFisherDDP', _lr(base, lr_ratio), hooks)
 
 

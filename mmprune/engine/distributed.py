@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
+from mmengine import dist
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -82,6 +83,12 @@ class GroupFisherDDP(ShrinkingDDP):
         """Train one iteration through ``DDP.forward`` and prune when it is due."""
         self.follow_loaded_shapes()
         return self.module.train_and_prune(super().train_step, data, optim_wrapper, self.released)
+
+
+def broadcast_tensors(model: nn.Module) -> None:
+    """Give the parameters and buffers of a model the values that they have on rank 0; every rank calls this."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        dist.broadcast(tensor.detach())
 
 
 @contextmanager

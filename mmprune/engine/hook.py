@@ -24,10 +24,12 @@ from .floors import FloorWatch
 from .latency_record import LatencyRecord
 from .outlook import check_reach, iterations_needed
 from .resource import RESOURCES, Resource, Time
+from .run_repair import KEYS as REPAIR_KEYS
+from .run_repair import EndRepair
 from .runner import FIX_SUBNET_JSON, algorithm_of, save_pruned, unwrapped
 
 #: What to do about a run that is too short.
-KEY = 'mmprune_latency'  # of a checkpoint
+KEY, REPAIR_KEY = 'mmprune_latency', 'mmprune_repair'  # of a checkpoint
 REMEDY = 'Train longer (max_epochs), prune more often (interval) or more at a time (channels_per_event)'
 
 
@@ -97,6 +99,8 @@ class ResourceInfoHook(Hook):
         early_stop (bool): End the run at the least ratio.
         runtime (dict, optional): Where time is measured; see :class:`~mmprune.latency.meter.Meter`. Needed for
             ``latency``, for scores that are divided by it (``normalization_type``), and for ``align='auto'``.
+        repair (dict, optional): ``images`` and ``how`` of a repair at the last target, before its checkpoint is
+            written; see :class:`~mmprune.engine.run_repair.EndRepair`.
     """
 
     #: What went wrong, once the run has ended above its target; tools/train.py ends with it.
@@ -104,7 +108,8 @@ class ResourceInfoHook(Hook):
     priority = 55  # after hooks that change the model (EMA: 50), before the logger (60)
 
     def __init__(self, interval: int = 10, resource_type: str = 'flops', save_ckpt_thr: Sequence[float] = (0.5,),
-                 early_stop: bool = True, runtime: Optional[Mapping[str, Any]] = None) -> None:
+                 early_stop: bool = True, runtime: Optional[Mapping[str, Any]] = None,
+                 repair: Optional[Mapping[str, Any]] = None) -> None:
         whole_number(f'{type(self).__name__}: interval', interval)
         one_of('ResourceInfoHook: resource_type', resource_type, RESOURCES)
         if save_ckpt_thr and not isinstance(save_ckpt_thr, (list, tuple)):
@@ -118,6 +123,7 @@ class ResourceInfoHook(Hook):
         self.targets: List[float] = sorted(save_ckpt_thr, reverse=True)
         self.finished = False
         self.record = None if runtime is None else LatencyRecord(runtime)
+        self.repair = EndRepair.of(repair, type(self).__name__, REPAIR_KEYS[:-1])
         self._corrections: List[float] = []  # factors by which measurements have corrected the table
         if resource_type == LATENCY and runtime is None:
             raise UserError("ResourceInfoHook: resource_type is 'latency', and nothing says where it is measured: give "
@@ -142,6 +148,8 @@ class ResourceInfoHook(Hook):
         self.finished = False
         self._began, self._first_ratio = time.monotonic(), ratio
         self._set_goal()
+        if self.repair is not None:
+            self.repair.watch(self.algorithm)
         self._loader = runner.train_loop.dataloader
         runner.train_loop.dataloader = Stoppable(self._loader, self)
 
@@ -161,12 +169,16 @@ class ResourceInfoHook(Hook):
         self.algorithm.check_measured()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Save what was measured."""
+        """Save what was measured, and where the run can be resumed what its repair compares with."""
+        if self.repair is not None and 'optimizer' in checkpoint:
+            checkpoint[REPAIR_KEY] = self.repair.state()
         if self.record is not None:
             checkpoint[KEY] = dict(self.record.state, corrections=list(self._corrections))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Take over what the run that is resumed has measured."""
+        """Take over what the run that is resumed has measured, and what its repair compares with."""
+        if self.repair is not None and runner._resume:
+            self.repair.load_state(unwrapped(runner), checkpoint.get(REPAIR_KEY, {}))  # type: ignore[arg-type]
         if self.record is not None and runner._resume:
             measured = dict(checkpoint.get(KEY, {}))
             self._corrections = measured.pop('corrections', [])
@@ -271,6 +283,8 @@ class ResourceInfoHook(Hook):
         return f', eta {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
 
     def _save(self, runner: Runner, target: float, ratio: float) -> None:
+        if self.repair is not None and target == self.targets[-1]:
+            self.repair.finish(runner, self.algorithm)
         name = f'{self.resource_type}_{target:.2f}.pth'
         save_pruned(runner, self.algorithm, name)
         if dist.is_main_process():

@@ -23,6 +23,8 @@ def settings_of(runner: Runner) -> Dict[str, str]:
             found.update(criterion=hook.criterion_cfg, target=hook.target_cfg)
             found.update({name: getattr(hook, name) for name in ('rounds', 'epochs', 'start', 'epoch_prune', 'interval')
                           if hasattr(hook, name)})
+        if getattr(hook, 'repair', None) is not None:
+            found['repair'] = hook.repair
         record = getattr(hook, 'record', None)
         if record is not None:
             found['runtime'] = dict(record.runtime)

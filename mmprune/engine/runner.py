@@ -2,6 +2,7 @@
 import copy
 import importlib.util
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Type, TypeVar
 
@@ -117,20 +118,31 @@ def calibration_of(runner: Runner, algorithm: PruningAlgorithm, batches: int) ->
 
     The run's own data loader and random state do not move.
     """
-    loader = runner.train_dataloader
-    size = loader.batch_size or 1
-    with seeded((int(runner.seed or 0), 0)):
-        order = torch.randperm(len(loader.dataset))[:batches * size].tolist()
-        chosen = DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn)
-        drawn = list(chosen)
+    size = runner.train_dataloader.batch_size or 1
     architecture: Any = algorithm.architecture
+    return Calibration(training_batches(runner, batches * size, size), partial(loss_of, architecture),
+                       lambda batch: _labels(batch).to(next(architecture.parameters()).device))
 
-    def loss(batch: Any) -> Tensor:
-        data = architecture.data_preprocessor(copy.deepcopy(batch), True)
-        total: Tensor = architecture.parse_losses(architecture._run_forward(data, mode='loss'))[0]
-        return total
 
-    return Calibration(drawn, loss, lambda batch: _labels(batch).to(next(architecture.parameters()).device))
+def training_batches(runner: Runner, images: int, size: int) -> List[Any]:
+    """Return training samples of a run in batches, drawn by its seed; its data loader and random state do not move.
+
+    Args:
+        runner (Runner): After its data loader is built.
+        images (int): How many samples; all where there are fewer.
+        size (int): Samples of a batch.
+    """
+    loader = runner.train_dataloader
+    with seeded((int(runner.seed or 0), 0)):
+        order = torch.randperm(len(loader.dataset))[:images].tolist()
+        return list(DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn))
+
+
+def loss_of(architecture: Any, batch: Any) -> Tensor:
+    """Return the loss ``Tensor[]`` of a model on a batch of :func:`training_batches`."""
+    data = architecture.data_preprocessor(copy.deepcopy(batch), True)
+    total: Tensor = architecture.parse_losses(architecture._run_forward(data, mode='loss'))[0]
+    return total
 
 
 def _labels(batch: Any) -> Tensor:

@@ -24,7 +24,12 @@ class DemoInput:
     Args:
         input_shape (tuple[int]): Shape of the input, batch first; costs are counted for this shape.
         arguments (dict, optional): Further keyword arguments of the model's forward, such as ``dict(aux=True)``.
+
+    Attributes:
+        images (Tensor[N, C, H, W] or None): Images to run on instead of random ones.
     """
+
+    images: Optional[torch.Tensor] = None
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224),
                  arguments: Optional[Mapping[str, Any]] = None) -> None:
@@ -33,6 +38,8 @@ class DemoInput:
 
     def tensor(self, model: nn.Module) -> torch.Tensor:
         """Return a random input of the model's dtype and device; the global random state is not used."""
+        if self.images is not None:
+            return _like_parameters(model, self.images)
         image = torch.randn(self.input_shape, generator=torch.Generator().manual_seed(0))
         return _like_parameters(model, image)
 
@@ -50,7 +57,13 @@ class DemoInput:
     def with_shape(self, shape: Sequence[int]) -> 'DemoInput':
         """Return a demo input of the same kind with another shape ``(N, C, H, W)``."""
         other = copy.copy(self)
-        other.input_shape = tuple(shape)
+        other.input_shape, other.images = tuple(shape), None
+        return other
+
+    def with_images(self, images: torch.Tensor) -> 'DemoInput':
+        """Return a demo input of the same kind that runs a model on some images ``Tensor[N, C, H, W]``."""
+        other = self.with_shape(images.shape)
+        other.images = images
         return other
 
     def __call__(self, model: nn.Module) -> Any:
@@ -63,8 +76,8 @@ class ExampleInputs:
     """Inputs that the caller gives, for models of any signature.
 
     Args:
-        inputs (Tensor, tuple or dict): One tensor, positional or keyword arguments of the model. Floating-point
-            tensors follow the dtype and device of the model.
+        inputs (Tensor, tuple, dict or Callable): One tensor, positional or keyword arguments of the model. Tensors of
+            floats follow its dtype, all its device. Something to call, such as a demo input, runs the model itself.
 
     Attributes:
         stands_for (ExampleInputs or None): The given inputs, if these are a part of their images.
@@ -109,6 +122,8 @@ class ExampleInputs:
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
+        if callable(self.inputs):
+            return self.inputs(model)
         inputs = mapped(self.inputs, lambda tensor: _like_parameters(model, tensor))
         if isinstance(inputs, Mapping):
             return model(**inputs)
@@ -215,6 +230,10 @@ class SeveralInputs:
             parts = any(getattr(example, 'stands_for', None) is not None for example in one.examples)
             one.stands_for = self if parts else None
         return found
+
+    def with_images(self, images: torch.Tensor) -> 'SeveralInputs':
+        """Return the same inputs on some images ``Tensor[N, C, H, W]``; those that take none are left as they are."""
+        return SeveralInputs([one.with_images(images) if hasattr(one, 'with_images') else one for one in self.examples])
 
     def __call__(self, model: nn.Module) -> List[Any]:
         """Run the model on every input and return all raw outputs."""

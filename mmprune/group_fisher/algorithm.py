@@ -40,6 +40,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         last_pruned (PrunedSet or None): What the latest prune event removed; the last of them.
         goal (Callable or None): Tells whether a structure with some masks is what the run wants: the event that
             reaches it removes no more than that takes.
+        before_cut (Callable or None): Called right before an event removes channels.
         block (int): What ``align`` is worth.
     """
 
@@ -62,6 +63,7 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         self.iterations = 0
         self.last_pruned: Optional[PrunedSet] = None
         self.goal: Optional[Callable[[Mapping[str, np.ndarray]], bool]] = None
+        self.before_cut: Optional[Callable[[], None]] = None
         self.block = 1 if isinstance(align, str) else align
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
@@ -127,6 +129,8 @@ class GroupFisherAlgorithm(PruningAlgorithm):
             print_log(f'iteration {self.iterations}: {error}; this prune is skipped. Lower lr_ratio if it recurs',
                       logger='current', level=30)
         if pruned:
+            if self.before_cut is not None:
+                self.before_cut()
             self.cut(self.mutator.masks_without(pruned), optimizers)
             self.last_pruned = pruned[-1]
             print_log(f'iteration {self.iterations}: pruned {_listing(pruned)}', logger='current')

@@ -1,10 +1,13 @@
 """Cut and repair by turns: of a target that is far, more is left where each round scores the repaired network."""
 import math
-from typing import TYPE_CHECKING, Any, List, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Union
+
+import numpy as np
 
 from ..arguments import UserError, whole_number
 from ..repair.refit import Repair
 from ..units.copies import own_copy
+from ..units.mutator import ChannelMutator
 
 if TYPE_CHECKING:
     from .pruner import Pruner
@@ -30,7 +33,7 @@ def cut_in_rounds(pruner: 'Pruner', images: Any, rounds: Union[int, str], how: s
     if any(not unit.kept.all() for unit in pruner.mutator.all_units):
         raise UserError('the model is cut already, so that rounds have no dense model to compare with: call cut() and '
                         'repair(images, dense) with a copy from before the first cut')
-    count = _automatic(pruner) if rounds == 'auto' else whole_number(
+    count = rounds_for(pruner.mutator, pruner.choose().masks) if rounds == 'auto' else whole_number(
         'rounds', rounds, must="it must be 'auto' or a whole number of 1 or more")
     dense, done = own_copy(pruner.model), []
     for number in range(1, count + 1):
@@ -39,8 +42,12 @@ def cut_in_rounds(pruner: 'Pruner', images: Any, rounds: Union[int, str], how: s
     return done
 
 
-def _automatic(pruner: 'Pruner') -> int:
-    mutator = pruner.mutator
-    left = mutator.complexity.cost(mutator.surgery.widths_with(pruner.choose().masks))['macs']
-    share = 1 - left / max(1, mutator.complexity.cost({})['macs'])
-    return max(1, math.ceil(share / STEP - 1e-9))
+def rounds_for(mutator: ChannelMutator, masks: Mapping[str, np.ndarray]) -> int:
+    """Return in how many rounds a plan is cut, so that none takes more than :data:`STEP` of the dense multiply-adds.
+
+    Args:
+        mutator (ChannelMutator): Of the model as it is.
+        masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay in the end.
+    """
+    goes = mutator.cost['macs'] - mutator.complexity.cost(mutator.surgery.widths_with(masks))['macs']
+    return max(1, math.ceil(goes / max(1, mutator.complexity.cost({})['macs']) / STEP - 1e-9))

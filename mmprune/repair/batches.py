@@ -4,6 +4,7 @@ from typing import Any, Iterable, List, Tuple, Union
 from torch import Tensor
 
 from ..arguments import UserError
+from ..graph.demo_input import DemoInput
 from ..graph.nested import output_tensors
 
 #: Images of a batch, where all of them are given as one tensor, and of how many batches one is held back.
@@ -39,5 +40,7 @@ def rows_of(batch: Any) -> int:
 
 
 def few_rows(batch: Any) -> Any:
-    """Return the first two images of a batch that is one tensor, else the batch."""
+    """Return the first two images of a batch that is one tensor, or a demo input of one, else the batch."""
+    if isinstance(batch, DemoInput) and batch.images is not None:
+        return batch.with_images(batch.images[:2])
     return batch[:2] if isinstance(batch, Tensor) else batch

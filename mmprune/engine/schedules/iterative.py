@@ -5,6 +5,7 @@ from mmengine.runner import Runner
 
 from ...arguments import UserError, whole_number
 from ...registry import HOOKS
+from ..run_repair import KEYS
 from .schedule import PruningSchedule
 
 
@@ -16,14 +17,16 @@ class IterativePruningHook(PruningSchedule):
         rounds (int): How often channels are scored and cut.
         epochs (int): Epochs of training between two rounds.
         start (int): Epochs of training before the first round.
-        criterion, target, batches, remove_blocks, runtime: As in
+        criterion, target, batches, remove_blocks, runtime, repair: As in
             :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
+    repair_keys = KEYS
+
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], rounds: int = 3,
                  epochs: int = 1, start: int = 0, batches: int = 8, remove_blocks: bool = False,
-                 runtime: Optional[Mapping[str, Any]] = None) -> None:
-        super().__init__(criterion, target, batches, remove_blocks, runtime)
+                 runtime: Optional[Mapping[str, Any]] = None, repair: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(criterion, target, batches, remove_blocks, runtime, repair)
         for name, value, least in (('rounds', rounds, 1), ('epochs', epochs, 1), ('start', start, 0)):
             whole_number(f'{type(self).__name__}: {name}', value, least)
         self.rounds, self.epochs, self.start = rounds, epochs, start
@@ -42,7 +45,7 @@ class IterativePruningHook(PruningSchedule):
         done = self.state['rounds']
         if done == self.rounds or runner.epoch < self.start + done * self.epochs:
             return
-        self.cut(runner, self.plan(runner, (done + 1) / self.rounds))
+        self.prune(runner, (done + 1) / self.rounds, done / self.rounds)
         self.state['rounds'] = done + 1
         if done + 1 == self.rounds:
             self.save(runner)
@@ -54,14 +57,16 @@ class OneShotPruningHook(PruningSchedule):
 
     Args:
         stop (bool): End the run when the model is cut; a finetune config starts from ``pruned.pth``.
-        criterion, target, batches, remove_blocks, runtime: As in
+        criterion, target, batches, remove_blocks, runtime, repair: As in
             :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
+    repair_keys = KEYS
+
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
                  stop: bool = True, remove_blocks: bool = False,
-                 runtime: Optional[Mapping[str, Any]] = None) -> None:
-        super().__init__(criterion, target, batches, remove_blocks, runtime)
+                 runtime: Optional[Mapping[str, Any]] = None, repair: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(criterion, target, batches, remove_blocks, runtime, repair)
         self.stop = stop
         self.state = dict(pruned=False)
 
@@ -69,7 +74,7 @@ class OneShotPruningHook(PruningSchedule):
         """Prune, unless the run is resumed from a checkpoint that is pruned."""
         super().before_train(runner)
         if not self.state['pruned']:
-            self.cut(runner, self.plan(runner))
+            self.prune(runner)
             self.state['pruned'] = True
             self.save(runner)
         if self.stop:

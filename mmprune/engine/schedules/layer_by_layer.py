@@ -20,14 +20,15 @@ class LayerByLayerPruningHook(PruningSchedule):
             unit; a cost, such as ``flops``, is reached by the same share for all units.
         by_epoch (bool): Count the interval in epochs, else in iterations.
         interval (int): Training between two units.
-        criterion, batches, runtime: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
+        criterion, batches, runtime, repair: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
     """
 
     measures_plans = False  # one for every unit, of which a single one is cut
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], by_epoch: bool = True,
-                 interval: int = 1, batches: int = 8, runtime: Optional[Mapping[str, Any]] = None) -> None:
-        super().__init__(criterion, dict(target, scope='layer'), batches, runtime=runtime)
+                 interval: int = 1, batches: int = 8, runtime: Optional[Mapping[str, Any]] = None,
+                 repair: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(criterion, dict(target, scope='layer'), batches, runtime=runtime, repair=repair)
         whole_number(f'{type(self).__name__}: interval', interval)
         self.by_epoch, self.interval = by_epoch, interval
         self.state = dict(units=0)

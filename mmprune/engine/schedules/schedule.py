@@ -1,10 +1,11 @@
 """What all schedules share: scores from the run's own data, the same decision on all ranks, the cut, its results."""
 from contextlib import nullcontext
-from typing import Any, Collection, Dict, List, Mapping, Optional, Union
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Union
 
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from ...arguments import UserError, whole_number
 from ...criteria.criterion import Criterion, build_criterion, make_criterion
@@ -15,8 +16,10 @@ from ...pruning.time_target import TimeTarget
 from ...units.complexity import COSTS
 from ...units.layer import check_optimizers
 from ...units.structure import format_structure
-from ..distributed import ShrinkingDDP
+from ..distributed import ShrinkingDDP, broadcast_tensors
 from ..latency_record import LatencyRecord
+from ..run_repair import KEYS as REPAIR_KEYS
+from ..run_repair import RunRepair
 from ..runner import FIX_SUBNET_JSON, KEPT_JSON, algorithm_of, calibration_of, optimizers_of, save_pruned
 
 #: The checkpoint of the pruned model, and the key in checkpoints under which schedules keep their state.
@@ -39,8 +42,12 @@ class PruningSchedule(Hook):
         remove_blocks (bool): Remove a residual block if all units inside it are pruned down to their floor.
         runtime (dict, optional): Where a target in time is measured, and the block of ``align='auto'``; see
             :class:`~mmprune.latency.meter.Meter`.
+        repair (dict, optional): What reads removed channels is solved again after each cut, against the network as it
+            was just before: the arguments of :class:`~mmprune.engine.run_repair.RunRepair`, ``dict(images=512)``.
     """
 
+    #: What ``repair`` may hold.
+    repair_keys: Sequence[str] = REPAIR_KEYS[:-1]
     #: Whether a plan for a time is measured, and made anew where the latency table was wrong.
     measures_plans = True
 
@@ -49,7 +56,9 @@ class PruningSchedule(Hook):
     criterion: Criterion
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
-                 remove_blocks: bool = False, runtime: Optional[Mapping[str, Any]] = None) -> None:
+                 remove_blocks: bool = False, runtime: Optional[Mapping[str, Any]] = None,
+                 repair: Optional[Mapping[str, Any]] = None) -> None:
+        self.repair = RunRepair.of(repair, type(self).__name__, self.repair_keys)
         whole_number(f'{type(self).__name__}: batches', batches, most=MOST_BATCHES)
         make_criterion(criterion)  # raises, as the next does, before a large model is built
         if PruningTarget.of(target).needs_runtime and runtime is None:
@@ -109,14 +118,21 @@ class PruningSchedule(Hook):
         """Return the units that may lose channels; None for all of them."""
         return None
 
-    def cut(self, runner: Runner, plan: Plan) -> None:
-        """Cut model, optimizers and averages, and log what happened."""
+    def cut(self, runner: Runner, plan: Plan, twins: Sequence[nn.Module] = ()) -> None:
+        """Cut model, optimizers and averages, repair them, and log what happened.
+
+        Args:
+            runner (Runner): Of the run.
+            plan (Plan): Which channels stay.
+            twins (sequence[nn.Module]): What the repair compares with; by default the network as it is now.
+        """
         check_optimizers(self.algorithm.architecture, optimizers_of(runner))
+        if self.repair is not None and not twins:
+            twins = self.repair.twins(self.algorithm)
         self.criterion.adjust(plan.masks)
         wrapper = runner.model if isinstance(runner.model, ShrinkingDDP) else None
         if wrapper is not None:
-            for tensor in [*self.algorithm.architecture.parameters(), *self.algorithm.architecture.buffers()]:
-                dist.broadcast(tensor.detach())  # a criterion that adjusts weights does so by the data of its rank
+            broadcast_tensors(self.algorithm.architecture)  # a criterion adjusts weights by the data of its rank
         with nullcontext() if wrapper is None else wrapper.released():
             self.algorithm.cut(plan.masks, optimizers_of(runner))
         mutator = self.algorithm.mutator
@@ -125,6 +141,26 @@ class PruningSchedule(Hook):
         runner.logger.info(format_structure(mutator.structure, mutator.dense_widths, f'pruned to {shares} of dense:'))
         for note in plan.notes():
             runner.logger.warning(note)
+        if self.repair is not None:
+            self.repair(runner, self.algorithm, twins)
+
+    def prune(self, runner: Runner, progress: float = 1.0, since: float = 0.0) -> None:
+        """Score and cut all units; where a repair says so, in rounds, each of which scores the repaired network.
+
+        Args:
+            runner (Runner): Of the run.
+            progress (float): Share of the way from the dense model to the target.
+            since (float): Share of the way that the network has gone.
+        """
+        plan = self.plan(runner, progress)
+        mutator = self.algorithm.mutator
+        rounds = 1 if self.repair is None else self.repair.rounds_of(mutator, plan.masks)
+        twins = self.repair.twins(self.algorithm) if self.repair is not None and rounds > 1 else ()
+        for number in range(1, rounds):
+            some = self.plan(runner, since + (progress - since) * number / rounds)
+            if any((some.masks[unit.name] != unit.kept).any() for unit in mutator.units):
+                self.cut(runner, some, twins)
+        self.cut(runner, plan if rounds == 1 else self.plan(runner, progress), twins)
 
     def save(self, runner: Runner) -> None:
         """Write the pruned checkpoint and its structure to the work dir, whole or not at all."""

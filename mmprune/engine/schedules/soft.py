@@ -34,6 +34,8 @@ class SoftPruningHook(PruningSchedule):
             ``dict(begin=0, end=57, step=3)``: first and last number of the parameters, and step. All by default.
         criterion, target (optional): Another criterion than FPGM with the rates above, and its target.
         batches, runtime: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.
+        repair (dict, optional): As there. The filters that go at the end are then not zeroed first: the repair compares
+            with the network in which they have recovered.
     """
 
     measures_plans = False  # one for every epoch, most of which are forgotten
@@ -41,7 +43,8 @@ class SoftPruningHook(PruningSchedule):
     def __init__(self, rate_norm: float = 1.0, rate_dist: float = 0.4, distance: str = 'euclidean',
                  epoch_prune: int = 1, layers: Union[None, Patterns, Mapping[str, int]] = None,
                  criterion: Union[None, str, Dict[str, Any]] = None, target: Optional[Dict[str, Any]] = None,
-                 batches: int = 8, runtime: Optional[Mapping[str, Any]] = None) -> None:
+                 batches: int = 8, runtime: Optional[Mapping[str, Any]] = None,
+                 repair: Optional[Mapping[str, Any]] = None) -> None:
         if (criterion is None) != (target is None):
             raise UserError('SoftPruningHook: criterion and target come together; without them rate_norm and '
                             'rate_dist say what goes')
@@ -53,7 +56,8 @@ class SoftPruningHook(PruningSchedule):
               zero=True)
         one_of(f'{name}: distance', distance, DISTANCES)
         super().__init__(criterion or dict(type='FPGM', distance=distance, rate_norm=rate_norm),
-                         target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches, runtime=runtime)
+                         target or dict(ratio=1 - rate_norm + rate_dist, scope='layer'), batches, runtime=runtime,
+                         repair=repair)
         self.epoch_prune = epoch_prune
         self.numbers = _numbers(layers) if isinstance(layers, Mapping) else None
         self.layers = None if isinstance(layers, Mapping) else [layers] if isinstance(layers, str) else layers
@@ -70,20 +74,26 @@ class SoftPruningHook(PruningSchedule):
             self.zero(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Set filters to zero every ``epoch_prune`` epochs and at the end."""
-        if self.every_n_epochs(runner, self.epoch_prune) or self.is_last_train_epoch(runner):
+        """Set filters to zero every ``epoch_prune`` epochs and at the end; with a repair, the end only chooses them."""
+        if self.is_last_train_epoch(runner) and self.repair is not None:
+            self.choose(runner)
+        elif self.every_n_epochs(runner, self.epoch_prune) or self.is_last_train_epoch(runner):
             self.zero(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Cut the filters that are zero, and write the results."""
+        """Cut the filters that were chosen last, and write the results."""
         self.cut(runner, Plan(self.masks(), {}, {}))
         self.save(runner)
 
+    def choose(self, runner: Runner) -> Dict[str, np.ndarray]:
+        """Choose filters, and remember for the cut at the end which: once they are zero they get other scores."""
+        masks = self.plan(runner).masks
+        self.state['masks'] = {name: mask.tolist() for name, mask in masks.items()}
+        return masks
+
     def zero(self, runner: Runner) -> None:
         """Choose filters and set them to zero."""
-        masks = self.plan(runner).masks
-        # for the cut at the end: filters that are zero by now would get other scores
-        self.state['masks'] = {name: mask.tolist() for name, mask in masks.items()}
+        masks = self.choose(runner)
         surgery = self.algorithm.mutator.surgery
         surgery.mask(masks, lambda member: member.axis.role in ('out', 'depthwise'))
         for tensor, index in surgery.dropped(masks, is_shift).values():
