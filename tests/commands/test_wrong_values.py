@@ -15,6 +15,7 @@ from mmprune import config
 from mmprune.arguments import UserError
 from mmprune.criteria.calibration import Calibration, LossOf
 from mmprune.criteria.criterion import Criterion, build_criterion
+from mmprune.engine.run_repair import RunRepair
 from mmprune.engine.schedules.schedule import PruningSchedule
 from mmprune.graph.demo_input import DemoInput
 from mmprune.models.pruning_algorithm import PruningAlgorithm
@@ -63,7 +64,7 @@ NEEDED = {
     **dict.fromkeys(('PortableDDP', 'ShrinkingDDP', 'GroupFisherDDP'), dict(module=torch.nn.Linear(1, 1))),
     'Pruner': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6)),
     'apply_structure': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6), structure={'0_(0, 4)_4': 3}),
-    'PruningTarget': {}, 'Choice': {}}
+    'PruningTarget': {}, 'Choice': {}, 'RunRepair': {}}
 #: What a target is given by; two of them contradict each other.
 TARGETS = ('ratio', 'flops', 'params', 'acts')
 HELPERS = [name for name, value in vars(config).items() if inspect.isfunction(value) and hasattr(value, '__wrapped__')
@@ -86,7 +87,8 @@ NOT_FOR_CONFIGS = {'ExampleInputs'}
 NOT_FOR_CONFIGS |= {name for name, package in (('OnnxRuntime', 'onnxruntime'), ('OpenVINO', 'openvino'))
                     if importlib.util.find_spec(package) is None}
 CALLS = {**{name: getattr(config, name) for name in HELPERS}, **registered(), 'Pruner': Pruner,
-         'apply_structure': apply_structure, 'PruningTarget': PruningTarget, 'Choice': Choice}
+         'apply_structure': apply_structure, 'PruningTarget': PruningTarget, 'Choice': Choice,
+         'RunRepair': RunRepair}
 
 
 def parameters(call):
@@ -189,6 +191,7 @@ LEGAL = {
     'min_channels': {'huge': 'a floor above every width: nothing goes, and the target says that it cannot be reached'},
     'max_epochs': {'huge': 'a limit; the target ends the run'},
     'val_interval': {'huge': 'no validation before the end'},
+    'RunRepair.rounds': {},
     'rounds': {'huge': 'a run with fewer epochs is refused when it starts'},
     'epochs': {'huge': 'a run with fewer epochs is refused when it starts'},
     'start': {'zero': 'at once', 'huge': 'a run with fewer epochs is refused when it starts'},

@@ -24,6 +24,8 @@ SCHEDULES = {
                             stop=False),
     'iterative': dict(type='mmprune.IterativePruningHook', criterion='Taylor', target=dict(flops=0.5), rounds=2,
                       epochs=2, start=1, batches=2),
+    'repaired': dict(type='mmprune.IterativePruningHook', criterion='L2', target=dict(flops=0.6), rounds=2, epochs=2,
+                     start=1, repair=dict(images=40)),
     'soft': dict(type='mmprune.SoftPruningHook', rate_norm=0.9, rate_dist=0.3),
     'layer_by_layer': dict(type='mmprune.LayerByLayerPruningHook', criterion='ThiNet', target=dict(ratio=0.4),
                            by_epoch=False, interval=2, batches=2),

@@ -1,0 +1,296 @@
+"""Repairs in prune runs: nearer to what the network was, the same after a resume, nothing but values changes."""
+import copy
+import re
+
+import pytest
+import torch
+from digits_runs import INPUT_SHAPE, make_runner, write_prune_config
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import DefaultScope
+from schedule_runs import make_folder, run, state_of, write_config  # noqa: F401 (a fixture)
+
+from mmprune.arguments import UserError
+from mmprune.engine.run_repair import RunRepair
+from mmprune.engine.schedules.schedule import PruningSchedule
+from mmprune.registry import HOOKS
+from mmprune.repair import refit
+from mmprune.repair.dense_copy import dense_copy
+
+REPAIR = dict(images=40)
+SCHEDULES = {
+    'one_shot': dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(flops=0.7)),
+    'iterative': dict(type='mmprune.IterativePruningHook', criterion='Taylor', target=dict(flops=0.6), rounds=2,
+                      batches=2),
+    'layer_by_layer': dict(type='mmprune.LayerByLayerPruningHook', criterion='ThiNet', batches=2, interval=3,
+                           by_epoch=False, target=dict(levels={'backbone.layer[12]': 0.4})),
+    'soft': dict(type='mmprune.SoftPruningHook', rate_norm=0.9, rate_dist=0.3)}
+EPOCHS = {'train_cfg.max_epochs': 2}
+EMA = dict(type='EMAHook', momentum=0.1)
+
+
+class Cuts:
+    """Remembers the network before and after the first cut of a run, and how many cuts there were."""
+
+    def __init__(self, monkeypatch):
+        self.count, cut = 0, PruningSchedule.cut
+
+        def noting(schedule, runner, *args):
+            before = copy.deepcopy(schedule.algorithm.architecture)
+            cut(schedule, runner, *args)
+            self.count += 1
+            if self.count == 1:
+                self.before, self.after = before, copy.deepcopy(schedule.algorithm.architecture)
+
+        monkeypatch.setattr(PruningSchedule, 'cut', noting)
+
+
+def test_images(runner):
+    batch = next(iter(runner.val_dataloader))
+    return runner.model.architecture.data_preprocessor(copy.deepcopy(batch), False)['inputs']
+
+
+test_images.__test__ = False
+
+
+def logits(model, images):
+    with torch.no_grad():
+        return model.double().eval()(images.double(), mode='tensor')
+
+
+def log_of(folder):
+    return '\n'.join(path.read_text() for path in sorted(folder.glob('*/*.log')))
+
+
+@pytest.fixture(params=list(SCHEDULES))
+def name(request):
+    return request.param
+
+
+def repaired_run(folder, name, work_dir, repair=REPAIR, **changes):
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        config = write_config(folder, f'{name}_{bool(repair)}', {
+            **SCHEDULES[name], **({} if repair is None else dict(repair=repair))})
+        return run(config, work_dir, EPOCHS, **changes)
+
+
+def test_a_repaired_network_is_nearer_to_what_it_was_and_the_same_otherwise(folder, tmp_path, monkeypatch, name):
+    """On images that no repair has seen; both runs are equal until their first cut."""
+    found = {}
+    for repair in (None, REPAIR):
+        with monkeypatch.context() as patch:
+            cuts = Cuts(patch)
+            runner = repaired_run(folder, name, tmp_path / str(bool(repair)), repair)
+        found[bool(repair)] = cuts, runner
+    (without, plain), (repaired, runner) = found[False], found[True]
+    assert repaired.count == without.count == {'iterative': 2, 'layer_by_layer': 6}.get(name, 1)
+    images = test_images(runner)
+    wanted = logits(repaired.before, images)
+    errors = [(logits(cuts.after, images) - wanted).square().sum() for cuts in (without, repaired)]
+    assert errors[1] < 0.6 * errors[0]
+    log = log_of(tmp_path / 'True')
+    line = (r'repair by 40 images: \d+ of 21 layers solved again, \d+ dropped \(worse on held-back images\).*; error '
+            r'of the outputs on 8 held-back images [\d.]+ after the cut, [\d.]+ after the repair; \d+ s')
+    assert len(re.findall(line, log)) == repaired.count
+    assert 'repair' not in log_of(tmp_path / 'False').split('channels that stay')[1]
+    assert list(runner.model.state_dict()) == list(plain.model.state_dict())  # no bias was added
+    twin = dense_copy(runner.model.mutator)  # masked dense
+    assert torch.allclose(logits(twin, images), logits(copy.deepcopy(runner.model.architecture), images), atol=1e-9)
+
+
+@pytest.mark.parametrize(('name', 'iteration'), [('iterative', 3), ('layer_by_layer', 5), ('soft', 10)])
+def test_a_resumed_run_is_the_run_that_never_stopped(folder, tmp_path, name, iteration):
+    """From between two repairs, and from the end of the last epoch, with the repair still to come."""
+    whole = state_of(repaired_run(folder, name, tmp_path / 'whole'))
+    torch.manual_seed(99)
+    resumed = state_of(repaired_run(folder, name, tmp_path / 'resumed', resume=True,
+                                    load_from=str(tmp_path / 'whole' / f'iter_{iteration}.pth')))
+    assert resumed[1] == whole[1]
+    assert all(torch.equal(value, resumed[0][key]) for key, value in whole[0].items())
+
+
+class Averages(Hook):
+    """Remembers the averaged model at the end."""
+
+    def after_train(self, runner):
+        hook = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+        self.state = {key: value.clone() for key, value in hook.ema_model.state_dict().items()}
+
+
+def averaged_run(folder, work_dir, **changes):
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        config = write_config(folder, 'averaged', dict(SCHEDULES['iterative'], repair=REPAIR))
+        checkpoint = dict(type='mmprune.WholeCheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=-1)
+        runner = make_runner(config, work_dir, {**EPOCHS, 'default_hooks.checkpoint': checkpoint}, **changes)
+        averages = Averages()
+        runner.register_hook(EMA, priority='NORMAL')
+        runner.register_hook(averages, priority='VERY_LOW')
+        runner.train()
+    return runner.model.state_dict(), averages.state
+
+
+def test_averages_are_repaired_too_and_a_kill_in_a_repair_changes_nothing(folder, tmp_path, monkeypatch):
+    whole = averaged_run(folder, tmp_path / 'whole')
+    log = log_of(tmp_path / 'whole')
+    assert len(re.findall(r'averaged copy: repair by 40 images', log)) == 2
+    assert 'undone' not in log
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    solve, turns = refit._Refit._solve, []
+
+    def dying(self, *args):
+        turns.append(1)
+        if len(turns) == 50:  # in the second round
+            raise Killed
+        return solve(self, *args)
+
+    monkeypatch.setattr(refit._Refit, '_solve', dying)
+    with pytest.raises(Killed):
+        averaged_run(folder, tmp_path / 'killed')
+    monkeypatch.setattr(refit._Refit, '_solve', solve)
+    last = (tmp_path / 'killed' / 'last_checkpoint').read_text()
+    assert last.endswith('iter_5.pth')
+    resumed = averaged_run(folder, tmp_path / 'killed', resume=True, load_from=last)
+    for one, other in zip(whole, resumed):
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_in_rounds_each_goes_against_the_dense_network(folder, tmp_path, monkeypatch):
+    twins, repaired = [], RunRepair.__call__
+
+    def noting(self, runner, algorithm, given, *args):
+        twins.append(given)
+        repaired(self, runner, algorithm, given, *args)
+
+    monkeypatch.setattr(RunRepair, '__call__', noting)
+    runner = repaired_run(folder, 'one_shot', tmp_path, dict(images=40, rounds='auto'))
+    assert len(twins) == 4  # 0.3 of the multiply-adds go, at most 0.08 in a round
+    assert all(one is twins[0] for one in twins)
+    mutator = runner.model.mutator
+    assert mutator.cost['macs'] <= 0.7 * mutator.complexity.cost({})['macs']
+    dense = torch.load(folder / 'dense.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(value, dense[key]) for key, value in twins[0][0].state_dict().items() if key in dense)
+
+
+# group Fisher
+
+
+@pytest.fixture(scope='module')
+def group_fisher(tmp_path_factory):
+    """A prune config whose dense network was trained for an epoch."""
+    folder = tmp_path_factory.mktemp('group_fisher')
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        config = write_prune_config(folder)
+        runner = make_runner(folder / 'dense.py', folder / 'dense', {
+            'train_dataloader.dataset.indices': 400, 'train_cfg.max_epochs': 2})
+        runner.train()
+    torch.save(dict(state_dict=runner.model.state_dict()), folder / 'dense.pth')
+    return config
+
+
+def fisher_run(config, work_dir, repair=REPAIR, **changes):
+    lr = changes.pop('lr', 1e-6)
+    options = {'optim_wrapper.optimizer.lr': lr, 'model.channels_per_event': 16,
+               'train_dataloader.dataset.indices': 200, 'custom_hooks.2.save_ckpt_thr': [0.8, 0.6],
+               'train_cfg.max_epochs': 2, 'default_hooks.checkpoint': dict(
+                   type='mmprune.WholeCheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=-1)}
+    if repair is not None:
+        options['custom_hooks.2.repair'] = repair
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        runner = make_runner(config, work_dir, options, **changes)
+        runner.train()
+    return runner
+
+
+def losses(folder):
+    found = re.findall(r'loss there ([\d.]+) and ([\d.]+)', log_of(folder))
+    assert len(found) == 1  # at the last target only
+    return tuple(map(float, found[0]))
+
+
+def test_a_group_fisher_run_is_repaired_at_its_end_and_resumes(group_fisher, tmp_path):
+    whole = fisher_run(group_fisher, tmp_path / 'whole')
+    plain = fisher_run(group_fisher, tmp_path / 'plain', None)
+    assert whole.model.mutator.structure == plain.model.mutator.structure
+    old, new = losses(tmp_path / 'whole')
+    assert new < old
+    assert 'undone' not in log_of(tmp_path / 'whole')
+    images = test_images(whole)
+    dense = torch.load(group_fisher.parent / 'dense.pth', weights_only=False)['state_dict']
+    twin = dense_copy(whole.model.mutator)
+    twin.load_state_dict(dense, strict=False)
+    wanted = logits(twin, images)
+    errors = [(logits(copy.deepcopy(runner.model.architecture), images) - wanted).square().sum()
+              for runner in (plain, whole)]
+    assert errors[1] < 0.7 * errors[0]
+    saved = {name: torch.load(tmp_path / 'whole' / name, weights_only=True) for name in (
+        'flops_0.60.pth', 'iter_3.pth', 'iter_5.pth')}
+    assert all(torch.equal(value, saved['flops_0.60.pth']['state_dict'][key])
+               for key, value in whole.model.state_dict().items() if key.startswith('architecture.'))
+    assert ['mmprune_repair' in checkpoint for checkpoint in saved.values()] == [False, True, True]
+    assert len(saved['iter_5.pth']['mmprune_repair']['backbone.conv1.weight']) == 8  # as it was before the first cut
+    torch.manual_seed(99)
+    resumed = fisher_run(group_fisher, tmp_path / 'resumed', resume=True,
+                         load_from=str(tmp_path / 'whole' / 'iter_5.pth'))
+    assert resumed.iter == whole.iter
+    assert all(torch.equal(value, resumed.model.state_dict()[key]) for key, value in whole.model.state_dict().items())
+
+
+def test_where_the_loss_does_not_fall_the_run_ends_as_without_a_repair(group_fisher, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmprune.engine.run_repair._loss', lambda model, batches: 1.0)
+    plain, repaired = (fisher_run(group_fisher, tmp_path / str(bool(repair)), repair) for repair in (None, REPAIR))
+    assert 'undone, since the loss is not less' in log_of(tmp_path / 'True')
+    assert all(torch.equal(value, repaired.model.state_dict()[key])
+               for key, value in plain.model.state_dict().items())
+
+
+# what users give
+
+
+def test_fewer_images_than_asked_for_are_all_taken(folder, tmp_path):
+    repaired_run(folder, 'one_shot', tmp_path, dict(images=200, how='norms'))
+    log = log_of(tmp_path)
+    assert 'repair: images is 200, and the training data has 80: all are taken' in log
+    assert 'repair by 80 images: 0 of 0 layers solved again, 0 dropped' in log
+    assert 'norms measured anew' in log
+
+
+def test_a_repair_is_among_the_settings_that_a_resume_compares(folder, tmp_path):
+    repaired_run(folder, 'iterative', tmp_path / 'one', dict(images=30, how='bias'))
+    repaired_run(folder, 'iterative', tmp_path / 'two', resume=True,
+                 load_from=str(tmp_path / 'one' / 'iter_3.pth'))
+    assert ("repair is images=40, how='full', rounds=1, it was images=30, how='bias', rounds=1"
+            in log_of(tmp_path / 'two'))
+
+
+@pytest.mark.parametrize(('name', 'repair', 'message'), [
+    ('one_shot', 'yes', "OneShotPruningHook: repair is 'yes'; it must be a dict, such as dict(images=512)"),
+    ('one_shot', True, 'OneShotPruningHook: repair is True; it must be a dict'),
+    ('soft', dict(image=5), "SoftPruningHook: repair has no 'image', did you mean 'images'?; it takes images, how"),
+    ('soft', dict(rounds=2), "SoftPruningHook: repair has no 'rounds'; it takes images, how"),
+    ('layer_by_layer', dict(rounds=2), "LayerByLayerPruningHook: repair has no 'rounds'; it takes images, how"),
+    ('iterative', dict(images=0), 'repair: images is 0; it must be a whole number from 2 to 10,000'),
+    ('iterative', dict(images=-1), 'repair: images is -1; it must be a whole number from 2 to 10,000'),
+    ('iterative', dict(images=10**9), 'repair: images is 1000000000; it must be a whole number from 2 to 10,000'),
+    ('iterative', dict(images=1e9), 'repair: images is 1000000000.0; it must be a whole number'),
+    ('iterative', dict(how='all'), "repair: how is 'all'; it must be one of 'full', 'bias', 'norms'"),
+    ('iterative', dict(rounds=0), "repair: rounds is 0; it must be 'auto' or a whole number from 1 to 1000"),
+    ('iterative', dict(rounds='many'), "repair: rounds is 'many'; it must be 'auto' or a whole number")], ids=str)
+def test_mistakes_say_what_to_do(name, repair, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        HOOKS.build(dict(SCHEDULES[name], repair=repair))
+
+
+def test_a_group_fisher_run_takes_no_rounds():
+    with pytest.raises(UserError, match=r"ResourceInfoHook: repair has no 'rounds'; it takes images, how"):
+        HOOKS.build(dict(type='mmprune.ResourceInfoHook', repair=dict(rounds=2)))
+
+
+def test_a_demo_input_that_takes_no_images_is_told(folder, tmp_path):
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        config = write_config(folder, 'demo', dict(SCHEDULES['one_shot'], repair=REPAIR))
+        runner = make_runner(config, tmp_path)
+        runner.model.mutator.demo_input = lambda model: model(torch.zeros(INPUT_SHAPE), mode='tensor')
+        with pytest.raises(UserError, match='the demo input is function, which has no with_images'):
+            runner.train()
