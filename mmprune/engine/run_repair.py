@@ -10,7 +10,7 @@ from mmengine import dist
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..arguments import UserError, nearest, one_of, short, typed, whole_number
+from ..arguments import UserError, nearest, one_of, typed, whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..pruning.rounds import rounds_for
 from ..random_state import seeded
@@ -52,7 +52,7 @@ class RunRepair:
         self.rounds = rounds
 
     @classmethod
-    def of(cls: Type[Self], cfg: Any, owner: str, keys: Sequence[str] = KEYS) -> Optional[Self]:
+    def of(cls: Type[Self], cfg: Optional[Mapping[str, Any]], owner: str, keys: Sequence[str] = KEYS) -> Optional[Self]:
         """Return the repair that a config gives to a hook, None where it gives none.
 
         Args:
@@ -61,12 +61,10 @@ class RunRepair:
             keys (sequence[str]): What it may hold.
 
         Raises:
-            UserError: It is no dict, or holds something else or a wrong value.
+            UserError: It holds something else, or a wrong value.
         """
         if cfg is None:
             return None
-        if not isinstance(cfg, Mapping):
-            raise UserError(f'{owner}: repair is {short(cfg)}; it must be a dict, such as dict(images=512)')
         for name in cfg:
             if name not in keys:
                 raise UserError(f'{owner}: repair has no {name!r}{nearest(name, keys)}; it takes {", ".join(keys)}')
