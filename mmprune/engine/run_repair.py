@@ -218,6 +218,6 @@ def _lines(done: Repair, data: _Data, losses: Optional[Tuple[float, float]], bet
     undone = '' if better else f'; undone, since {"the loss" if losses else "the error"} is not less'
     return [f'repair by {count} images: {solved} of {len(done.layers)} layers solved again, {dropped} dropped (worse '
             f'on held-back images){", norms measured anew" if done.norms else ""}; error of the outputs on '
-            f'{data.held_images} held-back images {done.before:.4f} after the cut, {done.after:.4f} after the repair'
+            f'{data.held_images} held-back images {done.before:.4g} after the cut, {done.after:.4g} after the repair'
             f'{loss}; {done.seconds:.0f} s{undone}',
             *(f'repair: {name} is left as it is; {reason}' for name, reason in done.left.items())]

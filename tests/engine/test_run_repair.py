@@ -97,7 +97,7 @@ def test_a_repaired_network_is_nearer_to_what_it_was_and_the_same_otherwise(whol
     assert errors[1] < 0.6 * errors[0]
     log = log_of(work_dir)
     line = (r'repair by 40 images: \d+ of 21 layers solved again, \d+ dropped \(worse on held-back images\).*; error '
-            r'of the outputs on 8 held-back images [\d.]+ after the cut, [\d.]+ after the repair; \d+ s')
+            r'of the outputs on 8 held-back images [\d.e-]+ after the cut, [\d.e-]+ after the repair; \d+ s')
     assert len(re.findall(line, log)) == repaired.count
     assert 'repair by' not in log_of(tmp_path)
     assert list(runner.model.state_dict()) == list(plain.model.state_dict())  # no bias was added
