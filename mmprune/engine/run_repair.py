@@ -16,7 +16,8 @@ from ..pruning.rounds import rounds_for
 from ..random_state import seeded
 from ..repair.batches import BATCH, HELD_BACK, batches_of, rows_of
 from ..repair.dense_copy import dense_copy
-from ..repair.refit import HOWS, NOTHING, Repair, repair
+from ..repair.layer_by_layer import NOTHING
+from ..repair.refit import HOWS, Repair, repair
 from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
 from .distributed import broadcast_tensors

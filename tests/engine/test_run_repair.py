@@ -13,8 +13,10 @@ from mmprune.arguments import UserError
 from mmprune.engine.run_repair import RunRepair
 from mmprune.engine.schedules.schedule import PruningSchedule
 from mmprune.registry import HOOKS
-from mmprune.repair import refit
 from mmprune.repair.dense_copy import dense_copy
+from mmprune.repair.layer_by_layer import LayerByLayer
+
+pytestmark = pytest.mark.long
 
 REPAIR = dict(images=40)
 SCHEDULES = {
@@ -148,7 +150,7 @@ def test_averages_are_repaired_too_and_a_kill_in_a_repair_changes_nothing(folder
     class Killed(Exception):  # noqa: N818
         pass
 
-    solve, turns = refit._Refit._solve, []
+    solve, turns = LayerByLayer._solve, []
 
     def dying(self, *args):
         turns.append(1)
@@ -156,10 +158,10 @@ def test_averages_are_repaired_too_and_a_kill_in_a_repair_changes_nothing(folder
             raise Killed
         return solve(self, *args)
 
-    monkeypatch.setattr(refit._Refit, '_solve', dying)
+    monkeypatch.setattr(LayerByLayer, '_solve', dying)
     with pytest.raises(Killed):
         averaged_run(folder, tmp_path / 'killed')
-    monkeypatch.setattr(refit._Refit, '_solve', solve)
+    monkeypatch.setattr(LayerByLayer, '_solve', solve)
     last = (tmp_path / 'killed' / 'last_checkpoint').read_text()
     assert last.endswith('iter_5.pth')
     resumed = averaged_run(folder, tmp_path / 'killed', resume=True, load_from=last)

@@ -4,6 +4,8 @@ import torch
 from digits_runs import INPUT_SHAPE, write_prune_config
 from rank_runs import dist_train, ranks
 
+pytestmark = pytest.mark.long
+
 HEAD = '''
 _base_ = {base!r}
 '''
