@@ -1,0 +1,76 @@
+"""MobileNetV2 pruned in rounds with a repair after each, both halves of the sample of 1,000 images; no training.
+
+MMPRUNE_DATA=... python benchmarks/repair_imagenet_sample.py
+MMPRUNE_DATA=... python benchmarks/repair_imagenet_sample.py --halves even --shares 0.92 0.85 --loss cross_entropy
+
+One half is what the criterion and the repairs see, the other is the test. A round takes a minute or two. After each the
+state is kept in the work folder, so that a run which was stopped goes on from there.
+"""
+import argparse
+import copy
+import tempfile
+import time
+from pathlib import Path
+from typing import List
+
+import torch
+from repair_table import ImageNetSample, accuracy
+from torch.nn import functional
+
+from mmprune.command_line import run
+from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.target import PruningTarget
+
+HALVES = ('even', 'odd')
+#: Shares of the multiply-adds that stay, one round each.
+SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
+
+
+def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> None:
+    """Print a row for each share; the images of a half are what criterion and repairs see."""
+    split = HALVES.index(half)
+    calibration, test = sample.calibration(split, 500), sample.test(split)
+    dense = sample.model.eval().to(memory_format=torch.channels_last)
+    kept = work / f'{criterion}_{loss}_{half}.pt'
+    if kept.exists():
+        pruner, done = torch.load(kept, weights_only=False)  # written by this script
+    else:
+        pruner, done = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), criterion, target=dict(flops=0.9)), []
+        print(f'calibrated on {half} images: dense {accuracy(dense, test):.1f}', flush=True)
+    for share in shares:
+        if share in done:
+            continue
+        began = time.monotonic()
+        if pruner.criterion.needs_data:
+            pruner.calibrate(calibration, functional.cross_entropy if loss == 'cross_entropy' else loss)
+        pruner.target = PruningTarget.of(dict(flops=share), pruner.criterion.scope)
+        pruner.cut()
+        scored = time.monotonic() - began
+        repaired = pruner.repair(calibration, dense)
+        found = accuracy(pruner.model, test)
+        print(f'{half}: {share:g} of the multiply-adds, top-1 {found:.1f}; scores {scored:.0f} s, repair '
+              f'{repaired.seconds:.0f} s', flush=True)
+        pruner._calibration = None  # the images would be kept with it
+        done.append(share)
+        torch.save((pruner, done), kept)
+
+
+def main() -> None:
+    """Run both halves, or one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--halves', nargs='+', choices=HALVES, default=list(HALVES), help='what is calibrated on')
+    parser.add_argument('--shares', nargs='+', type=float, default=list(SHARES), help='of the multiply-adds')
+    parser.add_argument('--loss', default='outputs', choices=('outputs', 'cross_entropy'))
+    parser.add_argument('--criterion', default='GroupFisher')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir()) / 'repair_imagenet_sample',
+                        help='folder of what is kept')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.work.mkdir(parents=True, exist_ok=True)
+    for half in args.halves:
+        rows(ImageNetSample(), half, args.shares, args.loss, args.criterion, args.work)
+
+
+if __name__ == '__main__':
+    run(main)
