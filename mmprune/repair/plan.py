@@ -94,8 +94,8 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
         summand = survey.summand(name, norms)
         found.append(Layer(name, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
-                           min(1.0, most / max(1, places)), id(calls[0].x), may_add_bias, summand,
-                           survey.clip(name, norms, summand is not None)))
+                           min(1.0, most / max(1, places)), hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
+                           summand, survey.clip(name, norms, summand is not None)))
     return found
 
 
