@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .moments import Moments, Sums, offset_of, solved
+from .moments import LeastSquares, Moments
 
 #: Turns of the two projections.
 TURNS = 5
@@ -104,27 +104,32 @@ class Samples:
             weight (Tensor[G, O, K]): The weight.
             offset (Tensor[G, O]): The offset.
         """
-        changes = Sums()
+        shift = linear.x[:, :, None]  # zero where there is no offset
+        count, x_sum, y_sum, yx_sum = 0, 0.0, 0.0, 0.0  # type: Any
         for held in parts:
             for found, x, y, low, high in self._predictions(held, weight, offset):
-                changes.add(x, nearest_wanted(found, y, low, high) - y)
-        change = changes.moments() if self.centred else changes.moments().uncentred()
-        return linear._replace(y=linear.y + change.y, yx=linear.yx + change.yx)
+                change, x = nearest_wanted(found, y, low, high) - y, x - shift.to(x.dtype)
+                count += x.size(2)
+                x_sum, y_sum = (total + part.sum(2, dtype=torch.float64) for total, part in (
+                    (x_sum, x), (y_sum, change)))
+                yx_sum = yx_sum + change @ x.transpose(1, 2)
+        y, yx = y_sum / count, yx_sum.double() / count
+        if not self.centred:
+            return linear._replace(yx=linear.yx + yx)
+        return linear._replace(y=linear.y + y, yx=linear.yx + yx - y[:, :, None] * (x_sum / count)[:, None])
 
-    def solved(self, linear: Moments, parts: Tuple[bool, ...], prior: Tensor, ridge: float) -> Tuple[Tensor, Tensor]:
-        """Return the weight and the offset for what the activation lets through; see :func:`~.moments.solved`."""
-        moments = linear
-        weight, offset = solve(moments, prior, ridge)
+    def solved(self, linear: LeastSquares, parts: Tuple[bool, ...], ridge: float) -> Tuple[Tensor, Tensor]:
+        """Return the weight and the offset for what the activation lets through.
+
+        Args:
+            linear (LeastSquares): Of all samples, with the dense outputs.
+            parts (tuple[bool]): Which samples tell what the activation lets through.
+            ridge (float): Strength of the ridge.
+        """
+        weight, offset = linear.solved(ridge)
         for _ in range(TURNS):
-            moments = self.moments(linear, parts, weight, offset)
-            weight, offset = solve(moments, prior, ridge)
+            weight, offset = linear.solved(ridge, self.moments(linear.moments, parts, weight, offset))
         return weight, offset
-
-
-def solve(moments: Moments, prior: Tensor, ridge: float) -> Tuple[Tensor, Tensor]:
-    """Return the weight of :func:`~.moments.solved` and its offset."""
-    weight = solved(moments, prior, ridge)
-    return weight, offset_of(moments, weight)
 
 
 def clamped(y: Tensor, low: Tensor, high: Tensor) -> Tensor:

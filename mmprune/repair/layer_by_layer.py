@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..graph.demo_input import ExampleInputs
 from ..units.mutator import ChannelMutator
 from .batches import few_rows, rows_of
-from .clipping import Samples, solve
+from .clipping import Samples
 from .layer import Layer, add_bias
-from .moments import Moments, Sums, squared_error
+from .moments import LeastSquares, Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
@@ -24,8 +24,8 @@ Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 RIDGES = (math.inf, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 #: Bytes that may lie between two stages for both networks, and of sampled outputs.
 STORED, TARGETS = 1.7e9, 5e8
-#: A layer whose relative error is less has nothing to repair.
-NOTHING = 1e-10
+#: A layer whose relative error is less has nothing to repair: sums of float32 tell no better.
+NOTHING = 1e-6
 
 
 class LayerRepair(NamedTuple):
@@ -115,8 +115,11 @@ class LayerByLayer:
         return found
 
     def _places(self, layer: Layer, batch: int, call: int, count: int) -> Tensor:
-        entropy = [self.settings.seed, batch, call, *layer.name.encode()]
-        places = np.random.default_rng(entropy).permutation(count)[:max(1, round(layer.share * count))]
+        """Return sampled positions: of each call its share in the mean, so that small levels do not count more."""
+        generator = np.random.default_rng([self.settings.seed, batch, call, *layer.name.encode()])
+        most, part = divmod(layer.share * count, 1)
+        most += generator.random() < part if layer.calls > 1 else round(part)
+        places = generator.permutation(count)[:max(int(most), int(layer.calls == 1))]
         return torch.from_numpy(np.sort(places))
 
     def _solve(self, stage: Stage, layers: Sequence[Layer],
@@ -157,32 +160,32 @@ class LayerByLayer:
         if not layer.has_offset:
             fit, held = fit.uncentred(), held.uncentred()
         weight, offset = layer.current()
-        size = max(float(held.yy.sum()), 1e-30)
-        before = squared_error(held, weight, offset) / size
-        ridge, after = self._ridge(fit, held, weight)
+        before = squared_error(held, weight, offset) / max(float(held.yy.sum()), 1e-30)
+        linear = LeastSquares(fit, weight)
+        ridge, after = self._ridge(linear, held)
         clipped = False
         if samples is not None:
-            before, after = samples.error(weight, offset), samples.error(*solve(fit, weight, ridge))
-            error = samples.error(*samples.solved(fit, (False, ), weight, ridge))
+            before, after = samples.error(weight, offset), samples.error(*linear.solved(ridge))
+            error = samples.error(*samples.solved(linear, (False, ), ridge))
             clipped, after = error < after, min(after, error)
         applied = before > NOTHING and after < before
         if applied:
             added = layer.has_offset and not layer.norms and layer.module.bias is None
             if added:
                 add_bias(self.mutator, layer)
-            moments = fit.joined(held)
-            layer.write(*(samples.solved(moments, (False, True), weight, ridge) if clipped and samples is not None
-                          else solve(moments, weight, ridge)))
+            linear = LeastSquares(fit.joined(held), weight)
+            layer.write(*(samples.solved(linear, (False, True), ridge) if clipped and samples is not None
+                          else linear.solved(ridge)))
         return LayerRepair(before, after, applied, ridge, added)
 
-    def _ridge(self, fit: Moments, held: Moments, weight: Tensor) -> Tuple[float, float]:
+    def _ridge(self, linear: LeastSquares, held: Moments) -> Tuple[float, float]:
         """Return the strength of the ridge with the least error on held-back samples, and the relative error."""
         ridges: Sequence[float] = RIDGES if self.settings.ridge is None else (self.settings.ridge,)
         if self.settings.how == 'bias':
             ridges = (math.inf,)
         errors: Dict[float, float] = {}
         for ridge in ridges:
-            errors[ridge] = squared_error(held, *solve(fit, weight, ridge)) / max(float(held.yy.sum()), 1e-30)
+            errors[ridge] = squared_error(held, *linear.solved(ridge)) / max(float(held.yy.sum()), 1e-30)
             if errors[ridge] > 1.1 * min(errors.values()):  # a weaker one is worse still
                 break
         best = min(errors, key=lambda ridge: errors[ridge])

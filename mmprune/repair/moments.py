@@ -1,12 +1,14 @@
 """Means and centred second moments of what a layer reads and what it shall return, and least squares by them."""
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 #: Of an input, as a share of the largest: the ridge holds inputs that never change as those that hardly do.
 LEAST_VARIANCE = 1e-6
+#: Rows of a product of inputs with themselves that are computed at once.
+BLOCK = 1024
 
 
 class Moments(NamedTuple):
@@ -26,7 +28,7 @@ class Moments(NamedTuple):
         x, y = other.x - self.x, other.y - self.y
         both = mine * theirs
         return Moments(count, self.x + theirs * x, self.y + theirs * y,
-                       mine * self.xx + theirs * other.xx + both * x[:, :, None] * x[:, None],
+                       (mine * self.xx).add_(other.xx, alpha=theirs).baddbmm_(x[:, :, None], x[:, None], alpha=both),
                        mine * self.yx + theirs * other.yx + both * y[:, :, None] * x[:, None],
                        mine * self.yy + theirs * other.yy + both * y.square())
 
@@ -58,47 +60,74 @@ class Sums:
         if not self.count:
             self._shift = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
         x, y = x - self._shift[0], y - self._shift[1]
-        across = x.transpose(1, 2)
-        parts = [x.sum(2, dtype=torch.float64), y.sum(2, dtype=torch.float64), x @ across, y @ across,
+        parts = [x.sum(2, dtype=torch.float64), y.sum(2, dtype=torch.float64), y @ x.transpose(1, 2),
                  y.square().sum(2, dtype=torch.float64)]
         if self._parts is None:
             self._parts = parts
+            self._xx = x.new_zeros(*x.shape[:2], x.size(1))
         else:
             for total, part in zip(self._parts, parts):
                 total += part
+        for first in range(0, x.size(1), BLOCK):  # what lies below the diagonal is mirrored at the end
+            self._xx[:, first:first + BLOCK, first:].baddbmm_(x[:, first:first + BLOCK], x[:, first:].transpose(1, 2))
         self.count += x.size(2)
 
     def moments(self) -> Moments:
         """Return the moments of all samples so far."""
         assert self._parts is not None
-        x, y, xx, yx, yy = (part.double() / self.count for part in self._parts)
+        x, y, yx, yy = (part.double() / self.count for part in self._parts)
+        xx = self._xx.to(torch.float64, copy=True).div_(self.count)
+        for end in range(BLOCK, x.size(1), BLOCK):
+            xx[:, end:, end - BLOCK:end] = xx[:, end - BLOCK:end, end:].transpose(1, 2)
         return Moments(self.count, x + self._shift[0].squeeze(2).double(), y + self._shift[1].squeeze(2).double(),
-                       xx - x[:, :, None] * x[:, None], yx - y[:, :, None] * x[:, None], yy - y.square())
+                       xx.baddbmm_(x[:, :, None], x[:, None], alpha=-1), yx - y[:, :, None] * x[:, None],
+                       yy - y.square())
 
 
-def solved(moments: Moments, prior: Tensor, ridge: float) -> Tensor:
-    """Return ``Tensor[G, O, K]``, the weight with the least squared error about the means that stays near another.
+class LeastSquares:
+    """Weights with the least squared error about the means that stay near another, of one layer.
 
     ``V = (E[y x^T] + W R) (E[x x^T] + R)^-1``, where ``R`` is the ridge times the diagonal of ``E[x x^T]``: a change of
-    scale of an input changes nothing.
+    scale of an input changes nothing. The system of the ridge that was used last is kept factored.
 
     Args:
         moments (Moments): Of the samples.
         prior (Tensor[G, O, K]): The weight ``W`` that the ridge draws to.
-        ridge (float): Strength of the ridge; 0 is plain least squares, infinity leaves the prior as it is.
     """
-    if math.isinf(ridge):
-        return prior
-    scale = moments.xx.diagonal(dim1=1, dim2=2)
-    least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
-    scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
-    system = moments.xx + ridge * torch.diag_embed(scale)
-    # the change against the prior: what no sample tells stays as it is
-    wanted = moments.yx - prior @ moments.xx
-    factor, failed = torch.linalg.cholesky_ex(system)
-    if bool(failed.any()):
-        return prior + wanted @ torch.linalg.pinv(system, hermitian=True)
-    return prior + torch.cholesky_solve(wanted.transpose(1, 2), factor).transpose(1, 2)
+
+    def __init__(self, moments: Moments, prior: Tensor) -> None:
+        self.moments, self.prior = moments, prior
+        self._of_prior = prior @ moments.xx
+        self._ridge, self._factor, self._inverse = math.inf, moments.xx, False
+
+    def solved(self, ridge: float, moments: Optional[Moments] = None) -> Tuple[Tensor, Tensor]:
+        """Return the weight ``Tensor[G, O, K]``, and the offset ``Tensor[G, O]`` with which the means are right.
+
+        Args:
+            ridge (float): Strength of the ridge; 0 is plain least squares, infinity leaves the prior as it is.
+            moments (Moments, optional): The same inputs with other outputs that are wanted.
+        """
+        moments = moments or self.moments
+        if math.isinf(ridge):
+            return self.prior, offset_of(moments, self.prior)
+        if ridge != self._ridge:
+            self._factorise(ridge)
+        # the change against the prior: what no sample tells stays as it is
+        wanted = moments.yx - self._of_prior
+        change = wanted @ self._factor if self._inverse else torch.cholesky_solve(
+            wanted.transpose(1, 2), self._factor).transpose(1, 2)
+        return self.prior + change, offset_of(moments, self.prior + change)
+
+    def _factorise(self, ridge: float) -> None:
+        scale = self.moments.xx.diagonal(dim1=1, dim2=2)
+        least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
+        scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
+        system = self.moments.xx.clone()
+        system.diagonal(dim1=1, dim2=2).add_(ridge * scale)
+        self._factor, failed = torch.linalg.cholesky_ex(system)
+        self._ridge, self._inverse = ridge, bool(failed.any())
+        if self._inverse:
+            self._factor = torch.linalg.pinv(system, hermitian=True)
 
 
 def offset_of(moments: Moments, weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from toy_nets import randomise
 from mmprune.pruning.pruner import Pruner
 from mmprune.repair import clipping, layer_by_layer, plan
 from mmprune.repair.clipping import Clip, Samples, clip_of, nearest_wanted
-from mmprune.repair.moments import Sums
+from mmprune.repair.moments import LeastSquares, Sums
 from mmprune.repair.refit import repair
 from mmprune.repair.survey import Survey
 
@@ -108,7 +108,7 @@ def test_turns_bring_the_outputs_nearer_to_what_is_clamped_alike(added, monkeypa
     distances = []
     for turns in range(6):
         monkeypatch.setattr(clipping, 'TURNS', turns)
-        weight, offset = kept.solved(moments[False], (False,), prior, 0.0)
+        weight, offset = kept.solved(LeastSquares(moments[False], prior), (False,), 0.0)
         found = weight @ x + offset[:, :, None]
         gap = found - nearest_wanted(found, y, -0.3 - other, 1.5 - other)
         distances.append(float(gap.square().sum()))
