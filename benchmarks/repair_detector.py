@@ -3,9 +3,9 @@
 MMPRUNE_DATA=... python benchmarks/repair_detector.py CHECKPOINT
 MMPRUNE_DATA=... python benchmarks/repair_detector.py CHECKPOINT --flops 0.5 --only GroupFisher
 
-CHECKPOINT is that of the dense network (tools/train.py on the config). Every criterion cuts it, with the training images
-as its data; what is left is evaluated as it is, with the statistics of its norms measured anew, repaired once, and cut
-and repaired by turns. Each is a line of the results file and is not run again; the table of all is printed at the end.
+CHECKPOINT is of the dense network (tools/train.py on the config). Every criterion cuts it, with the training images
+as its data. What is left is evaluated as it is, with the statistics of its norms measured anew, repaired once, and cut
+and repaired by turns. Each is a line of the results file and is not run again; at the end all are printed as a table.
 """
 import argparse
 import copy
@@ -21,7 +21,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmprune.command_line import run
 from mmprune.models.from_config import dense_config, read_config
