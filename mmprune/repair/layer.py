@@ -31,6 +31,7 @@ class Layer:
     norms: Tuple[Tuple[Any, Any], ...]  #: batch norms that it alone feeds, each with its dense twin
     calls: int  #: how often a forward calls it
     share: float  #: share of its positions that is sampled
+    positions: int  #: how many of an image these are, in the mean
     source: int  #: the same number for layers that read the same tensor
     may_add_bias: bool = False  #: a bias is added where there is no place for the offset
     summand: Optional[Summand] = None  #: what its output is added to

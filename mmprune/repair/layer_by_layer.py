@@ -86,7 +86,7 @@ class LayerByLayer:
         found: List[List[Layer]] = [[]]
         size = 0.0
         for layer in stage.layers:
-            own = 4.0 * self.rows * self.settings.positions * len(layer.rows)
+            own = 4.0 * self.rows * layer.positions * len(layer.rows)
             if found[-1] and size + own > TARGETS:
                 found.append([])
                 size = 0.0

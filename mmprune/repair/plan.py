@@ -49,8 +49,9 @@ def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[n
     chain = find_chain(survey, [mutator.model, dense], run)
     sizes = {} if chain is None else {name: 4.0 * sum(_numel(call) for call in survey.by_name()[name])
                                       for name in chain.links}
-    half = 2.5 * max(sizes.values(), default=0) > memory  # of both, and the dense one is wider
-    stages = _stages(layers, survey, chain, {name for name, size in sizes.items() if size > memory})
+    stages = _stages(layers, survey, chain, sizes, memory)
+    stored = [sizes[stage.links[-1]] for stage in stages if stage.links]
+    half = 2.5 * max(stored, default=0) > memory  # of both, and the dense one is wider
     for stage in stages:
         for layer in stage.layers:
             if layer.summand is not None and not _runs_in(stage, chain, layer.summand.module):
@@ -87,14 +88,14 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
             continue
         places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
         unknowns = module.weight[0].numel()
-        most = min(sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
+        most = min(places, sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)
         summand = survey.summand(name, norms)
         found.append(Layer(name, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
-                           min(1.0, most / max(1, places)), hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
+                           most / max(1, places), most, hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
                            summand, survey.clip(name, norms, summand is not None)))
     return found
 
@@ -115,25 +116,40 @@ def _left(mutator: ChannelMutator, survey: Survey, layers: Sequence[Layer]) -> D
     return found
 
 
-def _stages(layers: Sequence[Layer], survey: Survey, chain: Optional[Chain], wide: set) -> List[Stage]:
-    """Return the stages; the outputs of ``wide`` modules are too large to be stored."""
+def _stages(layers: Sequence[Layer], survey: Survey, chain: Optional[Chain], sizes: Dict[str, float],
+            memory: float) -> List[Stage]:
+    """Return the stages; ``sizes`` are the bytes that the modules of the chain return."""
     if chain is None:
         return [Stage('rest', (), list(layers))]
-    links: List[Tuple[str, ...]] = []
-    waiting: Tuple[str, ...] = ()
-    for name in chain.links:
-        waiting = (*waiting, name)
-        if name not in wide and _inside(layers, waiting):
-            links.append(waiting)
-            waiting = ()
-    if waiting:
-        links = [*links[:-1], (links[-1] if links else ()) + waiting]
+    links = _links(layers, chain.links, {name: size for name, size in sizes.items() if size <= memory})
     stages = [Stage('links', names, _inside(layers, names)) for names in links]
     others = [layer for layer in layers if not any(layer in stage.layers for stage in stages)]
     calls = survey.by_name()
     start = calls[chain.links[0]][0].start
     first = [layer for layer in others if calls[layer.name][-1].end < start]
     return [Stage('head', (), first), *stages, Stage('rest', (), [one for one in others if one not in first])]
+
+
+def _links(layers: Sequence[Layer], chain: Sequence[str], sizes: Dict[str, float]) -> List[Tuple[str, ...]]:
+    """Return the modules of a chain in stages, each with a layer: one ends where least is returned before the next.
+
+    Args:
+        layers (list[Layer]): All layers.
+        chain (list[str]): The modules.
+        sizes (dict[str, float]): Module -> bytes that it returns, without those that return too much.
+    """
+    found: List[Tuple[str, ...]] = []
+    waiting: Tuple[str, ...] = ()
+    solved = 0  # of those that wait up to the last with a layer
+    for name in chain:
+        has_layer = bool(_inside(layers, (name,)))
+        ends = [end for end in range(solved, len(waiting) + 1) if waiting[end - 1] in sizes] if solved else []
+        if has_layer and ends:
+            end = min(ends, key=lambda end: (sizes[waiting[end - 1]], -end))
+            found, waiting = [*found, waiting[:end]], waiting[end:]
+        waiting = (*waiting, name)
+        solved = len(waiting) if has_layer else solved
+    return [*found, waiting] if solved or not found else [*found[:-1], found[-1] + waiting]
 
 
 def _inside(layers: Sequence[Layer], names: Sequence[str]) -> List[Layer]:

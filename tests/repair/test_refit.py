@@ -365,6 +365,23 @@ def test_a_pyramid_is_cut_apart():
     assert not made.half
 
 
+def test_a_stage_ends_where_least_is_returned():
+    torch.manual_seed(0)
+    images = torch.randn(10, 3, 8, 8)
+    dense = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.MaxPool2d(2), nn.Tanh(),
+                          nn.Conv2d(6, 6, 1), nn.Upsample(scale_factor=4), nn.Conv2d(6, 2, 1), nn.Tanh()).eval()
+    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
+    pruner.cut()
+
+    def stages(memory):
+        made = plan.make_repair_plan(pruner.mutator, dense, lambda model: model(images[:2]), 10, True, 10, memory)
+        return [''.join(stage.links) for stage in made.stages if stage.kind == 'links'], made.half
+
+    assert stages(1e9) == (['0123', '4', '567'], False)
+    assert stages(4.0 * 2 * 2 * 16 * 16 * 2) == (['0123', '4', '567'], True)
+    assert stages(100) == (['01234567'], True)  # all return more
+
+
 def test_an_activation_in_place_between_two_modules_ends_a_chain():
     torch.manual_seed(0)
     images = torch.randn(10, 3, 8, 8)
