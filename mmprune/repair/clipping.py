@@ -105,15 +105,15 @@ class Samples:
             offset (Tensor[G, O]): The offset.
         """
         shift = linear.x[:, :, None]  # zero where there is no offset
-        count, x_sum, y_sum, yx_sum = 0, 0.0, 0.0, 0.0  # type: Any
+        count, (x_sum, y_sum, yx_sum) = 0, (torch.zeros_like(part) for part in (linear.x, linear.y, linear.yx))
         for held in parts:
             for found, x, y, low, high in self._predictions(held, weight, offset):
                 change, x = nearest_wanted(found, y, low, high) - y, x - shift.to(x.dtype)
                 count += x.size(2)
-                x_sum, y_sum = (total + part.sum(2, dtype=torch.float64) for total, part in (
-                    (x_sum, x), (y_sum, change)))
-                yx_sum = yx_sum + change @ x.transpose(1, 2)
-        y, yx = y_sum / count, yx_sum.double() / count
+                x_sum += x.sum(2, dtype=torch.float64)
+                y_sum += change.sum(2, dtype=torch.float64)
+                yx_sum += change @ x.transpose(1, 2)
+        y, yx = y_sum / count, yx_sum / count
         if not self.centred:
             return linear._replace(yx=linear.yx + yx)
         return linear._replace(y=linear.y + y, yx=linear.yx + yx - y[:, :, None] * (x_sum / count)[:, None])

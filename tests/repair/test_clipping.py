@@ -192,8 +192,8 @@ def test_where_the_turns_are_worse_on_held_back_samples_the_linear_solution_stay
     weights = []
     for worse in (False, True):
         if worse:
-            monkeypatch.setattr(Samples, 'solved', lambda self, linear, parts, prior, ridge: (
-                prior * 0, prior.new_zeros(prior.shape[:2])))
+            monkeypatch.setattr(Samples, 'solved', lambda self, linear, parts, ridge: (
+                linear.prior * 0, linear.prior.new_zeros(linear.prior.shape[:2])))
         else:
             monkeypatch.setattr(layer_by_layer.Samples, 'error', lambda self, weight, offset: 1.0)
         pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
