@@ -1,6 +1,6 @@
 """How much each input channel of a layer contributes to sampled outputs of the layer; ThiNet compares these."""
-import math
-from typing import Any, Callable, Iterator, Sequence, Tuple, Type
+from itertools import product
+from typing import Any, Callable, Tuple, Type
 
 import numpy as np
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from ..graph.watching import watched
 from ..group_fisher.ops import GroupFisherMixin
-from ..repair.windows import channels_first, sliding_windows
+from ..repair.moments import Sums
+from ..repair.sampling import drawn
+from ..repair.windows import channels_first, columns, count_places
 
 #: Layers whose contributions are computed from windows of their input. Others, among them subclasses with a forward of
 #: their own, take the gradient of the sampled outputs.
@@ -20,24 +22,28 @@ class LayerGram:
 
     Args:
         owners (ndarray[input channels]): Number of the set of each channel; see :meth:`Consumers.owners`.
-        device (torch.device): Where the matrix lies.
+        device (torch.device): Where samples lie.
 
     Attributes:
         numbers (ndarray[G]): Numbers of the sets that the layer reads, ascending; channels of no unit come last.
-        matrix (Tensor[G, G], float64): The sum over all samples so far.
     """
 
     def __init__(self, owners: np.ndarray, device: torch.device) -> None:
         self.numbers, place = np.unique(owners, return_inverse=True)
         self._place = torch.from_numpy(place).to(device)
-        self.matrix = torch.zeros(len(self.numbers), len(self.numbers), dtype=torch.float64, device=device)
+        self._sums = Sums()
 
     def add(self, contributions: Tensor) -> None:
         """Add samples ``Tensor[samples, channels]``; in a grouped layer, one channel for each position in a group."""
         samples, channels = contributions.shape
-        by_set = torch.zeros(samples, len(self.numbers), dtype=torch.float64, device=contributions.device)
-        by_set.index_add_(1, self._place[:channels], contributions.double())
-        self.matrix += by_set.t() @ by_set
+        by_set = torch.zeros(len(self.numbers), samples, dtype=torch.float64, device=contributions.device)
+        by_set.index_add_(0, self._place[:channels], contributions.double().t())
+        self._sums.add(by_set[None])
+
+    @property
+    def matrix(self) -> Tensor:
+        """``Tensor[G, G]``, float64: the sum over all samples so far."""
+        return (self._sums.moments().uncentred().xx[0] * self._sums.count).cpu()
 
     def places(self, numbers: np.ndarray) -> Tensor:
         """Return the rows of some sets in the matrix: ``LongTensor[C]``."""
@@ -45,8 +51,8 @@ class LayerGram:
 
     def relative(self, numbers: np.ndarray) -> Tensor:
         """Return the products ``Tensor[C, C]`` of some sets, divided by the trace of the matrix."""
-        places = self.places(numbers)
-        return self.matrix[places][:, places] / self.matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
+        places, matrix = self.places(numbers), self.matrix
+        return matrix[places][:, places] / matrix.trace().clamp_min(torch.finfo(torch.float64).tiny)
 
 
 class Samples:
@@ -59,19 +65,15 @@ class Samples:
     """
 
     def __init__(self, positions: int, outputs: int, seed: int) -> None:
-        self.positions, self.outputs = positions, outputs
-        self._generator = torch.Generator().manual_seed(seed)
+        self.positions, self.outputs, self.seed = positions, outputs, seed
+        self._calls = 0
 
-    def draw(self, images: int, channels: int, places: int) -> Iterator[Tuple[Tensor, Tensor, Tensor]]:
-        """Yield ``(image, channel, place)``, each ``LongTensor[images, positions]``, once for every output channel."""
-        place = self._choose((images, places), self.positions)
-        channel = self._choose((*place.shape, channels), self.outputs)
-        image = torch.arange(images)[:, None].expand_as(place)
-        for number in range(channel.size(2)):
-            yield image, channel[..., number], place
-
-    def _choose(self, shape: Sequence[int], count: int) -> Tensor:
-        return torch.rand(shape, generator=self._generator).topk(min(count, shape[-1])).indices
+    def draw(self, images: int, channels: int, places: int) -> Tuple[Tensor, Tensor]:
+        """Return locations ``LongTensor[images, P]`` and output channels at each, ``LongTensor[images, P, O]``."""
+        self._calls += 1
+        place = drawn(images, places, self.positions, self.seed, self._calls, 'place')
+        channel = drawn(place.numel(), channels, self.outputs, self.seed, self._calls, 'channel')
+        return place, channel.unflatten(0, place.shape)
 
 
 def running_class(module: nn.Module) -> Any:
@@ -90,16 +92,13 @@ def add_by_windows(module: Any, x: Tensor, samples: Samples, add: Callable[[Tens
         add (Callable): Called with the contributions ``Tensor[samples, C / groups]``.
     """
     weight, groups = module.weight.detach(), getattr(module, 'groups', 1)
-    windows = sliding_windows(module, x)
-    spatial = windows.dim() - weight.dim()
-    windows = windows.unflatten(1, (groups, -1)).movedim(2, 2 + spatial)
-    sizes = windows.shape[2:2 + spatial]
-    for image, channel, place in samples.draw(len(x), len(weight), math.prod(sizes)):
-        image, channel, group = (index.reshape(-1).to(x.device) for index in (
-            image, channel, channel // (len(weight) // groups)))
-        where = [torch.from_numpy(index).to(x.device) for index in np.unravel_index(place.reshape(-1).numpy(), sizes)]
-        product = windows[(image, group, *where)].double() * weight[channel].double()
-        add(product.reshape(*product.shape[:2], -1).sum(2))
+    place, channels = (one.to(x.device) for one in samples.draw(len(x), len(weight), count_places(module, x)))
+    read = columns(module, x, place)
+    column = torch.arange(read.size(2), device=x.device)
+    for channel in channels.flatten(0, 1).unbind(1):
+        group = torch.div(channel, len(weight) // groups, rounding_mode='floor')
+        parts = read[group, :, column].double() * weight[channel].flatten(1).double()
+        add(parts.unflatten(1, (weight.size(1), -1)).sum(2))
 
 
 def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor], samples: Samples,
@@ -113,8 +112,10 @@ def add_by_gradients(module: nn.Module, x: Tensor, forward: Callable[[Tensor], T
         leaf = x.detach().clone().requires_grad_()
         out = channels_first(module, forward(leaf))
         out = out.reshape(*out.shape[:2], -1)
-        for indices in samples.draw(*out.shape):
-            for image, channel, place in zip(*(index.t().to(x.device) for index in indices)):
-                gradient, = torch.autograd.grad(out[image, channel, place].sum(), leaf, retain_graph=True)
-                product = channels_first(module, x.double() * gradient.double())
-                add(product.reshape(*product.shape[:2], -1).sum(2))
+        place, channel = (one.to(x.device) for one in samples.draw(*out.shape))
+        image = torch.arange(len(x), device=x.device)
+        for number, output in product(range(place.size(1)), range(channel.size(2))):
+            chosen = out[image, channel[:, number, output], place[:, number]]
+            gradient, = torch.autograd.grad(chosen.sum(), leaf, retain_graph=True)
+            parts = channels_first(module, x.double() * gradient.double())
+            add(parts.reshape(*parts.shape[:2], -1).sum(2))

@@ -4,9 +4,11 @@ from typing import Any, Callable, ContextManager, Dict, List
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
 from ..repair.windows import channels_first
 from ..units.consumers import Consumers
+from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import ADVICE, Criterion
@@ -57,6 +59,31 @@ def reading(unit: ChannelUnit) -> List[Member]:
     """Return the members of a unit that are columns of the weight of a layer which adds its channels up."""
     return [member for member in unit.channels.consumers
             if member.axis.role == 'in' and member.axis.tensor.rpartition('.')[2] == 'weight']
+
+
+def reads_seen(mutator: ChannelMutator, see: Callable[..., None]) -> ContextManager[None]:
+    """Call a function with every call of a layer that reads units and adds up their channels.
+
+    Args:
+        mutator (ChannelMutator): Of the units.
+        see (Callable): Called as ``see(layer, module, x, args, kwargs)``, with what the module gets beside its input.
+            Several modules may share the weight of a layer. Empty inputs are left out.
+    """
+    names = {id(mutator.model.get_submodule(name).weight): name
+             for name in dict.fromkeys(member.axis.layer for unit in mutator.units for member in reading(unit))}
+    found = [(names[weight], module) for weight, module in (
+        (id(getattr(module, 'weight', None)), module) for module in mutator.model.modules()) if weight in names
+        and type(module) is type(mutator.model.get_submodule(names[weight]))]
+
+    def enter(layer: str, module: Any, args: Any, kwargs: Any) -> None:
+        name = None if args else next(iter(kwargs))
+        x = (args[0] if name is None else kwargs[name]).detach()
+        if isinstance(module, CONV_OR_LINEAR) and x.dim() < module.weight.dim():
+            x = x.unsqueeze(0)
+        if x.numel():
+            see(layer, module, x, args[1:], {key: value for key, value in kwargs.items() if key != name})
+
+    return watched(found, before=enter)
 
 
 def inputs_seen(layers: Dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> ContextManager[None]:

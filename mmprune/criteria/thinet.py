@@ -7,19 +7,15 @@ from torch import Tensor, nn
 
 from ..arguments import whole_number
 from ..graph.channels import Member
-from ..graph.idle import CONV_OR_LINEAR
-from ..graph.watching import watched
 from ..registry import CRITERIA
+from ..repair.moments import Inverse
 from ..repair.windows import channels_first
 from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
 from .criterion import Criterion, CriterionError
-from .inputs import reading
-
-#: Least squares ignores eigenvalues of the correlation matrix below this share of the largest.
-RANK_TOLERANCE = 1e-10
+from .inputs import reading, reads_seen
 
 
 @CRITERIA.register_module()
@@ -56,32 +52,16 @@ class ThiNet(Criterion):
         self._consumers = Consumers(self.mutator)
         self.grams: Dict[str, LayerGram] = {}
         self._samples, self._replaying = Samples(self.positions, self.outputs, self.seed), False
-        layers: Dict[str, Any] = {member.axis.layer: self._consumers.layers[member.axis.layer]
-                                  for unit in self.mutator.units for member in reading(unit)}
-        weights = {id(module.weight): name for name, module in layers.items()}
-        owners = [(weights.get(id(getattr(module, 'weight', None))), module) for module in self.mutator.model.modules()]
-        sampled = [(layer, module) for layer, module in owners  # several modules may share a weight
-                   if layer is not None and type(module) is type(layers[layer])]
-        with watched(sampled, before=self._see):
+        with reads_seen(self.mutator, self._see):
             for batch in calibration.batches:
                 calibration.loss(batch)
         for layer, gram in self.grams.items():
-            gram.matrix = gram.matrix.cpu()
             if not bool(gram.matrix.isfinite().all()):
                 raise CriterionError(f'ThiNet cannot use layer {layer!r}: its inputs or weights are not finite')
 
-    def _see(self, layer: str, module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+    def _see(self, layer: str, module: nn.Module, x: Tensor, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
         if self._replaying:  # this layer is inside a layer whose outputs are sampled by gradients
             return
-        name = None if args else next(iter(kwargs))
-        x = (args[0] if name is None else kwargs[name]).detach()
-        if isinstance(module, CONV_OR_LINEAR) and x.dim() < module.weight.dim():  # type: ignore[operator, union-attr]
-            x = x.unsqueeze(0)
-        if x.numel():
-            rest = {key: value for key, value in kwargs.items() if key != name}
-            self._sample(layer, module, x, args[1:], rest)
-
-    def _sample(self, layer: str, module: nn.Module, x: Tensor, args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
         if layer not in self.grams:
             self.grams[layer] = LayerGram(self._consumers.owners(layer), x.device)
         add, kind = self.grams[layer].add, running_class(module)
@@ -178,8 +158,4 @@ def rescaling(gram: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
         dropped (LongTensor[D]): Channels that will be removed.
     """
     rows = gram[kept]
-    size = rows[:, kept].diagonal().sqrt()
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    correlation = rows[:, kept] / (size[:, None] * size)
-    inverse = torch.linalg.pinv(correlation, rtol=RANK_TOLERANCE, hermitian=True)
-    return 1 + inverse @ (rows[:, dropped].sum(1) / size) / size
+    return 1 + Inverse(rows[:, kept][None], 0.0).of(rows[:, dropped].sum(1)[None, None])[0, 0]

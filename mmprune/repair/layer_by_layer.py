@@ -3,8 +3,6 @@ import math
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy as np
-import torch
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from .clipping import Samples
 from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
+from .sampling import draw, drawn
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
 
@@ -116,11 +115,10 @@ class LayerByLayer:
 
     def _places(self, layer: Layer, batch: int, call: int, count: int) -> Tensor:
         """Return sampled positions: of each call its share in the mean, so that small levels do not count more."""
-        generator = np.random.default_rng([self.settings.seed, batch, call, *layer.name.encode()])
+        entropy = (self.settings.seed, batch, call, layer.name)
         most, part = divmod(layer.share * count, 1)
-        most += generator.random() < part if layer.calls > 1 else round(part)
-        places = generator.permutation(count)[:max(int(most), int(layer.calls == 1))]
-        return torch.from_numpy(np.sort(places))
+        most += float(draw(*entropy).random()) < part if layer.calls > 1 else round(part)
+        return drawn(1, count, max(int(most), int(layer.calls == 1)), *entropy)[0]
 
     def _solve(self, stage: Stage, layers: Sequence[Layer],
                targets: Targets) -> Dict[str, LayerRepair]:

@@ -9,6 +9,8 @@ from torch import Tensor
 LEAST_VARIANCE = 1e-6
 #: Rows of a product of inputs with themselves that are computed at once.
 BLOCK = 1024
+#: Of an input, as a share of its own: what others leave of it, below which it counts as a sum of the others.
+LEAST_PIVOT = 1e-10
 
 
 class Moments(NamedTuple):
@@ -50,13 +52,14 @@ class Sums:
         self.count = 0
         self._parts: Optional[list] = None
 
-    def add(self, x: Tensor, y: Tensor) -> None:
+    def add(self, x: Tensor, y: Optional[Tensor] = None) -> None:
         """Add samples.
 
         Args:
             x (Tensor[G, K, S]): Inputs.
-            y (Tensor[G, O, S]): Outputs that are wanted.
+            y (Tensor[G, O, S], optional): Outputs that are wanted; by default there are none.
         """
+        y = x[:, :0] if y is None else y
         if not self.count:
             self._shift = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
         x, y = x - self._shift[0], y - self._shift[1]
@@ -98,7 +101,7 @@ class LeastSquares:
     def __init__(self, moments: Moments, prior: Tensor) -> None:
         self.moments, self.prior = moments, prior
         self._of_prior = prior @ moments.xx
-        self._ridge, self._factor, self._inverse = math.inf, moments.xx, False
+        self._inverse: Optional[Inverse] = None
 
     def solved(self, ridge: float, moments: Optional[Moments] = None) -> Tuple[Tensor, Tensor]:
         """Return the weight ``Tensor[G, O, K]``, and the offset ``Tensor[G, O]`` with which the means are right.
@@ -110,24 +113,52 @@ class LeastSquares:
         moments = moments or self.moments
         if math.isinf(ridge):
             return self.prior, offset_of(moments, self.prior)
-        if ridge != self._ridge:
-            self._factorise(ridge)
+        if self._inverse is None or ridge != self._inverse.ridge:
+            self._inverse = Inverse(self.moments.xx, ridge)
         # the change against the prior: what no sample tells stays as it is
-        wanted = moments.yx - self._of_prior
-        change = wanted @ self._factor if self._inverse else torch.cholesky_solve(
-            wanted.transpose(1, 2), self._factor).transpose(1, 2)
-        return self.prior + change, offset_of(moments, self.prior + change)
+        weight = self.prior + self._inverse.of(moments.yx - self._of_prior)
+        return weight, offset_of(moments, weight)
 
-    def _factorise(self, ridge: float) -> None:
-        scale = self.moments.xx.diagonal(dim1=1, dim2=2)
-        least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
-        scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
-        system = self.moments.xx.clone()
-        system.diagonal(dim1=1, dim2=2).add_(ridge * scale)
+
+def ridged(xx: Tensor, ridge: float) -> Tensor:
+    """Return second moments ``Tensor[G, K, K]`` with a share of each input's variance, none near 0, on the diagonal."""
+    scale = xx.diagonal(dim1=1, dim2=2)
+    least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
+    scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
+    system = xx.clone()
+    system.diagonal(dim1=1, dim2=2).add_(ridge * scale)
+    return system
+
+
+class Inverse:
+    """``(E[x x^T] + R)^-1``, factored once.
+
+    Without a ridge and where inputs depend on each other, what it gives is of all solutions of the normal equations
+    the one with the least squares, each input counting by its variance.
+
+    Args:
+        xx (Tensor[G, K, K]): Second moments of the inputs.
+        ridge (float): Strength of the ridge ``R``; see :func:`ridged`.
+    """
+
+    def __init__(self, xx: Tensor, ridge: float) -> None:
+        self.ridge = ridge
+        system = ridged(xx, ridge) if ridge else xx
+        size = system.diagonal(dim1=1, dim2=2)
         self._factor, failed = torch.linalg.cholesky_ex(system)
-        self._ridge, self._inverse = ridge, bool(failed.any())
-        if self._inverse:
-            self._factor = torch.linalg.pinv(system, hermitian=True)
+        pivots = self._factor.diagonal(dim1=1, dim2=2).square()
+        self._is_factored = not bool(failed.any()) and bool((pivots > LEAST_PIVOT * size).all())
+        if not self._is_factored:
+            root = torch.where(size > 0, size, torch.ones_like(size)).sqrt()
+            correlation = system / root[:, :, None] / root[:, None]
+            inverse = torch.linalg.pinv(correlation, rtol=LEAST_PIVOT, hermitian=True)
+            self._factor = inverse / root[:, :, None] / root[:, None]
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return rows ``Tensor[G, O, K]`` times the inverse."""
+        if not self._is_factored:
+            return rows @ self._factor
+        return torch.cholesky_solve(rows.transpose(1, 2), self._factor).transpose(1, 2)
 
 
 def offset_of(moments: Moments, weight: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
 """What a repair will do: which layers are solved again, which are left and why, in which stages."""
-import math
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import nn
@@ -10,12 +9,10 @@ from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
 from .chain import Chain, find_chain
 from .layer import Layer, dropped_inputs, present_outputs
+from .sampling import enough_positions
 from .survey import Call, Survey
 from .twin import Stage
 from .windows import channels_first, spatial
-
-#: Samples for each unknown of a row that are enough, and positions of an image at least.
-SAMPLES, LEAST_POSITIONS = 400, 8
 
 
 class RepairPlan(NamedTuple):
@@ -87,8 +84,7 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
                 or name not in dense_modules or any(call.x is None or call.out is None for call in calls):
             continue
         places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
-        unknowns = module.weight[0].numel()
-        most = min(places, sampled[0], max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / sampled[1])))
+        most = min(places, enough_positions(module.weight[0].numel(), sampled[1], sampled[0]))
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)

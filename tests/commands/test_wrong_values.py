@@ -64,7 +64,7 @@ NEEDED = {
     **dict.fromkeys(('PortableDDP', 'ShrinkingDDP', 'GroupFisherDDP'), dict(module=torch.nn.Linear(1, 1))),
     'Pruner': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6)),
     'apply_structure': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6), structure={'0_(0, 4)_4': 3}),
-    'PruningTarget': {}, 'Choice': {}, 'RunRepair': {}}
+    'OrderedBy': dict(widths='L2', order='FPGM'), 'PruningTarget': {}, 'Choice': {}, 'RunRepair': {}}
 #: What a target is given by; two of them contradict each other.
 TARGETS = ('ratio', 'flops', 'params', 'acts')
 HELPERS = [name for name, value in vars(config).items() if inspect.isfunction(value) and hasattr(value, '__wrapped__')

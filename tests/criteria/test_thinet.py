@@ -437,13 +437,15 @@ def test_sampling_is_by_a_generator_of_its_own():
 
 
 def test_samples_are_what_was_asked_for_and_none_is_drawn_twice():
-    samples = list(Samples(3, 2, seed=0).draw(4, 5, 7))
-    assert [index.shape for index in samples[0]] == [(4, 3)] * 3
-    drawn = {tuple(sample) for indices in samples for sample in torch.stack(indices, -1).reshape(-1, 3).tolist()}
+    places, channels = Samples(3, 2, seed=0).draw(4, 5, 7)
+    assert places.shape == (4, 3)
+    assert channels.shape == (4, 3, 2)
+    drawn = {(image, int(places[image, place]), int(channel)) for image in range(4) for place in range(3)
+             for channel in channels[image, place]}
     assert len(drawn) == 4 * 3 * 2
-    everything = {tuple(sample) for indices in Samples(ALL, ALL, seed=0).draw(2, 3, 4)
-                  for sample in torch.stack(indices, -1).reshape(-1, 3).tolist()}
-    assert len(everything) == 2 * 3 * 4
+    places, channels = Samples(ALL, ALL, seed=0).draw(2, 3, 4)
+    assert places.tolist() == [[0, 1, 2, 3]] * 2
+    assert channels.tolist() == [[[0, 1, 2]] * 4] * 2
 
 
 def test_samples_estimate_what_all_outputs_give():

@@ -11,7 +11,7 @@ from toy_nets import randomise
 
 from mmprune.arguments import UserError
 from mmprune.pruning.pruner import Pruner
-from mmprune.repair import layer_by_layer, plan
+from mmprune.repair import layer_by_layer, plan, sampling
 from mmprune.repair.norms import recalibrate
 from mmprune.repair.refit import repair
 
@@ -22,7 +22,7 @@ ALL = 10**6
 @pytest.fixture(autouse=True)
 def every_position(monkeypatch):
     """As many samples as ``positions`` says, however few unknowns a layer has."""
-    monkeypatch.setattr(plan, 'SAMPLES', ALL)
+    monkeypatch.setattr(sampling, 'SAMPLES', ALL)
 
 
 class Reader(nn.Module):

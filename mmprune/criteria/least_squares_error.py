@@ -1,0 +1,130 @@
+"""What removing a channel costs after the layers that read it are solved again; Hassibi and Stork, NeurIPS 1992."""
+from typing import Any, Dict, List, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..arguments import whole_number
+from ..graph.channels import Member
+from ..registry import CRITERIA
+from ..repair.batches import rows_of
+from ..repair.moments import Sums, ridged
+from ..repair.sampling import drawn, enough_positions
+from ..repair.windows import channels_first, columns, count_places
+from ..units.unit import ChannelUnit
+from .backward_elimination import Reader, backward_elimination
+from .calibration import Calibration
+from .contributions import WINDOWED, running_class
+from .criterion import ADVICE, Criterion, CriterionError
+from .inputs import reading, reads_seen
+
+#: Inputs of a group of a layer at most, a 3 x 3 window of 512 channels: their covariance takes 170 MB.
+MOST_INPUTS = 4608
+#: Added to the variance of each input, as a share of it: the weakest ridge that a repair takes.
+RIDGE = 1e-4
+
+
+class Covariance(NamedTuple):
+    """Of what a layer reads."""
+
+    inverse: Tensor  #: ``Tensor[G, K, K]``, float64
+    variance: float  #: of the layer's outputs, summed over them
+
+
+@CRITERIA.register_module()
+class LeastSquaresError(Criterion):
+    """The squared error that is left in the layers which read a unit, after these are solved again without a channel.
+
+    Backward elimination in each unit: the set of channels goes whose removal lets the error rise least, the best
+    weights of the others take over, and so on. The score of a set is the error right after its removal, relative to
+    the variance of the layer's outputs and added up over the layers that read the unit. It rises with the order, and
+    the same score means as large an error in any unit. See :class:`~.backward_elimination.Reader` for the prices;
+    docs/criteria.md has the details.
+
+    Memory: 8 bytes for each pair of inputs of each layer, a channel of a k x k convolution being ``k^2`` inputs. Time:
+    that of a forward of the data, the covariances, and about the cube of the inputs of each layer.
+
+    Args:
+        positions (int): Output locations sampled in each image and layer at most.
+        seed (int): Seed of the sampling, which has a generator of its own.
+    """
+
+    needs_data = True
+
+    def __init__(self, positions: int = 200, seed: int = 0) -> None:
+        super().__init__()
+        self.positions, self.seed = whole_number('positions', positions), whole_number('seed', seed, 0)
+
+    def observe(self, calibration: Calibration) -> None:
+        """Take the covariances of what all layers read that read units, and invert them."""
+        self._images = max(1, sum(map(rows_of, calibration.batches)))
+        self._sums: Dict[str, Sums] = {}
+        self._refused: Dict[str, str] = {}
+        self._calls = 0
+        self._traced: Dict[str, int] = {}
+        calls = self.mutator.complexity.graph.calls
+        images = min(call.samples for call in calls)
+        for call in calls:
+            self._traced[call.layer] = self._traced.get(call.layer, 0) + call.out_positions // images
+        with reads_seen(self.mutator, self._see):
+            for batch in calibration.batches:
+                calibration.loss(batch)
+        weights = {member.axis.layer: self._weight(member) for unit in self.mutator.units for member in reading(unit)}
+        self.covariances = {layer: self._covariance(layer, self._sums.pop(layer), weights[layer])
+                            for layer in list(self._sums) if layer not in self._refused}
+
+    def _see(self, layer: str, module: nn.Module, x: Tensor, *rest: Any) -> None:
+        weight: Any = module.weight
+        if running_class(module) not in WINDOWED:
+            self._refused[layer] = f'is {type(module).__name__}, no plain convolution or linear layer'
+        elif weight[0].numel() > MOST_INPUTS:
+            self._refused[layer] = f'reads {weight[0].numel()} values for each output, and {MOST_INPUTS} is the limit'
+        if layer in self._refused:
+            return
+        x = channels_first(module, x if x.dtype == torch.float64 else x.float())
+        count = count_places(module, x)
+        most = enough_positions(weight[0].numel(), self._images, self.positions)
+        share = min(1.0, most / max(1, self._traced.get(layer, count)))
+        places = drawn(1, count, max(1, round(share * count)), self.seed, self._calls, layer)[0]
+        self._calls += 1
+        self._sums.setdefault(layer, Sums()).add(columns(module, x, places.to(x.device)))
+
+    def _weight(self, member: Member) -> Tensor:
+        """Return the weight ``Tensor[G, O, K]`` of a layer, float64."""
+        weight = self.tensor(member).double()
+        return weight.reshape(member.axis.groups, -1, weight[0].numel())
+
+    def _covariance(self, layer: str, sums: Sums, weight: Tensor) -> Covariance:
+        xx = sums.moments().xx
+        if not bool(xx.isfinite().all() & weight.isfinite().all()):
+            raise CriterionError(f'LeastSquaresError cannot use layer {layer!r}: its inputs or weights are not finite')
+        variance = float(((weight @ xx) * weight).sum())
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(xx, RIDGE)))
+        return Covariance(inverse.cpu(), max(variance, float(np.finfo(float).tiny)))
+
+    def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
+        """Return a single tensor for all layers that read the unit: the error after the removal of each set."""
+        members = [member for member in reading(unit) if member.axis.layer in self.covariances]
+        if not members or self._refusing(unit):
+            return []
+        order, errors = backward_elimination([self._reader(unit, member) for member in members], unit.num_sets)
+        scores = torch.empty_like(errors)
+        scores[order] = errors
+        return [scores]
+
+    def _reader(self, unit: ChannelUnit, member: Member) -> Reader:
+        weight, found = self._weight(member).cpu(), self.covariances[member.axis.layer]
+        kernel = self.tensor(member)[0, 0].numel()
+        inputs = self.mutator.positions(unit, member)[:, :, None] * kernel + torch.arange(kernel)
+        return Reader(found.inverse, weight, inputs.flatten(1), found.variance)
+
+    def _refusing(self, unit: ChannelUnit) -> List[str]:
+        return [f'layer {member.axis.layer!r} {self._refused[member.axis.layer]}' for member in reading(unit)
+                if member.axis.layer in self._refused]
+
+    def missing(self, unit: ChannelUnit) -> str:
+        """Return why the errors of the layers that read the unit are not known."""
+        refusing = self._refusing(unit)
+        return f'{refusing[0] if refusing else "no layer that reads it and adds up its channels ran on the data"}; ' \
+               f'{ADVICE}'

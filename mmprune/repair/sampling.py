@@ -1,0 +1,44 @@
+"""Which outputs of a layer are looked at: positions drawn at random, again the same for the same seed and call."""
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Samples for each unknown of a row that are enough, and positions of an image at least.
+SAMPLES, LEAST_POSITIONS = 400, 8
+
+
+def enough_positions(unknowns: int, images: int, most: int) -> int:
+    """Return how many positions of an image are sampled in a layer, over all of its calls.
+
+    Args:
+        unknowns (int): Weights of one output channel.
+        images (int): Images in all.
+        most (int): Positions at most.
+    """
+    return min(most, max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / images)))
+
+
+def drawn(rows: int, size: int, count: int, *entropy: Any) -> Tensor:
+    """Draw some of the numbers below a size for each row, without repetition, ascending.
+
+    Args:
+        rows (int): Rows, such as images.
+        size (int): Numbers to draw from, such as the positions of an output.
+        count (int): How many; all of them at most.
+        *entropy (int or str): What the draw depends on, such as a seed, the name of a layer and the number of a call.
+
+    Returns:
+        LongTensor[rows, min(count, size)]: The numbers.
+    """
+    generator = draw(*entropy)
+    found = np.stack([generator.permutation(size)[:count] for _ in range(rows)])
+    return torch.from_numpy(np.sort(found, 1))
+
+
+def draw(*entropy: Any) -> np.random.Generator:
+    """Return a generator of random numbers that depends on whole numbers and strings."""
+    return np.random.default_rng([word for one in entropy for word in (
+        one.encode() if isinstance(one, str) else (one,))])
