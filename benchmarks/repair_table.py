@@ -38,8 +38,9 @@ from mmprune.pruning.target import PruningTarget
 from mmprune.repair.norms import recalibrate
 
 ROOT = Path(__file__).resolve().parents[1]
-CRITERIA: Dict[str, Any] = {name: name for name in (
-    'GroupFisher', 'Taylor', 'L1', 'L2', 'FPGM', 'BNScale', 'APoZ', 'MeanActivation', 'ThiNet', 'NISP', 'Random')}
+CRITERIA: Dict[str, Any] = {**{name: name for name in (
+    'GroupFisher', 'Taylor', 'L1', 'L2', 'FPGM', 'BNScale', 'APoZ', 'MeanActivation', 'ThiNet', 'NISP', 'Random',
+    'LeastSquaresError')}, 'GroupFisher, LeastSquaresError': dict(type='OrderedBy', widths='GroupFisher')}
 PEERS = {f'{PEER} L2': 'GroupMagnitudeImportance', f'{PEER} Taylor': 'GroupTaylorImportance'}
 
 

@@ -70,8 +70,8 @@ class LeastSquaresError(Criterion):
         with reads_seen(self.mutator, self._see):
             for batch in calibration.batches:
                 calibration.loss(batch)
-        weights = {member.axis.layer: self._weight(member) for unit in self.mutator.units for member in reading(unit)}
-        self.covariances = {layer: self._covariance(layer, self._sums.pop(layer), weights[layer])
+        members = {member.axis.layer: member for unit in self.mutator.units for member in reading(unit)}
+        self.covariances = {layer: self._covariance(layer, self._sums.pop(layer), self._weight(members[layer]))
                             for layer in list(self._sums) if layer not in self._refused}
 
     def _see(self, layer: str, module: nn.Module, x: Tensor, *rest: Any) -> None:

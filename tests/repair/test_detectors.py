@@ -11,7 +11,7 @@ from toy_nets import randomise
 
 from mmprune.graph.demo_input import ExampleInputs
 from mmprune.pruning.pruner import Pruner
-from mmprune.repair import layer_by_layer, plan
+from mmprune.repair import layer_by_layer, plan, sampling
 from mmprune.repair.refit import repair
 from mmprune.repair.twin import Judge
 
@@ -21,7 +21,7 @@ ALL = 10**6
 @pytest.fixture
 def every_position(monkeypatch):
     """As many samples as ``positions`` says, however few unknowns a layer has."""
-    monkeypatch.setattr(plan, 'SAMPLES', ALL)
+    monkeypatch.setattr(sampling, 'SAMPLES', ALL)
 
 
 def cut(net, images, **kwargs):

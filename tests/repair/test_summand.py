@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import randomise
 
 from mmprune.pruning.pruner import Pruner
-from mmprune.repair import plan
+from mmprune.repair import plan, sampling
 from mmprune.repair.refit import repair
 from mmprune.repair.summand import Summand
 from mmprune.repair.survey import Survey
@@ -87,7 +87,7 @@ def test_it_is_found_behind_a_norm():
 @pytest.mark.parametrize('whole', [False, True])
 @pytest.mark.parametrize(('way', 'norm'), [('plain', False), ('in place', True), ('downsample', True)])
 def test_the_sum_is_as_near_as_least_squares_can_make_it(way, norm, whole, monkeypatch):
-    monkeypatch.setattr(plan, 'SAMPLES', ALL)
+    monkeypatch.setattr(sampling, 'SAMPLES', ALL)
     if whole:
         monkeypatch.setattr(plan, 'find_chain', lambda *args: None)
     torch.manual_seed(1)
