@@ -1,5 +1,5 @@
 """What removing a channel costs after the layers that read it are solved again; Hassibi and Stork, NeurIPS 1992."""
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from ..arguments import whole_number
 from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..repair.batches import rows_of
-from ..repair.moments import Sums, ridged
-from ..repair.sampling import drawn, enough_positions
+from ..repair.moments import Inverse, Sums
+from ..repair.sampling import enough_positions, share_of_places
 from ..repair.windows import channels_first, columns, count_places
 from ..units.unit import ChannelUnit
 from .backward_elimination import Reader, backward_elimination
@@ -62,11 +62,12 @@ class LeastSquaresError(Criterion):
         self._sums: Dict[str, Sums] = {}
         self._refused: Dict[str, str] = {}
         self._calls = 0
-        self._traced: Dict[str, int] = {}
+        self._traced: Dict[str, Tuple[int, int]] = {}  # calls, and positions of an image in all of them
         calls = self.mutator.complexity.graph.calls
         images = min(call.samples for call in calls)
         for call in calls:
-            self._traced[call.layer] = self._traced.get(call.layer, 0) + call.out_positions // images
+            several, positions = self._traced.get(call.layer, (0, 0))
+            self._traced[call.layer] = several + 1, positions + call.out_positions // images
         with reads_seen(self.mutator, self._see):
             for batch in calibration.batches:
                 calibration.loss(batch)
@@ -85,10 +86,12 @@ class LeastSquaresError(Criterion):
         x = channels_first(module, x if x.dtype == torch.float64 else x.float())
         count = count_places(module, x)
         most = enough_positions(weight[0].numel(), self._images, self.positions)
-        share = min(1.0, most / max(1, self._traced.get(layer, count)))
-        places = drawn(1, count, max(1, round(share * count)), self.seed, self._calls, layer)[0]
+        calls, positions = self._traced.get(layer, (1, count))
+        share = min(1.0, most / max(1, positions))
+        places = share_of_places(share, count, calls > 1, self.seed, self._calls, layer)
         self._calls += 1
-        self._sums.setdefault(layer, Sums()).add(columns(module, x, places.to(x.device)))
+        if len(places):
+            self._sums.setdefault(layer, Sums()).add(columns(module, x, places.to(x.device)))
 
     def _weight(self, member: Member) -> Tensor:
         """Return the weight ``Tensor[G, O, K]`` of a layer, float64."""
@@ -100,8 +103,7 @@ class LeastSquaresError(Criterion):
         if not bool(xx.isfinite().all() & weight.isfinite().all()):
             raise CriterionError(f'LeastSquaresError cannot use layer {layer!r}: its inputs or weights are not finite')
         variance = float(((weight @ xx) * weight).sum())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(xx, RIDGE)))
-        return Covariance(inverse.cpu(), max(variance, float(np.finfo(float).tiny)))
+        return Covariance(Inverse(xx, RIDGE).matrix().cpu(), max(variance, float(np.finfo(float).tiny)))
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
         """Return a single tensor for all layers that read the unit: the error after the removal of each set."""

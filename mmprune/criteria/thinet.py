@@ -158,4 +158,4 @@ def rescaling(gram: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
         dropped (LongTensor[D]): Channels that will be removed.
     """
     rows = gram[kept]
-    return 1 + Inverse(rows[:, kept][None], 0.0).of(rows[:, dropped].sum(1)[None, None])[0, 0]
+    return 1 + Inverse(rows[:, kept][None], 0.0).after(rows[:, dropped].sum(1)[None, None])[0, 0]

@@ -13,7 +13,7 @@ from .clipping import Samples
 from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
-from .sampling import draw, drawn
+from .sampling import share_of_places
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
 
@@ -114,11 +114,7 @@ class LayerByLayer:
         return found
 
     def _places(self, layer: Layer, batch: int, call: int, count: int) -> Tensor:
-        """Return sampled positions: of each call its share in the mean, so that small levels do not count more."""
-        entropy = (self.settings.seed, batch, call, layer.name)
-        most, part = divmod(layer.share * count, 1)
-        most += float(draw(*entropy).random()) < part if layer.calls > 1 else round(part)
-        return drawn(1, count, max(int(most), int(layer.calls == 1)), *entropy)[0]
+        return share_of_places(layer.share, count, layer.calls > 1, self.settings.seed, batch, call, layer.name)
 
     def _solve(self, stage: Stage, layers: Sequence[Layer],
                targets: Targets) -> Dict[str, LayerRepair]:

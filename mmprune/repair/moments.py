@@ -7,10 +7,10 @@ from torch import Tensor
 
 #: Of an input, as a share of the largest: the ridge holds inputs that never change as those that hardly do.
 LEAST_VARIANCE = 1e-6
+#: What others leave of an input, as a share of it, below which it counts as a sum of the others.
+LEAST_PIVOT = 1e-10
 #: Rows of a product of inputs with themselves that are computed at once.
 BLOCK = 1024
-#: Of an input, as a share of its own: what others leave of it, below which it counts as a sum of the others.
-LEAST_PIVOT = 1e-10
 
 
 class Moments(NamedTuple):
@@ -87,6 +87,42 @@ class Sums:
                        yy - y.square())
 
 
+class Inverse:
+    """The inverse of second moments, with a ridge on their diagonal, kept factored.
+
+    Where inputs depend on each other it is the pseudo-inverse, in which each input counts by its variance.
+
+    Args:
+        xx (Tensor[G, K, K]): Second moments, or a covariance.
+        ridge (float): Strength of the ridge, as a share of each input's variance.
+    """
+
+    def __init__(self, xx: Tensor, ridge: float) -> None:
+        system = xx.clone()
+        if ridge:
+            scale = xx.diagonal(dim1=1, dim2=2)
+            least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
+            scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
+            system.diagonal(dim1=1, dim2=2).add_(ridge * scale)
+        self._factor, failed = torch.linalg.cholesky_ex(system)
+        size, pivots = system.diagonal(dim1=1, dim2=2), self._factor.diagonal(dim1=1, dim2=2).square()
+        self._is_inverse = bool(failed.any()) or not bool((pivots > LEAST_PIVOT * size).all())
+        if self._is_inverse:
+            root = torch.where(size > 0, size, torch.ones_like(size)).sqrt()
+            outer = root[:, :, None] * root[:, None]
+            self._factor = torch.linalg.pinv(system / outer, rtol=LEAST_PIVOT, hermitian=True) / outer
+
+    def after(self, rows: Tensor) -> Tensor:
+        """Return the product of rows ``Tensor[G, O, K]`` and the inverse."""
+        if self._is_inverse:
+            return rows @ self._factor
+        return torch.cholesky_solve(rows.transpose(1, 2), self._factor).transpose(1, 2)
+
+    def matrix(self) -> Tensor:
+        """Return the inverse ``Tensor[G, K, K]`` itself."""
+        return self._factor if self._is_inverse else torch.cholesky_inverse(self._factor)
+
+
 class LeastSquares:
     """Weights with the least squared error about the means that stay near another, of one layer.
 
@@ -101,6 +137,7 @@ class LeastSquares:
     def __init__(self, moments: Moments, prior: Tensor) -> None:
         self.moments, self.prior = moments, prior
         self._of_prior = prior @ moments.xx
+        self._ridge = math.inf
         self._inverse: Optional[Inverse] = None
 
     def solved(self, ridge: float, moments: Optional[Moments] = None) -> Tuple[Tensor, Tensor]:
@@ -113,52 +150,11 @@ class LeastSquares:
         moments = moments or self.moments
         if math.isinf(ridge):
             return self.prior, offset_of(moments, self.prior)
-        if self._inverse is None or ridge != self._inverse.ridge:
-            self._inverse = Inverse(self.moments.xx, ridge)
+        if ridge != self._ridge or self._inverse is None:
+            self._ridge, self._inverse = ridge, Inverse(self.moments.xx, ridge)
         # the change against the prior: what no sample tells stays as it is
-        weight = self.prior + self._inverse.of(moments.yx - self._of_prior)
-        return weight, offset_of(moments, weight)
-
-
-def ridged(xx: Tensor, ridge: float) -> Tensor:
-    """Return second moments ``Tensor[G, K, K]`` with a share of each input's variance, none near 0, on the diagonal."""
-    scale = xx.diagonal(dim1=1, dim2=2)
-    least = LEAST_VARIANCE * scale.amax(1, keepdim=True)
-    scale = torch.maximum(scale, torch.where(least > 0, least, torch.ones_like(least)))
-    system = xx.clone()
-    system.diagonal(dim1=1, dim2=2).add_(ridge * scale)
-    return system
-
-
-class Inverse:
-    """``(E[x x^T] + R)^-1``, factored once.
-
-    Without a ridge and where inputs depend on each other, what it gives is of all solutions of the normal equations
-    the one with the least squares, each input counting by its variance.
-
-    Args:
-        xx (Tensor[G, K, K]): Second moments of the inputs.
-        ridge (float): Strength of the ridge ``R``; see :func:`ridged`.
-    """
-
-    def __init__(self, xx: Tensor, ridge: float) -> None:
-        self.ridge = ridge
-        system = ridged(xx, ridge) if ridge else xx
-        size = system.diagonal(dim1=1, dim2=2)
-        self._factor, failed = torch.linalg.cholesky_ex(system)
-        pivots = self._factor.diagonal(dim1=1, dim2=2).square()
-        self._is_factored = not bool(failed.any()) and bool((pivots > LEAST_PIVOT * size).all())
-        if not self._is_factored:
-            root = torch.where(size > 0, size, torch.ones_like(size)).sqrt()
-            correlation = system / root[:, :, None] / root[:, None]
-            inverse = torch.linalg.pinv(correlation, rtol=LEAST_PIVOT, hermitian=True)
-            self._factor = inverse / root[:, :, None] / root[:, None]
-
-    def of(self, rows: Tensor) -> Tensor:
-        """Return rows ``Tensor[G, O, K]`` times the inverse."""
-        if not self._is_factored:
-            return rows @ self._factor
-        return torch.cholesky_solve(rows.transpose(1, 2), self._factor).transpose(1, 2)
+        change = self._inverse.after(moments.yx - self._of_prior)
+        return self.prior + change, offset_of(moments, self.prior + change)
 
 
 def offset_of(moments: Moments, weight: Tensor) -> Tensor:

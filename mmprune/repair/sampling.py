@@ -21,6 +21,25 @@ def enough_positions(unknowns: int, images: int, most: int) -> int:
     return min(most, max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / images)))
 
 
+def share_of_places(share: float, count: int, several: bool, *entropy: Any) -> Tensor:
+    """Draw a share of the positions of one call of a layer.
+
+    Args:
+        share (float): Of all positions.
+        count (int): Positions of the call's output.
+        several (bool): There are several calls: each gets its share in the mean, so that small outputs do not count
+            more. Of a single call there is one position at least.
+        *entropy (int or str): See :func:`drawn`.
+
+    Returns:
+        LongTensor[P]: Ascending.
+    """
+    generator = _generator(*entropy)
+    most, part = divmod(share * count, 1)
+    most += generator.random() < part if several else round(part)
+    return _some(generator, count, max(int(most), int(not several)))
+
+
 def drawn(rows: int, size: int, count: int, *entropy: Any) -> Tensor:
     """Draw some of the numbers below a size for each row, without repetition, ascending.
 
@@ -33,12 +52,14 @@ def drawn(rows: int, size: int, count: int, *entropy: Any) -> Tensor:
     Returns:
         LongTensor[rows, min(count, size)]: The numbers.
     """
-    generator = draw(*entropy)
-    found = np.stack([generator.permutation(size)[:count] for _ in range(rows)])
-    return torch.from_numpy(np.sort(found, 1))
+    generator = _generator(*entropy)
+    return torch.stack([_some(generator, size, count) for _ in range(rows)])
 
 
-def draw(*entropy: Any) -> np.random.Generator:
-    """Return a generator of random numbers that depends on whole numbers and strings."""
-    return np.random.default_rng([word for one in entropy for word in (
-        one.encode() if isinstance(one, str) else (one,))])
+def _generator(*entropy: Any) -> np.random.Generator:
+    words = [word for one in entropy for word in (one.encode() if isinstance(one, str) else (one,))]
+    return np.random.default_rng(words)
+
+
+def _some(generator: np.random.Generator, size: int, count: int) -> Tensor:
+    return torch.from_numpy(np.sort(generator.permutation(size)[:count]))

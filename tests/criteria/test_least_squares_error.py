@@ -25,9 +25,9 @@ ALL = 10**6
 
 @pytest.fixture(autouse=True)
 def every_position_and_no_ridge(monkeypatch):
-    """As many samples as ``positions`` says, and plain least squares."""
+    """As many samples as ``positions`` says, and nearly plain least squares."""
     monkeypatch.setattr(sampling, 'SAMPLES', ALL)
-    monkeypatch.setattr(least_squares_error, 'RIDGE', 1e-12)
+    monkeypatch.setattr(least_squares_error, 'RIDGE', 1e-9)
 
 
 class Pair(nn.Module):
@@ -45,7 +45,8 @@ LAYERS = {
     '1x1': lambda: nn.Conv2d(5, 3, 1), '3x3 padded': lambda: nn.Conv2d(5, 3, 3, padding=1),
     'strided': lambda: nn.Conv2d(4, 3, 3, stride=2, padding=1),
     'dilated': lambda: nn.Conv2d(4, 3, 3, padding=2, dilation=2, padding_mode='reflect'),
-    'same': lambda: nn.Conv2d(4, 3, (3, 5), padding='same'), 'grouped': lambda: nn.Conv2d(8, 6, 3, padding=1, groups=2)}
+    'same': lambda: nn.Conv2d(4, 3, (3, 2), padding='same', dilation=(1, 2)),
+    'grouped': lambda: nn.Conv2d(8, 6, 3, padding=1, groups=2)}
 NETS = {**{name: (lambda layer=layer: Pair(layer())) for name, layer in LAYERS.items()},
         **{name: getattr(toy_nets, name) for name in ('Residual', 'Concat', 'Depthwise', 'Grouped', 'Shared',
                                                       'SharedHead', 'Tokens', 'Flatten')}}
@@ -134,10 +135,10 @@ def test_scores_are_the_least_squared_errors_of_what_is_left(name, pruned):
         scores = criterion.score(unit)
         order = scores.argsort().tolist()
         singles = [error_without(mutator, unit, [one], samples) for one in range(unit.num_sets)]
-        assert singles[order[0]] == pytest.approx(min(singles), rel=1e-9, abs=1e-12)
+        assert singles[order[0]] <= min(singles) + 1e-9
         for count in range(1, len(order) + 1):
             expected = error_without(mutator, unit, order[:count], samples)
-            assert float(scores[order[count - 1]]) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+            assert float(scores[order[count - 1]]) == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize(('groups', 'size', 'sets'), [(1, 1, 6), (1, 4, 4), (2, 2, 5)])
@@ -189,7 +190,7 @@ def test_a_copy_and_a_constant_cost_nothing():
     first = scores.argsort()[:2].tolist()
     assert 4 in first
     assert {1, 3} & {*first}
-    assert float(scores.sort().values[1]) < 1e-9 < float(scores.sort().values[2])
+    assert float(scores.sort().values[1]) < 1e-7 < 1e-3 < float(scores.sort().values[2])
 
 
 def test_samples_are_drawn_evenly_and_by_seed():
