@@ -46,7 +46,9 @@ def test_one_system_serves_several_outputs_and_strengths(count):
             expected = LeastSquares(one, linear.prior).solved(ridge)
             assert torch.allclose(weight, expected[0])
             assert torch.allclose(offset, expected[1])
-            if ridge == 0:
-                found = np.linalg.lstsq((x - x.mean(2, keepdim=True))[0].numpy().T,
-                                        (y if one is both[0] else y.square())[0].numpy().T, rcond=None)[0]
-                assert weight[0].numpy() == pytest.approx(found.T, rel=1e-5, abs=1e-6)
+            if ridge == 0:  # where many are right, the least, each input by its variance
+                centred = (x - x.mean(2, keepdim=True))[0].numpy().T
+                size = np.sqrt((centred ** 2).mean(0))
+                found = np.linalg.lstsq(centred / size, (y if one is both[0] else y.square())[0].numpy().T,
+                                        rcond=None)[0]
+                assert weight[0].numpy() * size == pytest.approx(found.T, rel=1e-5, abs=1e-6)
