@@ -10,24 +10,19 @@ the table shows the median of them. FLOPs are multiply-adds.
 """
 import argparse
 import datetime
-import json
 import math
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
+from timed_structures import counts_of, padded, times
 
 from mmprune.criteria.criterion import build_criterion
 from mmprune.deploy.machine import cpu_name
 from mmprune.files import read_json, write_json, write_text
 from mmprune.latency.meter import Meter
-from mmprune.latency.pruned_copy import PrunedCopy
 from mmprune.models.from_config import read_config
 from mmprune.pruning.plan import make_plan
 from mmprune.pruning.search import share_of_cost
@@ -37,7 +32,7 @@ from mmprune.registry import MODELS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
-SHARES, PROCESSES = (0.7, 0.5), 5
+SHARES = (0.7, 0.5)
 
 
 class Network(NamedTuple):
@@ -96,11 +91,6 @@ class Choices:
         """Return the plan for a target."""
         return make_plan(self.mutator, self.criterion, PruningTarget.of(target), time=self.time)
 
-    def padded(self, masks: Masks) -> Dict[str, int]:
-        """Return unit name -> sets, rounded up to whole blocks."""
-        block = self.time.table.block
-        return {name: min(len(mask), -(-int(mask.sum()) // block) * block) for name, mask in masks.items()}
-
     def rows(self, shares: Tuple[float, ...]) -> List[Dict[str, Any]]:
         """Return what every way to reach each share of the time takes."""
         found: List[Dict[str, Any]] = []
@@ -108,18 +98,18 @@ class Choices:
         for share in shares:
             timed = self.plan(latency=share)
             flops = share_of_cost(self.mutator, timed.masks, 'flops')
-            ways = [('latency', timed.masks, self.counts(timed.masks), timed)]
+            ways = [('latency', timed.masks, counts_of(timed.masks), timed)]
             for name, align in (('flops', 1), ('flops, whole blocks', 'auto')):
                 plan = self.plan(flops=flops, align=align)
-                ways.append((name, plan.masks, self.counts(plan.masks), plan))
+                ways.append((name, plan.masks, counts_of(plan.masks), plan))
                 if align == 1:
-                    ways.append(('flops, padded', plan.masks, self.padded(plan.masks), plan))
+                    ways.append(('flops, padded', plan.masks, padded(plan.masks, self.time.table.block), plan))
             for name, masks, counts, plan in ways:
                 attempts = [attempt._asdict() for attempt in plan.attempts]
                 found.append(dict(way=name, asked=share, attempts=attempts, flops=share_of_cost(
                     self.mutator, masks, 'flops'), kept=self.kept(masks), predicted=self.time.table.predict(counts)))
                 structures.append(counts)
-        for row, (share, milliseconds, dense) in zip(found, self.measured(structures)):
+        for row, (share, milliseconds, dense) in zip(found, times(self.meter, self.runtime, structures)):
             row.update(share=share, ms=milliseconds, dense_ms=dense)
         return found
 
@@ -136,13 +126,13 @@ class Choices:
         dense = table.by_node({})
         fixed = table.calibration.offset + sum(
             dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
-        measured = self.measured([self.counts(masks) for masks in chosen.values()])
+        measured = times(self.meter, self.runtime, [counts_of(masks) for masks in chosen.values()])
         for (name, masks), (share, milliseconds, dense_ms) in zip(chosen.items(), measured):
             left = share_of_cost(self.mutator, masks, 'flops')
             rows.append(dict(way=name, flops=left, share=share, ms=milliseconds, dense_ms=dense_ms,
                              explained=(fixed + (table.dense_ms - fixed) * left) / table.dense_ms,
-                             by_nodes=self.explained_by_nodes(self.counts(masks)), kept=self.kept(masks),
-                             predicted=table.predict(self.counts(masks)) / table.dense_ms))
+                             by_nodes=self.explained_by_nodes(counts_of(masks)), kept=self.kept(masks),
+                             predicted=table.predict(counts_of(masks)) / table.dense_ms))
         return rows
 
     def explained_by_nodes(self, counts: Dict[str, int]) -> float:
@@ -159,30 +149,10 @@ class Choices:
         return make_plan(self.mutator, self.criterion, PruningTarget.of(dict(latency=share)),
                          time=TimeTarget(self.time.table)).masks
 
-    def counts(self, masks: Masks) -> Dict[str, int]:
-        """Return unit name -> sets."""
-        return {name: int(mask.sum()) for name, mask in masks.items()}
-
     def kept(self, masks: Masks) -> float:
         """Return the share of all scores that stays."""
         scores = {unit.name: self.criterion.score(unit).double().numpy() for unit in self.mutator.units}
         return sum(score[masks[name]].sum() for name, score in scores.items()) / sum(map(np.sum, scores.values()))
-
-    def measured(self, structures: List[Dict[str, int]]) -> List[Tuple[float, float, float]]:
-        """Return share of the dense time, milliseconds, and those of dense: medians over fresh processes."""
-        copy = PrunedCopy(self.mutator)
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            paths = [str(self.meter.runtime.prepare(copy.cut_to(counts), self.meter.x, Path(folder) / f'{number}.onnx'))
-                     for number, counts in enumerate([copy.dense(), *structures])]
-            runs = []
-            for _ in range(PROCESSES):
-                out = subprocess.run([sys.executable, str(ROOT / 'benchmarks' / 'time_files.py'),
-                                      json.dumps(self.runtime), 'x'.join(map(str, self.shape)), *paths],
-                                     capture_output=True, text=True, check=True)
-                runs.append(json.loads(out.stdout.splitlines()[-1]))
-        dense = statistics.median(run[paths[0]]['median'] for run in runs)
-        return [(statistics.median(run[path]['share'] for run in runs),
-                 statistics.median(run[path]['median'] for run in runs), dense) for path in paths[1:]]
 
 
 def document(results: Mapping[str, Any]) -> str:
