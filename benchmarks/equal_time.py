@@ -14,7 +14,7 @@ import datetime
 import shlex
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Union
 
 import torch
 from equal_time_page import PAGE, document
@@ -29,6 +29,7 @@ from mmprune.files import read_json, write_json, write_text
 from mmprune.latency.meter import Meter
 from mmprune.pruning.example import mutator_of
 from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.time_target import TimeTarget
 
 SHARES, SEEDS = (0.8, 0.65), (0, 1, 2)
 #: Way -> what Group Fisher scores are divided by; a target in time weighs the cost of a channel itself.
@@ -45,10 +46,12 @@ class Bench:
         folder (Path): Of the results.
         runtime (dict): Type and arguments of the runtime.
         command (list[str]): What timing processes are run by.
+        rounds (int or str): See :meth:`Pruner.cut_in_rounds`.
     """
 
-    def __init__(self, network: Any, folder: Path, runtime: Dict[str, Any], command: List[str]) -> None:
-        self.network, self.runtime, self.command = network, runtime, command
+    def __init__(self, network: Any, folder: Path, runtime: Dict[str, Any], command: List[str],
+                 rounds: Union[int, str] = 'auto') -> None:
+        self.network, self.runtime, self.command, self.rounds = network, runtime, command, rounds
         self.folder = folder / network.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.dense = network.model()
@@ -87,14 +90,15 @@ class Bench:
         if way == 'latency':
             pruner = Pruner(self.network.model(), self.x, criterion, target=dict(latency=share),
                             runtime=dict(self.runtime, table=self.table_path))
+            pruner._time = TimeTarget(self.table, lambda counts: self.shares_of([counts])[0])  # in fresh processes
             pruner.calibrate(batches, self.network.loss)
-            repairs = pruner.cut_in_rounds()
+            repairs = pruner.cut_in_rounds(rounds=self.rounds)
         else:
             pruner = Pruner(self.network.model(), self.x, criterion, target=dict(flops=share))
             pruner.calibrate(batches, self.network.loss)
             beside = read_json(self.path(share, seed, 'latency'), 'result')['deployed']
-            repairs = PaddedTime(pruner, self.table, 1 if way == 'flops, padded' else self.table.block, self.shares_of,
-                                 beside).cut_in_rounds()
+            align = 1 if way == 'flops, padded' else self.table.block
+            repairs = PaddedTime(pruner, self.table, align, self.shares_of, beside).cut_in_rounds(self.rounds)
         counts, deployed = widths(pruner, self.table.block)
         cost = pruner.mutator.complexity.cost
         attempts = [] if pruner.plan is None else [attempt._asdict() for attempt in pruner.plan.attempts]
@@ -109,10 +113,9 @@ class Bench:
         """Time all that was pruned to a share beside the dense network, in one session."""
         paths = sorted(self.folder.glob(f'{share:g}_*.json'))
         rows = [read_json(path, 'result') for path in paths]
-        if rows and not all('ms' in row for row in rows):
-            measured = times(self.meter, self.runtime, [row['deployed'] for row in rows], self.command, AT_THE_END)
-            for path, row, one in zip(paths, rows, measured):
-                write_json(dict(row, share=one.share, ms=one.ms, dense_ms=one.dense_ms), path)
+        measured = times(self.meter, self.runtime, [row['deployed'] for row in rows], self.command, AT_THE_END)
+        for path, row, one in zip(paths, rows, measured):
+            write_json(dict(row, share=one.share, ms=one.ms, dense_ms=one.dense_ms), path)
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -121,7 +124,7 @@ def measure(args: argparse.Namespace) -> None:
     if not args.only or not args.checkpoint:
         raise UserError('nothing says what to prune: give --only and --checkpoint, or --write alone')
     network = NETWORKS[args.only](args.checkpoint, args.data)
-    bench = Bench(network, args.results, runtime, shlex.split(args.timed_by))
+    bench = Bench(network, args.results, runtime, shlex.split(args.timed_by), args.rounds or 'auto')
     bench.measure_table()
     for seed in args.seeds if not args.table else ():
         for share in args.shares:
@@ -140,6 +143,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='of the calibration images (0 1 2)')
     parser.add_argument('--shares', type=float, nargs='+', default=SHARES, help='of the dense time (0.8 0.65)')
     parser.add_argument('--ways', nargs='+', choices=[*WAYS], default=[*WAYS], help='which, latency first (all)')
+    parser.add_argument('--rounds', type=int, help='of cutting and repair (at most 8 %% of the FLOPs in each)')
     parser.add_argument('--threads', type=int, default=1, help='of onnxruntime (1)')
     parser.add_argument('--torch-threads', type=int, default=1, help='of scoring and repair (1)')
     parser.add_argument('--timed-by', default='', metavar='COMMAND',

@@ -1,5 +1,6 @@
 """A target in multiply-adds that ends at a time: its share is such that the padded network takes what is asked."""
-from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
+import math
+from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple, Union
 
 from timed_structures import counts_of, padded
 
@@ -41,18 +42,18 @@ class PaddedTime:
                  beside: Mapping[str, int]) -> None:
         self.pruner, self.table, self.align, self.shares_of, self.beside = pruner, table, align, shares_of, beside
 
-    def cut_in_rounds(self) -> List[Repair]:
-        """Cut and repair by turns, as :func:`mmprune.pruning.rounds.cut_in_rounds` does; the last share is measured.
+    def cut_in_rounds(self, rounds: Union[int, str]) -> List[Repair]:
+        """Cut and repair by turns, as :meth:`Pruner.cut_in_rounds` does; the last share is measured.
 
         How far there is to go is asked anew before each round, by the scores of the repaired network.
         """
         share, = self.shares_of([self.beside])
         goal = share * self.table.dense_ms
         dense, done = own_copy(self.pruner.model), []
-        rounds = max(1, -int(-(1 - self.nearest(goal).flops) / STEP // 1))
-        for number in range(1, rounds + 1):
-            flops = self.nearest(goal).flops if number < rounds else self.measured(goal).flops
-            self._aim(1 - (1 - flops) * number / rounds)
+        count = max(1, math.ceil((1 - self.nearest(goal).flops) / STEP)) if rounds == 'auto' else int(rounds)
+        for number in range(1, count + 1):
+            flops = self.nearest(goal).flops if number < count else self.measured(goal).flops
+            self._aim(1 - (1 - flops) * number / count)
             self.pruner.cut()
             done.append(self.pruner.repair(dense=dense))
         return done
