@@ -3,7 +3,8 @@
 python benchmarks/equal_time.py --only mobilenet-v2 --checkpoint CKPT --data FOLDER --results work_dirs/equal_time
 python benchmarks/equal_time.py --results work_dirs/equal_time --write
 
-Group Fisher, one calibration, cut in rounds, each followed by the repair in closed form. `latency` is a target in time.
+Group Fisher, cut in rounds, each followed by the repair in closed form. `latency` is a target in time, with scores that
+are divided by a channel's activations as in the paper; `latency, undivided` leaves them whole, since time is weighed.
 `flops, padded` is a target in FLOPs whose widths are rounded up to whole blocks for deployment, as a divisor does;
 `flops, whole blocks` removes whole blocks only. Their share of the FLOPs is chosen by bisection such that what is
 deployed takes the time of `latency`, by the table first, then measured beside it. What is there already is not run
@@ -31,9 +32,11 @@ from mmprune.pruning.example import mutator_of
 from mmprune.pruning.pruner import Pruner
 from mmprune.pruning.time_target import TimeTarget
 
+ABOUT = '\n\n'.join([' '.join(part.split()) for part in __doc__.split('\n\n')[2:]])
 SHARES, SEEDS = (0.8, 0.65), (0, 1, 2)
-#: Way -> what Group Fisher scores are divided by; a target in time weighs the cost of a channel itself.
-WAYS = {'latency': 'none', 'flops, padded': 'act', 'flops, whole blocks': 'act'}
+#: Way -> what Group Fisher scores are divided by.
+WAYS = {'latency': 'act', 'latency, undivided': 'none', 'flops, padded': 'act', 'flops, whole blocks': 'act'}
+DEFAULT = ['latency', 'flops, padded']
 #: Fresh processes of a measurement on the way, and of the one that is reported.
 ON_THE_WAY, AT_THE_END = 3, 5
 
@@ -87,7 +90,7 @@ class Bench:
         began = time.monotonic()
         criterion = dict(type='GroupFisher', normalization_type=WAYS[way])
         batches = self.network.calibration(seed)
-        if way == 'latency':
+        if way.startswith('latency'):
             pruner = Pruner(self.network.model(), self.x, criterion, target=dict(latency=share),
                             runtime=dict(self.runtime, table=self.table_path))
             pruner._time = TimeTarget(self.table, lambda counts: self.shares_of([counts])[0])  # in fresh processes
@@ -142,7 +145,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=Path('work_dirs/equal_time'), help='folder of the results')
     parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='of the calibration images (0 1 2)')
     parser.add_argument('--shares', type=float, nargs='+', default=SHARES, help='of the dense time (0.8 0.65)')
-    parser.add_argument('--ways', nargs='+', choices=[*WAYS], default=[*WAYS], help='which, latency first (all)')
+    parser.add_argument('--ways', nargs='+', choices=[*WAYS], default=DEFAULT, help='which, latency first (two)')
     parser.add_argument('--rounds', type=int, help='of cutting and repair (at most 8 %% of the FLOPs in each)')
     parser.add_argument('--threads', type=int, default=1, help='of onnxruntime (1)')
     parser.add_argument('--torch-threads', type=int, default=1, help='of scoring and repair (1)')
@@ -152,7 +155,7 @@ def main() -> None:
     parser.add_argument('--write', action='store_true', help='write docs/equal_time.md from the results only')
     args = parser.parse_args()
     if args.write:
-        write_text(document(args.results), PAGE)
+        write_text(document(args.results, ABOUT), PAGE)
     else:
         measure(args)
 

@@ -1,8 +1,101 @@
-"""The page of equal_time.py."""
+"""The page of equal_time.py: what each way leaves at the same milliseconds, and which is better by how much."""
+import math
+import statistics
 from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from mmprune.files import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'equal_time.md'
+FIRST = 'latency'
+#: What stands below the tables starts with this line and is left as it is.
+REMARKS = '\n## What it says\n'
+Row = Mapping[str, Any]
 
 
-def document(folder: Path) -> str:
-    return ''
+def results_of(folder: Path) -> Dict[str, Tuple[Row, List[Row]]]:
+    """Return network -> what is known of the dense one, and all rows that were timed."""
+    found = {}
+    for dense in sorted(folder.glob('*/dense.json')):
+        rows = [read_json(path, 'result') for path in sorted(dense.parent.glob('*_*_*.json'))]
+        found[dense.parent.name] = (read_json(dense, 'result'), [row for row in rows if 'ms' in row])
+    return found
+
+
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Return the mean and its standard error, which takes two values."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f'{mean:.{digits}f}'
+    return f'{mean:.{digits}f} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}'
+
+
+def verdict(differences: Sequence[float], larger_is_better: bool) -> str:
+    """Return whether a target in time is better, of what it leaves less what the other way leaves, seed by seed."""
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
+    if abs(mean) <= 2 * error:
+        return 'no difference beyond two standard errors'
+    return 'latency is better' if (mean > 0) == larger_is_better else 'latency is worse'
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
+    """Return the lines of a table with a row for each share and way."""
+    lines = [f'| asked | way | seeds | rounds | share of dense | ms | dense ms | FLOPs left | {" | ".join(metrics)} |',
+             f'|{" ---: | --- |" + " ---: |" * (6 + len(metrics))}']
+    for asked, way in dict.fromkeys((row['asked'], row['way']) for row in _in_order(rows)):
+        own = [row for row in rows if (row['asked'], row['way']) == (asked, way)]
+        cells = [f'{asked:g}', way, str(len(own)), '-'.join(map(str, sorted({row['rounds'] for row in own}))),
+                 *(mean_and_error([row[key] for row in own], digits)
+                   for key, digits in (('share', 3), ('ms', 2), ('dense_ms', 2), ('flops', 3))),
+                 *(mean_and_error([row[name] for row in own], 3 if name == 'loss' else 1) for name in metrics)]
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def differences(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
+    """Return the lines of a table of a target in time less the other ways, seed by seed."""
+    lines = [f'| asked | latency less | time | {" | ".join(f"{name} | verdict" for name in metrics)} |',
+             f'|{" ---: | --- | ---: |" + " ---: | --- |" * len(metrics)}']
+    for asked, way in dict.fromkeys((row['asked'], row['way']) for row in _in_order(rows)):
+        pairs = [(one, other) for one in rows for other in rows if one['way'] == FIRST and other['way'] == way != FIRST
+                 and one['asked'] == other['asked'] == asked and one['seed'] == other['seed']]
+        if pairs:
+            cells = [f'{asked:g}', way, f'{statistics.fmean(a["share"] / b["share"] - 1 for a, b in pairs):+.1%}']
+            for name in metrics:
+                values = [a[name] - b[name] for a, b in pairs]
+                cells += [mean_and_error(values, 3 if name == 'loss' else 1), verdict(values, name != 'loss')]
+            lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def _in_order(rows: Sequence[Row]) -> List[Row]:
+    return sorted(rows, key=lambda row: (-row['asked'], row['way'] != FIRST, row['way'] != 'flops, padded'))
+
+
+def section(name: str, dense: Row, rows: Sequence[Row]) -> List[str]:
+    """Return what is said of one network."""
+    metrics = [key for key in ('top-1', 'AP', 'AP50', 'loss') if key in dense]
+    whole = ', '.join(f'{key} {dense[key]:.{3 if key == "loss" else 1}f}' for key in metrics)
+    return [f'## {name}', '', f'Dense: {whole}. Table: {dense["networks"]} networks, blocks of {dense["block"]} '
+            f'channels; R2 {dense["r2"]:.4f}, largest error {dense["largest_error"]:.1%} on networks that it had not '
+            f'seen. {dense["date"]}, {dense["machine"]}; {dense["threads"]} thread{"s" * (dense["threads"] != 1)}.', '',
+            *table(rows, metrics), '', *differences(rows, metrics), '']
+
+
+def document(folder: Path, about: str) -> str:
+    """Return the page.
+
+    Args:
+        folder (Path): Of the results.
+        about (str): What was done.
+    """
+    lines = ['# Accuracy at equal milliseconds', '', about, '',
+             'Mean and standard error over the seeds, which draw the calibration images. Times are medians over five '
+             'fresh processes, all networks of a row and the dense one in turns in the same session. A difference is '
+             'taken seed by seed. FLOPs are multiply-adds, before padding.', '']
+    for name, (dense, rows) in results_of(folder).items():
+        if rows:
+            lines += section(name, dense, rows)
+    remarks = PAGE.read_text(encoding='utf-8').partition(REMARKS)[2] if PAGE.exists() else ''
+    return '\n'.join(lines) + (REMARKS.lstrip('\n') + remarks if remarks else '')
