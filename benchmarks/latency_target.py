@@ -163,7 +163,8 @@ def document(results: Mapping[str, Any]) -> str:
              f'- date: {results["date"]}', f'- machine: {results["machine"]}', '',
              '`first` is the prediction for the first choice against what it then took; a negative error is faster '
              'than asked. The loop corrects the table at most twice. A choice by FLOPs has the FLOPs of that by time; '
-             '`padded` rounds its widths up to whole blocks, as a deploy divisor does.', '']
+             '`padded` rounds its widths up to whole blocks, as a deploy divisor does. [equal_time.md](equal_time.md) '
+             'compares accuracy at equal milliseconds.', '']
     for key, one in results['networks'].items():
         lines += [f'## {key}', '', f'Table: {one["seconds"]:.0f} s for {one["measured"]} networks, blocks of '
                   f'{one["block"]} channels; R2 {one["r2"]:.4f}, largest error {one["largest_error"]:.1%} on networks '

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import mmcv
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -159,7 +159,7 @@ class NarrowResNet18(Classifier):
 def from_config(path: Path, scope: str, checkpoint: Path) -> nn.Module:
     """Return the dense network of a config with the weights of a checkpoint."""
     init_default_scope(scope)
-    model = MODELS.build(dense_config(read_config(str(path)))[0])
+    model = MODELS.build(ConfigDict(dense_config(read_config(str(path)))[0]))
     load_checkpoint(model, str(checkpoint), map_location='cpu')
     return model.eval().to(memory_format=torch.channels_last)
 
@@ -235,8 +235,8 @@ class YOLOXTiny:
             for batch in loader:
                 evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
             losses = [float(self.loss(model(inputs), samples)) for inputs, samples in self._batches('test')]
-        found = evaluator.evaluate(len(loader.dataset))
-        return {'AP': 100 * found['coco/bbox_mAP'], 'AP50': 100 * found['coco/bbox_mAP_50'],
+        found = evaluator.evaluate(len(loader.dataset))  # empty where no box is found at all
+        return {'AP': 100 * found.get('coco/bbox_mAP', 0.0), 'AP50': 100 * found.get('coco/bbox_mAP_50', 0.0),
                 'loss': sum(losses) / len(losses)}
 
 
