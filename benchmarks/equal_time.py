@@ -1,7 +1,8 @@
 """Accuracy at equal milliseconds: a target in time beside targets in FLOPs, all repaired and none trained.
 
-python benchmarks/equal_time.py --only mobilenet-v2 --checkpoint CKPT --data FOLDER --results work_dirs/equal_time
-python benchmarks/equal_time.py --results work_dirs/equal_time --write
+MMPRUNE_DATA=... python benchmarks/equal_time.py --only mobilenet-v2
+MMPRUNE_DATA=... python benchmarks/equal_time.py --only resnet18-narrow --shares 0.8 --rounds 2
+python benchmarks/equal_time.py --write    # docs/equal_time.md, of what is there
 
 Group Fisher, cut in rounds, each followed by the repair in closed form. `latency` is a target in time, with scores that
 are divided by a channel's activations as in the paper; `latency, undivided` leaves them whole, since time is weighed.
@@ -124,10 +125,9 @@ class Bench:
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.torch_threads)
     runtime = dict(type='OnnxRuntime', threads=args.threads)
-    if not args.only or not args.checkpoint:
-        raise UserError('nothing says what to prune: give --only and --checkpoint, or --write alone')
-    network = NETWORKS[args.only](args.checkpoint, args.data)
-    bench = Bench(network, args.results, runtime, shlex.split(args.timed_by), args.rounds or 'auto')
+    if not args.only:
+        raise UserError(f'nothing says what to prune: give --only with one of {", ".join(NETWORKS)}, or --write alone')
+    bench = Bench(NETWORKS[args.only](), args.results, runtime, shlex.split(args.timed_by), args.rounds or 'auto')
     bench.measure_table()
     for seed in args.seeds if not args.table else ():
         for share in args.shares:
@@ -140,8 +140,6 @@ def measure(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', choices=[*NETWORKS], help='the network')
-    parser.add_argument('--checkpoint', type=Path, help='of the dense network')
-    parser.add_argument('--data', type=Path, default=Path('data'), help='with imagenet_sample, cifar10, bccd (data)')
     parser.add_argument('--results', type=Path, default=Path('work_dirs/equal_time'), help='folder of the results')
     parser.add_argument('--seeds', type=int, nargs='+', default=SEEDS, help='of the calibration images (0 1 2)')
     parser.add_argument('--shares', type=float, nargs='+', default=SHARES, help='of the dense time (0.8 0.65)')
