@@ -51,11 +51,12 @@ class Bench:
         runtime (dict): Type and arguments of the runtime.
         command (list[str]): What timing processes are run by.
         rounds (int or str): See :meth:`Pruner.cut_in_rounds`.
+        loss (str): ``own``: that of the network; ``outputs``: see :meth:`Pruner.calibrate`.
     """
 
     def __init__(self, network: Any, folder: Path, runtime: Dict[str, Any], command: List[str],
-                 rounds: Union[int, str] = 'auto') -> None:
-        self.network, self.runtime, self.command, self.rounds = network, runtime, command, rounds
+                 rounds: Union[int, str], loss: str) -> None:
+        self.network, self.runtime, self.command, self.rounds, self.loss = network, runtime, command, rounds, loss
         self.folder = folder / network.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.dense = network.model()
@@ -89,24 +90,22 @@ class Bench:
             return
         torch.manual_seed(seed)
         began = time.monotonic()
-        criterion = dict(type='GroupFisher', normalization_type=WAYS[way])
-        batches = self.network.calibration(seed)
-        if way.startswith('latency'):
-            pruner = Pruner(self.network.model(), self.x, criterion, target=dict(latency=share),
-                            runtime=dict(self.runtime, table=self.table_path))
-            pruner._time = TimeTarget(self.table, lambda counts: self.shares_of([counts])[0])  # in fresh processes
-            pruner.calibrate(batches, self.network.loss)
+        is_time = way.startswith('latency')
+        pruner = Pruner(self.network.model(), self.x, dict(type='GroupFisher', normalization_type=WAYS[way]),
+                        target=dict(latency=share) if is_time else dict(flops=share),
+                        runtime=dict(self.runtime, table=self.table_path) if is_time else None)
+        pruner.calibrate(self.network.calibration(seed), self.network.loss if self.loss == 'own' else self.loss)
+        if is_time:  # timed as the others are, in fresh processes
+            pruner._time = TimeTarget(self.table, lambda counts: self.shares_of([counts])[0])
             repairs = pruner.cut_in_rounds(rounds=self.rounds)
         else:
-            pruner = Pruner(self.network.model(), self.x, criterion, target=dict(flops=share))
-            pruner.calibrate(batches, self.network.loss)
             beside = read_json(self.path(share, seed, 'latency'), 'result')['deployed']
             align = 1 if way == 'flops, padded' else self.table.block
             repairs = PaddedTime(pruner, self.table, align, self.shares_of, beside).cut_in_rounds(self.rounds)
         counts, deployed = widths(pruner, self.table.block)
         cost = pruner.mutator.complexity.cost
         attempts = [] if pruner.plan is None else [attempt._asdict() for attempt in pruner.plan.attempts]
-        row = dict(way=way, asked=share, seed=seed, rounds=len(repairs), attempts=attempts,
+        row = dict(way=way, asked=share, seed=seed, scored_by=self.loss, rounds=len(repairs), attempts=attempts,
                    flops=pruner.mutator.cost['macs'] / cost({})['macs'], error=repairs[-1].after, counts=counts,
                    deployed=deployed, seconds=time.monotonic() - began, **self.network.judged(pruner.model))
         write_json(row, self.path(share, seed, way))
@@ -127,7 +126,8 @@ def measure(args: argparse.Namespace) -> None:
     runtime = dict(type='OnnxRuntime', threads=args.threads)
     if not args.only:
         raise UserError(f'nothing says what to prune: give --only with one of {", ".join(NETWORKS)}, or --write alone')
-    bench = Bench(NETWORKS[args.only](), args.results, runtime, shlex.split(args.timed_by), args.rounds or 'auto')
+    bench = Bench(NETWORKS[args.only](), args.results, runtime, shlex.split(args.timed_by), args.rounds or 'auto',
+                  args.loss)
     bench.measure_table()
     for seed in args.seeds if not args.table else ():
         for share in args.shares:
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument('--shares', type=float, nargs='+', default=SHARES, help='of the dense time (0.8 0.65)')
     parser.add_argument('--ways', nargs='+', choices=[*WAYS], default=DEFAULT, help='which, latency first (two)')
     parser.add_argument('--rounds', type=int, help='of cutting and repair (at most 8 %% of the FLOPs in each)')
+    parser.add_argument('--loss', choices=['own', 'outputs'], default='own', help='that scores look at (own)')
     parser.add_argument('--threads', type=int, default=1, help='of onnxruntime (1)')
     parser.add_argument('--torch-threads', type=int, default=1, help='of scoring and repair (1)')
     parser.add_argument('--timed-by', default='', metavar='COMMAND',

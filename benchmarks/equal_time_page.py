@@ -77,10 +77,12 @@ def section(name: str, dense: Row, rows: Sequence[Row]) -> List[str]:
     """Return what is said of one network."""
     metrics = [key for key in ('top-1', 'AP', 'AP50', 'loss') if key in dense]
     whole = ', '.join(f'{key} {dense[key]:.{3 if key == "loss" else 1}f}' for key in metrics)
+    losses = dict(own="the network's own loss", outputs='the loss of the outputs')
+    scored = ', '.join(losses[one] for one in sorted({row.get('scored_by', 'own') for row in rows}))
     return [f'## {name}', '', f'Dense: {whole}. Table: {dense["networks"]} networks, blocks of {dense["block"]} '
             f'channels; R2 {dense["r2"]:.4f}, largest error {dense["largest_error"]:.1%} on networks that it had not '
-            f'seen. {dense["date"]}, {dense["machine"]}; {dense["threads"]} thread{"s" * (dense["threads"] != 1)}.', '',
-            *table(rows, metrics), '', *differences(rows, metrics), '']
+            f'seen. {dense["date"]}, {dense["machine"]}; {dense["threads"]} thread{"s" * (dense["threads"] != 1)}. '
+            f'Scored by {scored}.', '', *table(rows, metrics), '', *differences(rows, metrics), '']
 
 
 def document(folder: Path, about: str) -> str:
