@@ -22,20 +22,24 @@ def results_of(folder: Path) -> Dict[str, Tuple[Row, List[Row]]]:
     return found
 
 
-def mean_and_error(values: Sequence[float], digits: int) -> str:
-    """Return the mean and its standard error, which takes two values."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f'{mean:.{digits}f}'
-    return f'{mean:.{digits}f} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}'
+def error_of(values: Sequence[float]) -> float:
+    """Return the standard error of a mean; infinity for one value."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+
+
+def mean_and_error(values: Sequence[float], digits: int, sign: str = '') -> str:
+    """Return the mean, and its standard error where there are two values."""
+    mean = f'{statistics.fmean(values):{sign}.{digits}f}'
+    return mean if len(values) < 2 else f'{mean} ± {error_of(values):.{digits}f}'
 
 
 def verdict(differences: Sequence[float], larger_is_better: bool) -> str:
     """Return whether a target in time is better, of what it leaves less what the other way leaves, seed by seed."""
     mean = statistics.fmean(differences)
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
-    if abs(mean) <= 2 * error:
-        return 'no difference beyond two standard errors'
+    if len(differences) < 2:
+        return 'one seed'
+    if abs(mean) <= 2 * error_of(differences):
+        return 'within two standard errors'
     return 'latency is better' if (mean > 0) == larger_is_better else 'latency is worse'
 
 
@@ -45,9 +49,10 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
              f'|{" ---: | --- |" + " ---: |" * (6 + len(metrics))}']
     for asked, way in dict.fromkeys((row['asked'], row['way']) for row in _in_order(rows)):
         own = [row for row in rows if (row['asked'], row['way']) == (asked, way)]
+        fine = 3 if own[0]['dense_ms'] < 1 else 2
         cells = [f'{asked:g}', way, str(len(own)), '-'.join(map(str, sorted({row['rounds'] for row in own}))),
                  *(mean_and_error([row[key] for row in own], digits)
-                   for key, digits in (('share', 3), ('ms', 2), ('dense_ms', 2), ('flops', 3))),
+                   for key, digits in (('share', 3), ('ms', fine), ('dense_ms', fine), ('flops', 3))),
                  *(mean_and_error([row[name] for row in own], 3 if name == 'loss' else 1) for name in metrics)]
         lines.append(f'| {" | ".join(cells)} |')
     return lines
@@ -55,16 +60,17 @@ def table(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
 
 def differences(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
     """Return the lines of a table of a target in time less the other ways, seed by seed."""
-    lines = [f'| asked | latency less | time | {" | ".join(f"{name} | verdict" for name in metrics)} |',
+    lines = [f'| asked | latency less | time (farthest seed) | {" | ".join(f"{name} | verdict" for name in metrics)} |',
              f'|{" ---: | --- | ---: |" + " ---: | --- |" * len(metrics)}']
     for asked, way in dict.fromkeys((row['asked'], row['way']) for row in _in_order(rows)):
         pairs = [(one, other) for one in rows for other in rows if one['way'] == FIRST and other['way'] == way != FIRST
                  and one['asked'] == other['asked'] == asked and one['seed'] == other['seed']]
         if pairs:
-            cells = [f'{asked:g}', way, f'{statistics.fmean(a["share"] / b["share"] - 1 for a, b in pairs):+.1%}']
+            offsets = [a['share'] / b['share'] - 1 for a, b in pairs]
+            cells = [f'{asked:g}', way, f'{statistics.fmean(offsets):+.1%} ({max(offsets, key=abs):+.1%})']
             for name in metrics:
                 values = [a[name] - b[name] for a, b in pairs]
-                cells += [mean_and_error(values, 3 if name == 'loss' else 1), verdict(values, name != 'loss')]
+                cells += [mean_and_error(values, 3 if name == 'loss' else 1, '+'), verdict(values, name != 'loss')]
             lines.append(f'| {" | ".join(cells)} |')
     return lines
 
@@ -93,9 +99,11 @@ def document(folder: Path, about: str) -> str:
         about (str): What was done.
     """
     lines = ['# Accuracy at equal milliseconds', '', about, '',
+             '- command: `MMPRUNE_DATA=... python benchmarks/equal_time.py --only NETWORK --shares SHARE --rounds N`, '
+             'with the shares and rounds of the tables, then `--write`', '',
              'Mean and standard error over the seeds, which draw the calibration images. Times are medians over five '
-             'fresh processes, all networks of a row and the dense one in turns in the same session. A difference is '
-             'taken seed by seed. FLOPs are multiply-adds, before padding.', '']
+             'fresh processes, all networks of a share and the dense one in turns in the same session. A difference is '
+             'taken seed by seed; a verdict needs two standard errors. FLOPs are multiply-adds, before padding.', '']
     for name, (dense, rows) in results_of(folder).items():
         if rows:
             lines += section(name, dense, rows)
