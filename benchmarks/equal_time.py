@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Union
 
+import numpy as np
 import torch
 from equal_time_page import PAGE, document
 from padded_time import PaddedTime, widths
@@ -31,6 +32,7 @@ from mmprune.files import read_json, write_json, write_text
 from mmprune.latency.meter import Meter
 from mmprune.pruning.example import mutator_of
 from mmprune.pruning.pruner import Pruner
+from mmprune.pruning.search import share_of_cost
 from mmprune.pruning.time_target import TimeTarget
 
 ABOUT = '\n\n'.join([' '.join(part.split()) for part in __doc__.split('\n\n')[2:]])
@@ -117,8 +119,11 @@ class Bench:
         paths = sorted(self.folder.glob(f'{share:g}_*.json'))
         rows = [read_json(path, 'result') for path in paths]
         measured = times(self.meter, self.runtime, [row['deployed'] for row in rows], self.command, AT_THE_END)
+        mutator = self.meter.mutator
         for path, row, one in zip(paths, rows, measured):
-            write_json(dict(row, share=one.share, ms=one.ms, dense_ms=one.dense_ms), path)
+            masks = {unit.name: np.arange(len(unit.kept)) < row['deployed'][unit.name] for unit in mutator.units}
+            write_json(dict(row, share=one.share, ms=one.ms, dense_ms=one.dense_ms,
+                            deployed_flops=share_of_cost(mutator, masks, 'flops')), path)
 
 
 def measure(args: argparse.Namespace) -> None:

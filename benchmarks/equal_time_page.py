@@ -45,14 +45,17 @@ def verdict(differences: Sequence[float], larger_is_better: bool) -> str:
 
 def table(rows: Sequence[Row], metrics: Sequence[str]) -> List[str]:
     """Return the lines of a table with a row for each share and way."""
-    lines = [f'| asked | way | seeds | rounds | share of dense | ms | dense ms | FLOPs left | {" | ".join(metrics)} |',
-             f'|{" ---: | --- |" + " ---: |" * (6 + len(metrics))}']
+    names = ' | '.join(['asked', 'way', 'seeds', 'rounds', 'share of dense', 'ms', 'dense ms', 'FLOPs left', 'deployed',
+                        *metrics])
+    lines = [f'| {names} |',
+             f'|{" ---: | --- |" + " ---: |" * (7 + len(metrics))}']
     for asked, way in dict.fromkeys((row['asked'], row['way']) for row in _in_order(rows)):
         own = [row for row in rows if (row['asked'], row['way']) == (asked, way)]
         fine = 3 if own[0]['dense_ms'] < 1 else 2
         cells = [f'{asked:g}', way, str(len(own)), '-'.join(map(str, sorted({row['rounds'] for row in own}))),
                  *(mean_and_error([row[key] for row in own], digits)
-                   for key, digits in (('share', 3), ('ms', fine), ('dense_ms', fine), ('flops', 3))),
+                   for key, digits in (('share', 3), ('ms', fine), ('dense_ms', fine), ('flops', 3),
+                                      ('deployed_flops', 3))),
                  *(mean_and_error([row[name] for row in own], 3 if name == 'loss' else 1) for name in metrics)]
         lines.append(f'| {" | ".join(cells)} |')
     return lines
@@ -103,7 +106,8 @@ def document(folder: Path, about: str) -> str:
              'with the shares and rounds of the tables, then `--write`', '',
              'Mean and standard error over the seeds, which draw the calibration images. Times are medians over five '
              'fresh processes, all networks of a share and the dense one in turns in the same session. A difference is '
-             'taken seed by seed; a verdict needs two standard errors. FLOPs are multiply-adds, before padding.', '']
+             'taken seed by seed; a verdict needs two standard errors. FLOPs are multiply-adds; `deployed` '
+             'are those with the padding.', '']
     for name, (dense, rows) in results_of(folder).items():
         if rows:
             lines += section(name, dense, rows)
