@@ -101,6 +101,17 @@ def ratio(text: str) -> float:
         raise argparse.ArgumentTypeError(f'{text!r} is no number between 0 and 1') from None
 
 
+def device(text: str) -> str:
+    """Return a device that was typed."""
+    try:
+        known = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no device, such as cpu or cuda:0') from None
+    if known.type != 'cpu' and (known.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f'{text!r} is not there: torch sees no such device')
+    return text
+
+
 def command_parser(description: Optional[str], prog: Optional[str]) -> CommandParser:
     """Return the parser of a command.
 

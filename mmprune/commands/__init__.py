@@ -12,6 +12,7 @@ COMMANDS = {
     'test': 'test',
     'units': 'units',
     'cost': 'cost',
+    'repair': 'repair',
     'verify': 'verify',
     'export': 'export',
     'deploy': 'deploy',

@@ -23,7 +23,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ..arguments import UserError
-from ..command_line import add_require_faster, command_parser, rounds, threads
+from ..command_line import add_require_faster, command_parser, device, rounds, threads
 from ..config import has_two_stages
 from ..deploy import prediction
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
@@ -116,17 +116,6 @@ def deploy_segmentor(deploy_cfg: Config, model_cfg: Config, args: argparse.Names
     segmented, timing = compare_segmentor(path, model, x, args.threads, args.rounds)
     print(f'{segmented.matched} of {segmented.total} pixels get the same class')
     return Deployed(path, segmented.difference, timing, model, x)
-
-
-def device(text: str) -> str:
-    """Return a device that was typed."""
-    try:
-        known = torch.device(text).type
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no device, such as cpu or cuda:0') from None
-    if known != 'cpu' and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError(f'{text!r} is not there: torch sees no such device')
-    return text
 
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:

@@ -1,14 +1,12 @@
 """The repair of a prune run and its averaged copies (EMA), by images of its training data, alike on all ranks."""
-import copy
 import io
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 import numpy as np
-import torch
 from mmengine import dist
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from ..arguments import UserError, nearest, one_of, typed, whole_number
 from ..models.pruning_algorithm import PruningAlgorithm
@@ -16,11 +14,12 @@ from ..pruning.rounds import rounds_for
 from ..random_state import seeded
 from ..repair.batches import BATCH, HELD_BACK, batches_of, rows_of
 from ..repair.dense_copy import dense_copy
-from ..repair.layer_by_layer import NOTHING
-from ..repair.refit import HOWS, Repair, repair
+from ..repair.refit import HOWS, repair
+from ..repair.result import NOTHING, Repair
 from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
 from .distributed import broadcast_tensors
+from .repair_images import on_images
 from .runner import AveragedFollower, loss_of, training_batches
 
 #: Images, which stay in memory, and rounds that a repair may take.
@@ -109,7 +108,8 @@ class RunRepair:
             runner.logger.warning(f'repair: images is {self.images}, and the training data has {there}: all are taken')
         size = max(1, min(BATCH, runner.train_dataloader.batch_size or 1, min(there, self.images) // HELD_BACK))
         drawn = training_batches(runner, self.images, size)
-        inputs = [_input_of(algorithm, batch) for batch in drawn]
+        preprocessor, demo_input = algorithm.architecture.data_preprocessor, algorithm.mutator.demo_input
+        inputs = [on_images(preprocessor, demo_input, batch) for batch in drawn]
         held = batches_of(inputs)[1]
         return _Data(inputs, [drawn[number] for number in held], sum(rows_of(inputs[number]) for number in held))
 
@@ -179,22 +179,6 @@ def _with_averages(algorithm: PruningAlgorithm) -> List[Any]:
     """Return the algorithm, and its averaged copies (EMA)."""
     return [algorithm, *(follower.averaged.module for follower in algorithm.followers
                          if isinstance(follower, AveragedFollower))]
-
-
-def _input_of(algorithm: PruningAlgorithm, batch: Any) -> Any:
-    """Return a demo input that runs a model on the images of a batch, as the model's own demo input does."""
-    preprocessor: Any = copy.deepcopy(algorithm.architecture.data_preprocessor)  # some keep a size from batch to batch
-    if getattr(preprocessor, 'batch_augments', None) is not None:
-        preprocessor.batch_augments = None
-    with torch.no_grad():
-        data = preprocessor(copy.deepcopy(batch), True)
-    images = data.get('inputs') if isinstance(data, Mapping) else data[0]
-    demo_input = algorithm.mutator.demo_input
-    if not isinstance(images, Tensor) or not hasattr(demo_input, 'with_images'):
-        raise UserError(f'a repair runs the model on tensors of images; here they are {type(images).__name__}, and the '
-                        f'demo input is {type(demo_input).__name__}, which has '
-                        f'{"" if hasattr(demo_input, "with_images") else "no "}with_images')
-    return demo_input.with_images(images)
 
 
 def _loss(model: nn.Module, batches: Sequence[Any]) -> float:

@@ -15,16 +15,15 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ..arguments import UserError, WrongTypeError
 from ..criteria.calibration import Calibration
 from ..models.pruning_algorithm import PruningAlgorithm
-from ..random_state import seeded
 from ..report.structure_picture import structure_image
 from ..units.structure import write_structure
 from .distributed import ShrinkingDDP
 from .first_batch import watch_first_batch
+from .seeded_data import drawn
 
 #: What a prune run writes besides a checkpoint: how many channels stay, and which, apart from the weights.
 FIX_SUBNET_JSON, KEPT_JSON = 'fix_subnet.json', 'kept_channels.json'
@@ -132,10 +131,7 @@ def training_batches(runner: Runner, images: int, size: int) -> List[Any]:
         images (int): How many samples; all where there are fewer.
         size (int): Samples of a batch.
     """
-    loader = runner.train_dataloader
-    with seeded((int(runner.seed or 0), 0)):
-        order = torch.randperm(len(loader.dataset))[:images].tolist()
-        return list(DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn))
+    return drawn(runner.train_dataloader, images, size, int(runner.seed or 0))
 
 
 def loss_of(architecture: Any, batch: Any) -> Tensor:

@@ -106,6 +106,20 @@ def seed_loader(loader: DataLoader, seed: Tuple[int, ...]) -> SeededBatches:
     return batches  # type: ignore[no-any-return]
 
 
+def drawn(loader: DataLoader, samples: int, size: int, seed: int) -> List[Any]:
+    """Return batches of samples that are chosen at random; the loader, and the process's generators, do not move.
+
+    Args:
+        loader (DataLoader): Its data set and its function that makes a batch are used.
+        samples (int): How many at most; no sample comes twice.
+        size (int): Samples of a batch.
+        seed (int): By which they are chosen, and their augmentation is drawn.
+    """
+    with seeded((seed, 0)):
+        order = torch.randperm(len(loader.dataset))[:samples].tolist()  # type: ignore[arg-type]
+        return list(DataLoader(loader.dataset, size, sampler=order, collate_fn=loader.collate_fn))
+
+
 class EndlessBatches:
     """The batches of a loader, pass after pass, for a loop that counts iterations.
 

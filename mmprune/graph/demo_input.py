@@ -26,7 +26,7 @@ class DemoInput:
         arguments (dict, optional): Further keyword arguments of the model's forward, such as ``dict(aux=True)``.
 
     Attributes:
-        images (Tensor[N, C, H, W] or None): Images to run on instead of random ones.
+        images (Tensor[N, C, H, W] or None): Images to run on instead of random ones; auxiliary heads run on them, too.
     """
 
     images: Optional[torch.Tensor] = None
@@ -68,7 +68,7 @@ class DemoInput:
 
     def __call__(self, model: nn.Module) -> Any:
         """Run the model and return its raw outputs."""
-        return raw_outputs(model, self.tensor(model), self.arguments)
+        return raw_outputs(model, self.tensor(model), self.arguments, auxiliary=self.images is not None)
 
 
 @TASK_UTILS.register_module()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from .watching import watched
 
 
-def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, Any]] = None) -> Any:
+def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, Any]] = None,
+                auxiliary: bool = False) -> Any:
     """Run a model on one tensor, without data samples, and return what it computes before any post-processing.
 
     A segmentor of mmseg runs its auxiliary heads on what the backbone or the neck puts out, but for the loss only. They
@@ -18,15 +19,16 @@ def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, An
         model (nn.Module): The model; one of mmengine runs in its mode ``tensor``.
         x (Tensor[N, *]): What it is called with.
         arguments (dict, optional): Further keyword arguments of its forward.
+        auxiliary (bool): Run auxiliary heads in eval mode too.
 
     Returns:
-        Its output; in train mode, of a model with auxiliary heads, ``(output, [output of each head])``.
+        Its output; where auxiliary heads run, ``(output, [output of each head])``.
     """
     if not isinstance(model, BaseModel):
         return model(x, **(arguments or {}))
     unused = {'data_samples': None} if 'data_samples' in inspect.signature(model.forward).parameters else {}
     arguments = {**unused, 'mode': 'tensor', **(arguments or {})}
-    heads = _auxiliary_heads(model) if model.training else []
+    heads = _auxiliary_heads(model) if model.training or auxiliary else []
     if not heads:
         return model(x, **arguments)
     features: List[Any] = []

@@ -30,7 +30,16 @@ def read_state_dict(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
     Raises:
         CheckpointError: The file does not exist, is damaged, or holds no state dict.
     """
-    checkpoint = read_url(str(path), role) if '://' in str(path) else read_file(Path(path), role)
+    return state_of(read_checkpoint(path, role), path, role)
+
+
+def read_checkpoint(path: str, role: str = 'checkpoint') -> Any:
+    """Return all that a checkpoint file or URL holds; arguments and errors as for :func:`read_state_dict`."""
+    return read_url(str(path), role) if '://' in str(path) else read_file(Path(path), role)
+
+
+def state_of(checkpoint: Any, path: str, role: str) -> Dict[str, Any]:
+    """Return the state dict of what :func:`read_checkpoint` returned, as :func:`read_state_dict` does."""
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f'{role}: {str(path)!r} holds no state dict; it must be a dict of tensors, or hold '

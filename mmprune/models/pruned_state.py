@@ -8,9 +8,17 @@ from torch import Tensor, nn
 from ..units.mutator import KEPT, ChannelMutator
 from ..units.structure import StructureError
 from .checkpoint import check_fit, is_dense
+from .checkpoint_file import CheckpointError
 
 #: Where group Fisher's mutator keeps what it has accumulated, a value a set.
 SCORES = 'mutator.fisher'
+
+
+def refuse_mmrazor(state: Mapping[str, Any], path: str, role: str) -> None:
+    """Raise CheckpointError for the state dict of a checkpoint of mmrazor; ``role`` is what it is called."""
+    if any(key.startswith('mutator.units.') for key in state):
+        raise CheckpointError(f'{role}: {path!r} was written by mmrazor; convert it with '
+                              'tools/model_converters/from_mmrazor.py')
 
 
 def masks_of(mutator: ChannelMutator, state: Mapping[str, Any], source: str) -> Optional[Dict[str, np.ndarray]]:

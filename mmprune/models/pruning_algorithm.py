@@ -12,7 +12,7 @@ from ..units.mutator import ChannelMutator
 from .architecture import build_architecture, prepare, pretrained_path
 from .checkpoint import load_state, load_weights, read_state_dict
 from .checkpoint_file import CheckpointError
-from .pruned_state import check_cut_fit, leave_lacking_whole, masks_of
+from .pruned_state import check_cut_fit, leave_lacking_whole, masks_of, refuse_mmrazor
 
 
 class Follower(Protocol):
@@ -87,9 +87,7 @@ class PruningAlgorithm(BaseModel):
             StructureError: Its units are not those of this model.
         """
         state = read_state_dict(path, role)
-        if any(key.startswith('mutator.units.') for key in state):
-            raise CheckpointError(f'{role}: {path!r} was written by mmrazor; convert it with '
-                                  'tools/model_converters/from_mmrazor.py')
+        refuse_mmrazor(state, path, role)
         masks = masks_of(self.mutator, state, f'{role}: the structure of {path!r}')
         if masks is None:
             raise CheckpointError(f'{role}: {path!r} holds no pruned structure; it must be a checkpoint of a prune '

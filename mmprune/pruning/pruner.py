@@ -10,7 +10,8 @@ from ..arguments import UserError, typed
 from ..criteria.calibration import Calibration, LossOf
 from ..criteria.criterion import Criterion, build_criterion
 from ..latency.meter import Meter
-from ..repair.refit import Repair, repair
+from ..repair.refit import repair
+from ..repair.result import Repair
 from ..report.stages import StageResult, format_stages
 from ..units.layer import OptimizerError, check_optimizers
 from ..units.reasons import explain

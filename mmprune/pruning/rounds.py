@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Union
 import numpy as np
 
 from ..arguments import UserError, whole_number
-from ..repair.refit import Repair
+from ..repair.result import Repair
 from ..units.copies import own_copy
 from ..units.mutator import ChannelMutator
 

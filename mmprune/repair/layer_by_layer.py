@@ -13,6 +13,7 @@ from .clipping import Samples
 from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
+from .result import NOTHING, LayerRepair
 from .sampling import share_of_places
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
@@ -23,18 +24,6 @@ Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 RIDGES = (math.inf, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 #: Bytes that may lie between two stages for both networks, and of sampled outputs.
 STORED, TARGETS = 1.7e9, 5e8
-#: A layer whose relative error is less has nothing to repair: sums of float32 tell no better.
-NOTHING = 1e-6
-
-
-class LayerRepair(NamedTuple):
-    """What became of a layer."""
-
-    before: float  #: squared error on held-back images over the variance, behind the clamp that reads it, if any
-    after: float  #: the same with the solution
-    applied: bool  #: whether the solution is in place; False where it is worse, or nothing was to be repaired
-    ridge: Optional[float] = None  #: strength of the ridge
-    added_bias: bool = False  #: the layer has got a bias, which it did not have
 
 
 class Settings(NamedTuple):
@@ -170,7 +159,7 @@ class LayerByLayer:
             linear = LeastSquares(fit.joined(held), weight)
             layer.write(*(samples.solved(linear, (False, True), ridge) if clipped and samples is not None
                           else linear.solved(ridge)))
-        return LayerRepair(before, after, applied, ridge, added)
+        return LayerRepair(before, after, applied, ridge, added, fit.samples, fit.xx.size(1))
 
     def _ridge(self, linear: LeastSquares, held: Moments) -> Tuple[float, float]:
         """Return the strength of the ridge with the least error on held-back samples, and the relative error."""

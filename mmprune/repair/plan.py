@@ -14,6 +14,9 @@ from .survey import Call, Survey
 from .twin import Stage
 from .windows import channels_first, spatial
 
+#: Inputs of an output at most, whose products among one another take half a gigabyte in float64.
+MOST_UNKNOWNS = 8192
+
 
 class RepairPlan(NamedTuple):
     """What a repair will do."""
@@ -81,7 +84,8 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
     for name, calls in survey.by_name().items():
         module: Any = modules[name]
         if not isinstance(module, CONV_OR_LINEAR) or name in survey.unlike or is_deformable(module) \
-                or name not in dense_modules or any(call.x is None or call.out is None for call in calls):
+                or name not in dense_modules or any(call.x is None or call.out is None for call in calls) \
+                or module.weight[0].numel() > MOST_UNKNOWNS:
             continue
         places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
         most = min(places, enough_positions(module.weight[0].numel(), sampled[1], sampled[0]))
@@ -108,6 +112,9 @@ def _left(mutator: ChannelMutator, survey: Survey, layers: Sequence[Layer]) -> D
         found[weight] = ('it does not run as a module of its own on these images' if name not in ran else
                          'a transposed convolution is not solved' if getattr(module, 'transposed', False) else
                          'a deformable convolution is not solved' if is_deformable(module) else
+                         f'each of its outputs has {module.weight[0].numel():,} inputs, and those of {MOST_UNKNOWNS:,} '
+                         'at most are solved' if isinstance(module, CONV_OR_LINEAR)
+                         and module.weight[0].numel() > MOST_UNKNOWNS else
                          'its output is not its weight times what it reads')
     return found
 

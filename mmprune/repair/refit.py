@@ -7,7 +7,7 @@ strong it is, and whether the layer is better than before: else it stays.
 """
 import math
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -16,45 +16,14 @@ from ..random_state import seeded
 from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
 from .batches import batches_of, rows_of
-from .layer_by_layer import NOTHING, LayerByLayer, LayerRepair, Settings
+from .layer_by_layer import LayerByLayer, Settings
 from .norms import recalibrate, set_statistics, statistics
+from .result import LayerRepair, Repair
 from .twin import Judge
 
 HOWS = ('full', 'bias', 'norms')
 #: Images by which norms are measured anew after a refit.
 ENOUGH_FOR_NORMS = 200
-
-
-class Repair(NamedTuple):
-    """What a repair has done.
-
-    Attributes:
-        layers (dict[str, LayerRepair]): In the order of execution.
-        left (dict[str, str]): Weight that reads channels that are gone -> why it was left as it is.
-        norms (bool): Whether the norms' statistics were measured anew.
-        before, after (float): Squared error of the model's outputs on held-back images over their variance; NaN without
-            a dense twin.
-        seconds (float): Time taken.
-    """
-
-    layers: Dict[str, LayerRepair]
-    left: Dict[str, str]
-    norms: bool
-    before: float
-    after: float
-    seconds: float
-
-    def notes(self) -> List[str]:
-        """Return what a user should know, a line each."""
-        solved_again = sum(layer.applied for layer in self.layers.values())
-        worse = [name for name, layer in self.layers.items() if not layer.applied and layer.before > NOTHING]
-        added = [name for name, layer in self.layers.items() if layer.added_bias]
-        lines = [f'{solved_again} of {len(self.layers)} layers solved again in {self.seconds:.0f} s; error of the '
-                 f'outputs on held-back images {self.before:.4f} before, {self.after:.4f} after'
-                 f'{"; norms measured anew" if self.norms else ""}']
-        lines += [f'{name}: left as it was, since its solution is worse on held-back images' for name in worse]
-        lines += [f'{name}: has got a bias, a parameter that the architecture does not have' for name in added]
-        return lines + [f'{name}: left as it was; {reason}' for name, reason in self.left.items()]
 
 
 @typed
@@ -99,10 +68,10 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
 
 def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequence[Any], held: Sequence[int],
               settings: Settings) -> Repair:
-    began = time.monotonic()
+    began, images = time.monotonic(), sum(map(rows_of, batches))
     if dense is None:
         recalibrate(mutator.model, batches)
-        return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began)
+        return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began, images)
     judge = Judge(dense, [batches[number] for number in held])
     before = after = judge.error(mutator.model)
     layers: Dict[str, LayerRepair] = {}
@@ -115,7 +84,7 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
             after = judge.error(mutator.model)
         others = [batch for number, batch in enumerate(batches) if number not in held]
         norms, after = _recalibrated(mutator.model, others, judge, after, settings.how == 'norms')
-    return Repair(layers, left, norms, before, after, time.monotonic() - began)
+    return Repair(layers, left, norms, before, after, time.monotonic() - began, images)
 
 
 def _recalibrated(model: nn.Module, batches: Sequence[Any], judge: Judge, before: float,

@@ -18,7 +18,7 @@ SCRIPTS = {
     'train.py': 'train', 'test.py': 'test', 'export_onnx.py': 'export', 'deploy.py': 'deploy',
     'find_divisor.py': 'divisor', 'pruning/latency_table.py': 'latency',
     'pruning/latency_pack.py': 'latency-pack', 'pruning/show_units.py': 'units', 'pruning/structure_cost.py': 'cost',
-    'pruning/verify.py': 'verify', 'pruning/draw_structure.py': 'draw-structure',
+    'pruning/verify.py': 'verify', 'pruning/repair.py': 'repair', 'pruning/draw_structure.py': 'draw-structure',
     'pruning/forecast_structure.py': 'forecast-structure', 'pruning/write_schema.py': 'slimming-schema',
     'model_converters/from_mmrazor.py': 'convert-mmrazor',
     'model_converters/from_torchvision.py': 'convert-torchvision'}
