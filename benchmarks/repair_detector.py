@@ -24,9 +24,9 @@ from mmengine.runner import Runner, load_checkpoint
 from torch import Tensor
 
 from mmprune.command_line import run
+from mmprune.models.architecture import build_architecture
 from mmprune.models.from_config import dense_config, read_config
 from mmprune.pruning.pruner import Pruner
-from mmprune.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/mmdet/bccd/retinanet_r18_fpn_bccd.py'
@@ -52,7 +52,7 @@ class Bench:
     def __init__(self, checkpoint: str) -> None:
         cfg = read_config(str(ROOT / CONFIG))
         init_default_scope(cfg.default_scope)
-        self.model: Any = MODELS.build(dense_config(cfg)[0])
+        self.model: Any = build_architecture(dense_config(cfg)[0], None)[0]
         load_checkpoint(self.model, checkpoint, map_location='cpu')
         self.model.eval()
         loader = dict(cfg.train_dataloader, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
