@@ -90,6 +90,8 @@ class LayerByLayer:
         def take(layer: Layer, call: int, out: Tensor) -> None:
             count = spatial(channels_first(layer.module, out)).size(2)
             places = self._places(layer, batch, call, count).to(out.device)
+            if not len(places) or not out.numel():  # one of several calls; a batch without a region
+                return
             wanted = layer.sampled(out, places, layer.rows)
             if layer.summand is not None:
                 wanted = wanted + layer.before_norm(layer.sampled(calls.summands[layer.name], places, layer.rows))
@@ -120,10 +122,11 @@ class LayerByLayer:
                 if layer.summand is not None:
                     added = layer.grouped(layer.before_norm(layer.sampled(calls.summands[layer.name], places)))
                     y = y - added
-                count, x = len(places) * layer.calls * self.rows, columns(layer.module, x, places)
+                x = columns(layer.module, x, places)
                 sums[layer.name, batch in self.held].add(x, y)
                 if layer.clip is not None:
-                    kept = samples.setdefault(layer.name, Samples(*layer.flat(), layer.has_offset, count))
+                    kept = samples.setdefault(layer.name, Samples(*layer.flat(), layer.has_offset,
+                                                                  layer.positions * self.rows))
                     kept.add(batch in self.held, x, y, added)
 
         with self.cut.watching(layers, before=add) as calls:
