@@ -92,7 +92,7 @@ def picture(results: Results, path: Path) -> None:
         dense = statistics.mean(row['dense'] for row in own if 'dense' in row)
         axes = figure.add_subplot(1, len(networks), place)
         for way, title in WAYS.items():
-            points = [(share, statistics.mean(found)) for share in SHARES
+            points = [(share, statistics.mean(found)) for share in sorted({row['share'] for row in own}, reverse=True)
                       if (found := values(own, 'GroupFisher', way, share))]
             if points:
                 axes.plot(*zip((1.0, dense), *points), marker='o', markersize=4, color=colours[way], label=title)
