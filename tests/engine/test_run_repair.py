@@ -109,11 +109,14 @@ def test_a_repaired_network_is_nearer_to_what_it_was_and_the_same_otherwise(whol
 
 def test_a_resumed_run_is_the_run_that_never_stopped(whole, folder, tmp_path, name):
     """From between two repairs, and from the end of the last epoch, with the repair still to come."""
-    iteration = dict(iterative=3, layer_by_layer=5, soft=10).get(name)
-    if iteration is None:
-        pytest.skip('it cuts before the first iteration')
     _, work_dir, runner = whole
     state, structure = state_of(runner)
+    if name == 'one_shot':  # it cuts before the first iteration, and ends: there is no checkpoint to resume from
+        assert not list(work_dir.glob('iter_*.pth'))
+        return
+    iteration = dict(iterative=3, layer_by_layer=5, soft=10)[name]
+    settings = torch.load(work_dir / f'iter_{iteration}.pth', weights_only=True)['mmprune']['settings']
+    assert settings['repair'] == "images=40, how='full', rounds=1"  # a resume with another is warned of
     torch.manual_seed(99)
     resumed = state_of(repaired_run(folder, name, tmp_path, resume=True,
                                     load_from=str(work_dir / f'iter_{iteration}.pth')))
@@ -277,14 +280,6 @@ def test_fewer_images_than_asked_for_are_all_taken(folder, tmp_path):
     assert 'repair: images is 200, and the training data has 80: all are taken' in log
     assert 'repair by 80 images: 0 of 0 layers solved again, 0 dropped' in log
     assert 'norms measured anew' in log
-
-
-def test_a_repair_is_among_the_settings_that_a_resume_compares(folder, tmp_path):
-    repaired_run(folder, 'iterative', tmp_path / 'one', dict(images=30, how='bias'))
-    repaired_run(folder, 'iterative', tmp_path / 'two', resume=True,
-                 load_from=str(tmp_path / 'one' / 'iter_3.pth'))
-    assert ("repair is images=40, how='full', rounds=1, it was images=30, how='bias', rounds=1"
-            in log_of(tmp_path / 'two'))
 
 
 @pytest.mark.parametrize(('name', 'repair', 'message'), [
