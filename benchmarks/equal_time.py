@@ -41,7 +41,7 @@ SHARES, SEEDS = (0.8, 0.65), (0, 1, 2)
 WAYS = {'latency': 'act', 'latency, undivided': 'none', 'flops, padded': 'act', 'flops, whole blocks': 'act'}
 DEFAULT = ['latency', 'flops, padded']
 #: Fresh processes of a measurement on the way, and of the one that is reported.
-ON_THE_WAY, AT_THE_END = 3, 5
+ON_THE_WAY, AT_THE_END = 3, 9
 
 
 class Bench:

@@ -104,7 +104,7 @@ def document(folder: Path, about: str) -> str:
     lines = ['# Accuracy at equal milliseconds', '', about, '',
              '- command: `MMPRUNE_DATA=... python benchmarks/equal_time.py --only NETWORK --shares SHARE --rounds N`, '
              'with the shares and rounds of the tables, then `--write`', '',
-             'Mean and standard error over the seeds, which draw the calibration images. Times are medians over five '
+             'Mean and standard error over the seeds, which draw the calibration images. Times are medians over nine '
              'fresh processes, all networks of a share and the dense one in turns in the same session. A difference is '
              'taken seed by seed; a verdict needs two standard errors. FLOPs are multiply-adds; `deployed` '
              'are those with the padding.', '']
@@ -112,4 +112,4 @@ def document(folder: Path, about: str) -> str:
         if rows:
             lines += section(name, dense, rows)
     remarks = PAGE.read_text(encoding='utf-8').partition(REMARKS)[2] if PAGE.exists() else ''
-    return '\n'.join(lines) + (REMARKS.lstrip('\n') + remarks if remarks else '')
+    return '\n'.join(lines) + (REMARKS + remarks if remarks else '')
