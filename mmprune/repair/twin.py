@@ -13,6 +13,8 @@ from .layer import Layer
 
 #: Largest value that is stored in half precision.
 LARGEST_HALF = 6e4
+#: Bytes of the dense outputs that are kept to judge by; those of a detector are many, and are computed again.
+WANTED = 5e8
 #: An output whose spread is a smaller share of its squares is a constant.
 CONSTANT = 1e-9
 
@@ -148,8 +150,13 @@ class Judge:
     """
 
     def __init__(self, dense: nn.Module, batches: Sequence[Any]) -> None:
-        self.batches = batches
-        self.wanted = [[tensor.clone() for tensor in output_tensors(ExampleInputs(batch)(dense))] for batch in batches]
+        self.dense, self.batches = dense, batches
+        self._wanted: List[Optional[List[Tensor]]] = []  # None where it is computed again
+        room = WANTED
+        for batch in batches:
+            wanted = output_tensors(ExampleInputs(batch)(dense)) if room > 0 else []
+            room -= sum(tensor.numel() * tensor.element_size() for tensor in wanted)
+            self._wanted.append([tensor.clone() for tensor in wanted] if room > 0 else None)
 
     def error(self, model: nn.Module) -> float:
         """Return the squared difference of each output over its spread about the means of its channels.
@@ -158,7 +165,8 @@ class Judge:
         and the levels of a pyramid by their positions.
         """
         found: Dict[Any, OutputError] = {}
-        for batch, wanted in zip(self.batches, self.wanted):
+        for batch, kept in zip(self.batches, self._wanted):
+            wanted = output_tensors(ExampleInputs(batch)(self.dense)) if kept is None else kept
             for place, (ours, theirs) in enumerate(zip(output_tensors(ExampleInputs(batch)(model)), wanted)):
                 if theirs.is_floating_point() and ours.shape == theirs.shape and theirs.numel():
                     found.setdefault((place, theirs.shape[1:2]), OutputError()).add(ours, theirs)

@@ -11,7 +11,7 @@ from toy_nets import randomise
 
 from mmprune.graph.demo_input import ExampleInputs
 from mmprune.pruning.pruner import Pruner
-from mmprune.repair import layer_by_layer, plan, sampling
+from mmprune.repair import layer_by_layer, plan, sampling, twin
 from mmprune.repair.refit import repair
 from mmprune.repair.twin import Judge
 
@@ -89,7 +89,7 @@ def test_levels_are_sampled_in_proportion_to_their_sizes(positions, monkeypatch)
     assert set(counts['l4'][16]) == {positions}  # called once
 
 
-def test_outputs_count_in_their_own_units_and_by_their_sizes():
+def test_outputs_count_in_their_own_units_and_by_their_sizes(monkeypatch):
     """Scores in the hundreds beside offsets in the thousandths; batches of one image; a constant."""
 
     class Two(nn.Module):
@@ -112,6 +112,10 @@ def test_outputs_count_in_their_own_units_and_by_their_sizes():
             judge = Judge(dense, images.split(size))
             assert judge.error(dense) == 0
             assert judge.error(net) == pytest.approx(expected, rel=1e-4)
+        monkeypatch.setattr(twin, 'WANTED', 2 * 2 * 4 * (5 * 16 + 2))  # more than a batch of two, less than two of them
+        judge = Judge(dense, images.split(2))
+        assert [kept is None for kept in judge._wanted] == [False, True, True]
+        assert judge.error(net) == pytest.approx(expected, rel=1e-4)
 
 
 def test_layers_that_read_a_tensor_before_and_after_it_is_changed_in_place_follow_each_other():
