@@ -2,11 +2,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from paths import ROOT, TINY
 
 from mmprune.commands import main
+from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
 from mmprune.units.structure import write_structure
 
 DEPLOY = ROOT / 'configs/mmcls/digits/group_fisher_act_deploy_resnet-small_digits.py'
@@ -19,6 +21,8 @@ def in_a_hurry(monkeypatch):
     for name in ('SECONDS', 'ANCHOR_SECONDS'):
         monkeypatch.setattr(f'mmprune.latency.profiled.{name}', 0.001)
     monkeypatch.setattr('mmprune.latency.meter.ROUNDS', 4)
+    # so that the table of a busy machine is one, too: whole runs take what the weights weigh
+    monkeypatch.setattr(OnnxRuntime, 'median_ms', lambda self, source, *args: Path(source).stat().st_size / 1e5)
     monkeypatch.setattr('mmprune.latency.meter.measured_block', lambda runtime: 16)
 
 
@@ -43,7 +47,7 @@ def test_table_is_printed_written_drawn_and_read_again(capsys, tmp_path):
     assert 'largest error' in out
     assert json.loads(table.read_text())['networks'] == 8
     assert 'milliseconds' in picture.read_text()
-    assert output_of(capsys, 'latency', TINY, *OPTIONS, '--out', table) == out  # nothing is measured again
+    assert out.endswith(output_of(capsys, 'latency', TINY, *OPTIONS, '--out', table))  # nothing is measured again
     assert 'does not hold here: threads is 1 there and 2 here' in refusal(
         capsys, 'latency', TINY, *OPTIONS, '--out', table, '--threads', 2)
     assert 'names no pruned structure' in refusal(
@@ -62,7 +66,7 @@ def test_pack_goes_to_a_device_and_its_times_come_back(capsys, tmp_path):
     assert written.startswith('wrote 8 networks and measure.py')
 
     def measure(folder):
-        subprocess.run([sys.executable, 'measure.py', '--seconds', '0.001'], cwd=folder, check=True,
+        subprocess.run([sys.executable, 'measure.py', '--seconds', '0.02'], cwd=folder, check=True,
                        capture_output=True)
         return folder / 'measured.json'
 
