@@ -63,6 +63,7 @@ class ImageNetSample:
     """MobileNetV2 with its real weights."""
 
     name, splits, images, shape = 'mobilenet-v2', (0, 1), (500, 256, 64), (1, 3, 224, 224)
+    loss = 'outputs'  #: of criteria that need one: labels would tell of half of the classes only
 
     def __init__(self) -> None:
         from torchvision.models import mobilenet_v2  # of the full environment only
@@ -98,6 +99,7 @@ class Cifar:
     """The narrow ResNet-18 of the config."""
 
     name, splits, images, shape = 'resnet18-narrow', (0, 1, 2), (1024, 256), criteria_table.SHAPE
+    loss = staticmethod(functional.cross_entropy)
 
     def __init__(self) -> None:
         self.bench = criteria_table.Bench()
@@ -135,23 +137,23 @@ class Bench:
         self.network = NETWORKS[name]()
         self.dense = self.network.model.eval().to(memory_format=torch.channels_last)
 
-    def run(self, piece: Piece) -> Iterator[Dict[str, Any]]:
+    def run(self, piece: Piece, shares: Sequence[float]) -> Iterator[Dict[str, Any]]:
         """Prune, measure and repair; one result a share."""
         calibration = self.network.calibration(piece.split, piece.images)
         test = self.network.test(piece.split)
         yield dict(share=1.0, dense=accuracy(self.dense, test))
         if piece.criterion in PEERS:
-            yield from self._peer(piece, calibration, test)
+            yield from self._peer(piece, shares, calibration, test)
         elif piece.way == 'once':
-            yield from self._once(piece, calibration, test)
+            yield from self._once(piece, shares, calibration, test)
         else:
-            yield from self._rounds(piece, calibration, test)
+            yield from self._rounds(piece, shares, calibration, test)
 
     def _pruner(self, piece: Piece, calibration: Sequence[Tuple[Tensor, Tensor]]) -> Pruner:
         criterion = dict(type='Random', seed=piece.split) if piece.criterion == 'Random' else CRITERIA[piece.criterion]
         pruner = Pruner(copy.deepcopy(self.dense), torch.zeros(self.network.shape), criterion, target=dict(flops=0.9))
         if pruner.criterion.needs_data:
-            pruner.calibrate(calibration, functional.cross_entropy)
+            pruner.calibrate(calibration, self.network.loss)
         return pruner
 
     def _cut(self, pruner: Pruner, share: float) -> float:
@@ -160,14 +162,14 @@ class Bench:
         pruner.cut()
         return float(pruner.mutator.cost['macs'] / pruner.mutator.complexity.cost({})['macs'])
 
-    def _once(self, piece: Piece, calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
+    def _once(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
         began = time.process_time()
         scored = self._pruner(piece, calibration)
         for unit in scored.mutator.units:
             scored.criterion.score(unit)
         seconds = time.process_time() - began
         images = {id(tensor): tensor for batch in calibration for tensor in batch}  # copies share them
-        for share in SHARES:
+        for share in shares:
             pruner = copy.deepcopy(scored, dict(images))
             found = dict(share=share, flops=self._cut(pruner, share), score_s=seconds)
             found['cut'] = accuracy(pruner.model, test)
@@ -179,20 +181,20 @@ class Bench:
             pruner.repair(calibration, self.dense)
             yield dict(found, repair_s=time.process_time() - began, repaired=accuracy(pruner.model, test))
 
-    def _rounds(self, piece: Piece, calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
+    def _rounds(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
         pruner = self._pruner(piece, calibration)
-        for number in range(1, round((1 - SHARES[-1]) / STEP) + 1):
+        for number in range(1, round((1 - min(shares)) / STEP) + 1):
             share = round(1 - number * STEP, 6)
             began = time.process_time()
             left = self._cut(pruner, share)
             pruner.repair(calibration, self.dense)
-            if share in SHARES:
+            if share in shares:
                 yield dict(share=share, flops=left, rounds=accuracy(pruner.model, test),
                            round_s=time.process_time() - began)
 
-    def _peer(self, piece: Piece, calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
+    def _peer(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
         method = criteria_table.Method(piece.criterion, PEERS[piece.criterion], 'global')
-        for share in SHARES:
+        for share in shares:
             model, _ = prune_by_peer(copy.deepcopy(self.dense), method, share, calibration)
             found = dict(share=share, cut=accuracy(model, test))
             recalibrate(model, [inputs for inputs, _ in calibration])
@@ -213,14 +215,15 @@ def run_pieces(args: argparse.Namespace) -> None:
     """Run what has no result yet, until the time is over; a piece that fails says why and is left out."""
     bench, began, failed = Bench(args.network), time.monotonic(), set()
     for piece in pieces(bench.network, args.peer is not None):
-        done = {row['piece'] for row in read_results(args.results)}
-        if piece.key in done or not fnmatch(f'{piece.criterion} {piece.way}', args.only):
+        done = {row['share'] for row in read_results(args.results) if row['piece'] == piece.key}
+        shares = [share for share in args.shares if share not in done]
+        if not shares or not fnmatch(f'{piece.criterion} {piece.way}', args.only):
             continue
         if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
             break
         sys.stderr.write(f'{piece.key} ...\n')
         try:
-            rows = list(bench.run(piece))
+            rows = [row for row in bench.run(piece, shares) if row['share'] not in done]
         except (ValueError, RuntimeError) as error:
             failed.add(piece.key)
             sys.stderr.write(f'  failed: {error}\n')
@@ -238,6 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--network', choices=sorted(NETWORKS), default='mobilenet-v2')
     parser.add_argument('--only', default='*', help="pattern of criterion and way: 'L2 *', '* rounds'")
+    parser.add_argument('--shares', type=float, nargs='+', default=SHARES, choices=SHARES, metavar='SHARE',
+                        help='of the multiply-adds, that stay (all five)')
     parser.add_argument('--results', type=Path, default=ROOT / 'work_dirs' / 'repair_table.jsonl')
     parser.add_argument('--minutes', type=float, help='no piece starts after this time')
     parser.add_argument('--markdown', metavar='FILE', help='write the page and its picture, run nothing')
