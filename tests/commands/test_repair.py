@@ -1,6 +1,7 @@
 """``mmprune repair``: what it writes loads as before and is nearer to the dense network; what it refuses."""
 import pytest
 import torch
+from detection_runs import read_small
 from digits_runs import FINETUNE, write_prune_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -175,6 +176,34 @@ def test_a_detector_with_a_shared_head(tmp_path, capsys):
     rows = rows_of(text)['output error']
     assert rows[2] < 0.7 * rows[1]
     assert 'not evaluated: the config has no val_dataloader' in text
+
+
+#: Prune config -> layer of its head that reads what was pruned, and what is left.
+CODE_BASES = {
+    'mmdet/group_fisher/yolox/group_fisher_act_prune_yolox_s_8xb8-300e_coco.py':
+        ('bbox_head.multi_level_conv_cls.0', ''),
+    'mmdet/group_fisher/rtmdet/group_fisher_act_prune_rtmdet_s_8xb32-300e_coco.py':
+        ('bbox_head.cls_convs.0.0.conv', ''),
+    'mmpose/group_fisher/group_fisher_prune_rtmpose-s_8xb256-420e_coco-256x192.py':
+        ('head.mlp.1', 'head.final_layer.weight: left as it was; each of its outputs has 17,542 inputs')}
+
+
+@pytest.mark.full
+@pytest.mark.data
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', CODE_BASES)
+def test_detectors_and_pose_estimators_up_to_their_heads(name, data_root, tmp_path, capsys):
+    Config(read_small(name, data_root, True)).dump(str(tmp_path / 'prune.py'))
+    write_pruned(tmp_path / 'prune.py', tmp_path)
+    saved = repaired(tmp_path, '--images', '8', '--no-test')['state_dict']
+    text = capsys.readouterr().out
+    layer, left = CODE_BASES[name]
+    before = torch.load(tmp_path / 'pruned.pth', weights_only=True)['state_dict'][f'architecture.{layer}.weight']
+    assert not torch.equal(saved[f'architecture.{layer}.weight'], before)
+    assert left in text
+    assert 'WARNING: ' in text  # of so few images
+    error = rows_of(text)['output error']
+    assert error[2] < error[1]
 
 
 @pytest.mark.full
