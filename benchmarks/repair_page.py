@@ -69,9 +69,10 @@ def page(results: Results) -> str:
     text = (
         'Top-1 by the share of the multiply-adds that stays; no gradient step. Criteria that need a loss get that of '
         'the outputs on MobileNetV2, which needs no labels, and the cross entropy on the ResNet-18. MobileNetV2 has '
-        'real ImageNet weights: one half of the sample of 1,000 images (one a class) is what criteria and repairs see, the other is the test; first the even images are seen, '
-        'then the odd ones. Of the narrow ResNet-18 (CIFAR-10) training images are seen, which a seed draws; the '
-        'mean of the seeds, with the least and the most. *Norms measured again*: the statistics of batch norms '
+        'real ImageNet weights: one half of the sample of 1,000 images (one a class) is what criteria and repairs '
+        'see, the other is the test; first the even images are seen, then the odd ones. Of the narrow ResNet-18 '
+        '(CIFAR-10) training images are seen, which a seed draws; the mean of the seeds, with the least and the '
+        'most. *Norms measured again*: the statistics of batch norms '
         f'only. *In rounds*: {STEP:.0%} of the multiply-adds in each, scored again. {PEER} chooses and cuts by its '
         'own pruner; its way to bring accuracy back is that of the norms.')
     head = ['# Accuracy without training, by criterion', '',
