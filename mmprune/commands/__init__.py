@@ -16,6 +16,7 @@ COMMANDS = {
     'verify': 'verify',
     'export': 'export',
     'deploy': 'deploy',
+    'test-deployed': 'test_deployed',
     'divisor': 'divisor',
     'latency': 'latency',
     'latency-pack': 'latency_pack',

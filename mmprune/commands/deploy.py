@@ -5,25 +5,27 @@ python tools/deploy.py configs/deploy/classification_onnxruntime_static.py MODEL
 python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/segmentation_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
+mmprune deploy DEPLOY_CFG MODEL_CFG CKPT IMAGE --work-dir DIR --json DIR/deploy.json
 
 The last is for segmentors of mmseg; the scores that every pixel gets are compared.
 
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
 same files work with mmdeploy's own tools/deploy.py. Logits, boxes after the NMS or keypoints are compared; a detector
 must find something in IMAGE. A pruned network is timed beside the dense one, without its post-processing, except in
-detectors of two stages. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy.
+detectors of two stages. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy. With `--json`
+the dense network stays beside the file as `dense.onnx`, and the network without post-processing as `pruned.onnx`.
 """
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from ..arguments import UserError
-from ..command_line import add_require_faster, command_parser, device, rounds, threads
+from ..command_line import add_require_faster, command_parser, device, emit_json, rounds, threads
 from ..config import has_two_stages
 from ..deploy import prediction
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
@@ -137,6 +139,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     add_require_faster(parser)
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
                         help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
+    parser.add_argument('--json', help='write file, difference and times to a file, or - for stdout')
     args = parser.parse_args(argv)
     if MISSING and args.exporter != 'dynamo':
         sys.exit(MISSING)
@@ -163,11 +166,21 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         deploy = dict(Classification=deploy_classifier, Segmentation=deploy_segmentor).get(name, deploy_detector)
     deployed = deploy(deploy_cfg, model_cfg, args)
     print(format_comparison(deployed.path, deployed.difference, deployed.timing))
+    record: Dict[str, Any] = dict(file=str(deployed.path), config=args.model_cfg, difference=deployed.difference)
     if compared:
-        found = beside_dense(model_cfg, deployed.network, deployed.x, OnnxRuntime(args.threads), args.rounds)
-        print(found)
-        if args.require_faster:
-            require_faster(found.speedup)
+        record.update(timed_beside_dense(model_cfg, deployed, args))
+    if args.json:
+        emit_json(record, args.json)
+
+
+def timed_beside_dense(model_cfg: Config, deployed: Deployed, args: argparse.Namespace) -> Dict[str, Any]:
+    """Time a pruned network beside the dense one; return ``dense_file`` and ``times`` of the record."""
+    folder = Path(args.work_dir) if args.json else None
+    found = beside_dense(model_cfg, deployed.network, deployed.x, OnnxRuntime(args.threads), args.rounds, folder=folder)
+    print(found)
+    if args.require_faster:
+        require_faster(found.speedup)
+    return dict(times=found.timing.as_json(), **({} if folder is None else dict(dense_file=str(folder / 'dense.onnx'))))
 
 
 def _check_dynamo(parser: argparse.ArgumentParser, args: argparse.Namespace, task: str) -> None:

@@ -2,7 +2,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor, nn
 
@@ -40,7 +40,8 @@ def is_pruned(cfg: Mapping[str, Any]) -> bool:
 
 
 def beside_dense(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtime, rounds: int = 30,
-                 seconds: float = BUDGET, clock: Clock = time.perf_counter) -> BesideDense:
+                 seconds: float = BUDGET, clock: Clock = time.perf_counter, folder: Optional[Path] = None
+                 ) -> BesideDense:
     """Time a pruned model and the dense one of its config, with random weights, in turns.
 
     Args:
@@ -51,15 +52,30 @@ def beside_dense(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtim
         rounds (int): Timed runs of each.
         seconds (float): Time budget.
         clock (Callable): Returns seconds.
+        folder (Path, optional): Where what was prepared stays, see :func:`prepared_pair`; nowhere by default.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        pair = prepared_pair(cfg, pruned, x, runtime, folder or Path(temporary))
+        candidates = {name: Candidate(runtime, source) for name, source in zip(('dense', 'pruned'), pair)}
+        return BesideDense(measure(candidates, x, rounds, seconds, clock))
+
+
+def prepared_pair(cfg: Mapping[str, Any], pruned: Any, x: Tensor, runtime: Runtime, folder: Path) -> Tuple[Any, Any]:
+    """Return what a runtime opens for the dense model of a config, with random weights, and for a pruned one.
+
+    Args:
+        cfg (Config): A deploy or finetune config.
+        pruned (nn.Module or str): The model, or what the runtime made of it.
+        x (Tensor[N, C, H, W]): The input.
+        runtime (Runtime): Prepares both.
+        folder (Path): Where ``dense.onnx`` goes, and ``pruned.onnx`` of a model.
     """
     other = {**{key: value for key, value in cfg.items() if key != 'model'}, 'model': dense_config(cfg)[0],
              'input_shape': tuple(x.shape)}
-    with tempfile.TemporaryDirectory() as folder:
-        dense = runtime.prepare(load_model(other, RANDOM), x, Path(folder) / 'dense.onnx')
-        if isinstance(pruned, nn.Module):
-            pruned = runtime.prepare(pruned, x, Path(folder) / 'pruned.onnx')
-        candidates = {'dense': Candidate(runtime, dense), 'pruned': Candidate(runtime, pruned)}
-        return BesideDense(measure(candidates, x, rounds, seconds, clock))
+    dense = runtime.prepare(load_model(other, RANDOM), x, folder / 'dense.onnx')
+    if isinstance(pruned, nn.Module):
+        pruned = runtime.prepare(pruned, x, folder / 'pruned.onnx')
+    return dense, pruned
 
 
 def verdict(speedup: float, what: str = 'pruned') -> str:

@@ -86,6 +86,11 @@ class Timing:
         lines = [f'  {name:<{width}} {latency}; {in_words(self.about[name])}' for name, latency in self.latency.items()]
         return '\n'.join([*lines, *self.warning_lines()])
 
+    def as_json(self) -> Dict[str, Dict[str, float]]:
+        """Return of each model ``median``, ``first_quartile`` and ``third_quartile`` in milliseconds, and ``threads``."""
+        return {name: dict(zip(('median', 'first_quartile', 'third_quartile'), (latency.median, *latency.quartiles)),
+                           threads=int(self.about[name]['threads'])) for name, latency in self.latency.items()}
+
     def warning_lines(self) -> List[str]:
         """Return the warnings, each a line to print."""
         return [f'warning: {text}' for text in self.warnings]
