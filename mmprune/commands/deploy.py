@@ -12,8 +12,10 @@ The last is for segmentors of mmseg; the scores that every pixel gets are compar
 MODEL_CFG is a deploy config of a pruned model or the config of a dense one, of mmcls, mmpretrain, mmdet or mmpose. The
 same files work with mmdeploy's own tools/deploy.py. Logits, boxes after the NMS or keypoints are compared; a detector
 must find something in IMAGE. A pruned network is timed beside the dense one, without its post-processing, except in
-detectors of two stages. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy. With `--json`
-the dense network stays beside the file as `dense.onnx`, and the network without post-processing as `pruned.onnx`.
+detectors of two stages. `--exporter dynamo` exports a classifier by torch's new exporter, without mmdeploy.
+
+`--json` writes the file, its difference from PyTorch and the times; then the dense network that was timed stays beside
+the file as `dense.onnx`, and the pruned one as `pruned.onnx` where the file itself has post-processing.
 """
 import argparse
 import sys

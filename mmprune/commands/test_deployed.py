@@ -5,9 +5,9 @@ mmprune test-deployed DEPLOY_CFG MODEL_CFG end2end.onnx --json metrics.json --th
 python tools/test_deployed.py DEPLOY_CFG MODEL_CFG end2end.onnx
 
 DEPLOY_CFG is the one by which `mmprune deploy` wrote the file, MODEL_CFG the config of the model, pruned or dense. The
-images are those of its test_dataloader, else of its val_dataloader. What is measured is the file as it is deployed, with
-its post-processing: without flip testing, and a segmentor's image seen as a whole. Classifiers need no mmdeploy, and
-their file may come from `mmprune export`.
+images are those of its test_dataloader, else of its val_dataloader. What is measured is the file as it is deployed,
+with its post-processing: without flip testing, and a segmentor's image seen as a whole. Classifiers need no mmdeploy,
+and their file may come from `mmprune export`.
 """
 from pathlib import Path
 from typing import Optional, Sequence
@@ -47,7 +47,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     torch.set_num_threads(args.threads)
     with data_named(cfg):
         metrics = evaluate_file(deploy_cfg, cfg, args.file, args.threads)
-    print(f'{args.file}, by {stage}_evaluator:', *(f'  {name}: {value:.4f}' for name, value in metrics.items()), sep='\n')
+    lines = [f'  {name}: {value:.4f}' for name, value in metrics.items()]
+    print('\n'.join([f'{args.file}, by {stage}_evaluator:', *lines]))
     if args.work_dir is not None:
         emit_json(metrics, str(Path(args.work_dir) / 'test_deployed.json'))
     if args.json:

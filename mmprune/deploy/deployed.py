@@ -66,7 +66,8 @@ class DeployedClassifier(BaseModel):
         return torch.where(scores >= (0.5 if self._threshold is None else self._threshold))[0]
 
 
-def deployed_model(deploy_cfg: Config, cfg: Config, path: Union[str, 'os.PathLike[str]'], threads: int = 1) -> BaseModel:
+def deployed_model(deploy_cfg: Config, cfg: Config, path: Union[str, 'os.PathLike[str]'],
+                   threads: int = 1) -> BaseModel:
     """Return a model with ``test_step`` that predicts by a file in onnxruntime, on the CPU.
 
     Args:

@@ -87,7 +87,7 @@ class Timing:
         return '\n'.join([*lines, *self.warning_lines()])
 
     def as_json(self) -> Dict[str, Dict[str, float]]:
-        """Return of each model ``median``, ``first_quartile`` and ``third_quartile`` in milliseconds, and ``threads``."""
+        """Return of each model ``median``, ``first_quartile``, ``third_quartile`` in milliseconds, and ``threads``."""
         return {name: dict(zip(('median', 'first_quartile', 'third_quartile'), (latency.median, *latency.quartiles)),
                            threads=int(self.about[name]['threads'])) for name, latency in self.latency.items()}
 
