@@ -8,6 +8,7 @@ from typing import List, NoReturn, Optional, Sequence
 
 #: Sub-command -> its module here, whose docstring is its help.
 COMMANDS = {
+    'compress': 'compress',
     'train': 'train',
     'test': 'test',
     'units': 'units',
