@@ -19,6 +19,7 @@ from mmengine.config import Config
 
 from ..arguments import UserError, number
 from ..command_line import add_config_options, add_shape_option, command_parser, data_named, threads, whole
+from ..criteria.criterion import make_criterion
 from ..deploy.image import existing_image
 from ..engine.compress.configs import RoadConfigs
 from ..engine.compress.curve import format_curve, point_within, run_curve
@@ -43,15 +44,12 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         prog (str, optional): What it is called in its help; default: the script that runs.
     """
     args = parse(argv, prog)
-    target = parse_target(args.target)
-    if not target and args.max_drop is None and not args.curve:
-        raise UserError('nothing says how far: give --target latency=0.5 (share of the time that stays), flops=, '
-                        'params= or latency_ms=, or --max-drop POINTS, or look at the --curve first')
-    if target and args.max_drop is not None:
-        raise UserError('--target and --max-drop are given: the one says how far, the other lets the curve say it')
-    for name, most in (('finetune', 100), ('lr_ratio', 1000), ('int8_drop', 100)):
-        number(f'--{name.replace("_", "-")}', getattr(args, name), 0, most, above=name == 'lr_ratio')
+    target = checked_target(args)
     check_exists(args.checkpoint)
+    if args.image is not None:
+        existing_image(args.image)
+    if args.deploy_cfg is not None:
+        read_config(args.deploy_cfg)
     cfg = read_config(args.config)
     merge(cfg, args.cfg_options)
     check_model(cfg, args.config)
@@ -100,6 +98,25 @@ def parse(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namesp
     add_shape_option(parser)
     add_config_options(parser)
     return parser.parse_args(argv)
+
+
+def checked_target(args: argparse.Namespace) -> Dict[str, float]:
+    """Return the target, after numbers and names are looked at, before anything is read.
+
+    Raises:
+        UserError: Nothing says how far to go, or two things do; a number or a criterion is wrong.
+    """
+    target = parse_target(args.target)
+    if not target and args.max_drop is None and not args.curve:
+        raise UserError('nothing says how far: give --target latency=0.5 (share of the time that stays), flops=, '
+                        'params= or latency_ms=, or --max-drop POINTS, or look at the --curve first')
+    for name, most in (('finetune', 100), ('lr_ratio', 1000), ('int8_drop', 100), ('max_drop', 100)):
+        if getattr(args, name) is not None:
+            number(f'--{name.replace("_", "-")}', getattr(args, name), 0, most, above=name == 'lr_ratio')
+    if target and args.max_drop is not None:
+        raise UserError('--target and --max-drop are given: the one says how far, the other lets the curve say it')
+    make_criterion(args.criterion)
+    return target
 
 
 def options_of(args: argparse.Namespace, target: Dict[str, float], folder: Path, shape: Sequence[int],

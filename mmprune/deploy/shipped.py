@@ -10,6 +10,8 @@ BY_SCOPE = {
     'mmdet': 'detection_onnxruntime_dynamic.py', 'mmpose': 'pose-detection_simcc_onnxruntime_static.py',
     'mmseg': 'segmentation_onnxruntime_dynamic.py'}
 PACKAGE = Path(__file__).resolve().parents[1]
+#: Where configs are in an installed package, and in a checkout that is not installed.
+PLACES = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
 
 
 def deploy_config_for(scope: Optional[str]) -> Path:
@@ -24,4 +26,5 @@ def deploy_config_for(scope: Optional[str]) -> Path:
     if scope not in BY_SCOPE:
         raise UserError(f'default_scope of the config is {scope!r}: mmprune has deploy configs for '
                         f'{", ".join(BY_SCOPE)}; name one of your own')
-    return PACKAGE / '.mim' / 'configs' / 'deploy' / BY_SCOPE[scope]
+    configs = next((place for place in PLACES if (place / 'deploy').is_dir()), PLACES[0])
+    return configs / 'deploy' / BY_SCOPE[scope]

@@ -22,6 +22,7 @@ SCHEDULE = ROOT / 'configs/mmcls/fpgm/fpgm_prune_resnet18_8xb32_in1k.py'
 EXPORT = ROOT / 'configs/deploy/classification_onnxruntime_static.py'
 #: Command -> its arguments, and what would run for long, as the command finds it.
 GOOD = {
+    'compress': ([TINY, 'FILE', '--target', 'flops=0.5'], 'compress.surveyed'),
     'train': ([TINY], 'train.Runner.from_cfg'),
     'test': ([TINY, 'FILE'], 'test.Runner.from_cfg'),
     'units': ([TINY], None), 'cost': ([TINY, STRUCTURE], None), 'verify': ([TINY], None),
@@ -43,6 +44,8 @@ LEGAL = {
     **dict.fromkeys(('--json', '--out', '--work-dir', '--title', '--prefix', 'target'), NAME),
     'draw-structure --out': {}, 'units --picture': {},  # their suffix tells the format
     '--local_rank': {'0': 'the first'},
+    'compress --metric': dict.fromkeys(VALUES, 'what metrics there are is known after the first test'),
+    'compress --finetune': {'0': 'none'}, 'compress --int8-drop': {'0': 'nothing may be lost'},
     'export checkpoint': {}, 'divisor checkpoint': {}}
 
 

@@ -61,6 +61,7 @@ NEEDED = {
                               outputs='net.fc'),
     **dict.fromkeys(('OneShotPruningHook', 'IterativePruningHook', 'LayerByLayerPruningHook'),
                     dict(criterion='L2', target=dict(ratio=0.3))),
+    'AccuracyCurveHook': dict(criterion='L2', shares=[0.9, 0.8]),
     **dict.fromkeys(('PortableDDP', 'ShrinkingDDP', 'GroupFisherDDP'), dict(module=torch.nn.Linear(1, 1))),
     'Pruner': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6)),
     'apply_structure': dict(model='NET', example_inputs=torch.zeros(1, 3, 6, 6), structure={'0_(0, 4)_4': 3}),

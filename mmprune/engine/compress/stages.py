@@ -1,4 +1,5 @@
 """The stages of a road: the commands of each, and what is read of what they have left behind."""
+import importlib.util
 import os
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
@@ -10,7 +11,9 @@ from .configs import DENSE, DEPLOY, FINETUNE, PRUNE, RoadConfigs
 from .options import CompressOptions
 
 Command = List[str]
-ONNX, INT8 = 'end2end.onnx', 'end2end_int8.onnx'
+ONNX = 'end2end.onnx'
+#: Values of a record that are paths.
+PATHS = ('file', 'dense_file', 'config')
 #: What the stages write besides checkpoints, in their folders.
 METRICS, COST, DENSE_COST, DEPLOYED, QUANTIZED = 'metrics.json', 'cost.json', 'dense_cost.json', 'deploy.json', \
     'int8.json'
@@ -141,15 +144,15 @@ class Stages:
         return dict(metrics=self._metrics('test'))
 
     def _deploying(self, folder: str, *more: str) -> Command:
+        exporter = [] if importlib.util.find_spec('mmdeploy') else ['--exporter', 'dynamo']
         return ['deploy', self.configs.deploy_config, self.configs.path(DEPLOY), self.final[1], self.options.image,
-                '--work-dir', self.at(folder), '--threads', str(self.options.threads), *more]
+                '--work-dir', self.at(folder), '--threads', str(self.options.threads), *exporter, *more]
 
     def _deploy(self) -> List[Command]:
         return [self._deploying('deploy', '--json', self.at('deploy', DEPLOYED))]
 
     def _deploy_result(self) -> Dict[str, Any]:
-        found = read_json(self.at('deploy', DEPLOYED), 'what the deployment gave')
-        return dict(found, file=f'deploy/{ONNX}', config=self._relative(self.configs.path(DEPLOY)))
+        return self._found('deploy', DEPLOYED)
 
     def _test_deployed(self) -> List[Command]:
         return [['test-deployed', self.configs.deploy_config, self.configs.path(DEPLOY), self.at('deploy', ONNX),
@@ -162,8 +165,12 @@ class Stages:
         return [self._deploying('int8', '--int8', '--max-drop', str(self.options.max_drop))]
 
     def _int8_result(self) -> Dict[str, Any]:
-        found = read_json(self.at('int8', QUANTIZED), 'what the quantisation gave')
-        return dict(found, file=f'int8/{INT8}')
+        return self._found('int8', QUANTIZED)
+
+    def _found(self, stage: str, name: str) -> Dict[str, Any]:
+        """Return what a command wrote as json, with paths relative to the folder."""
+        found: Dict[str, Any] = read_json(self.at(stage, name), f'what the stage {stage} found')
+        return {key: self._relative(value) if key in PATHS else value for key, value in found.items()}
 
 
 def _nothing() -> None:

@@ -1,0 +1,111 @@
+"""The road: stages run once, go on where they were stopped, and say what failed; options and plans are checked."""
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from mmprune.arguments import UserError
+from mmprune.engine.compress.curve import format_curve, point_within
+from mmprune.engine.compress.options import CompressOptions, headline, parse_target
+from mmprune.engine.compress.plan import plan_of, remembered
+from mmprune.engine.compress.road import Road
+from mmprune.engine.compress.stages import Stage
+from mmprune.report.stage_record import read_record
+
+POINTS = [dict(asked=share, latency=share, ms=10 * share, flops=share, params=share, metrics={'accuracy/top1': top})
+          for share, top in ((1.0, 90.0), (0.8, 89.5), (0.6, 88.0), (0.4, 89.9))]
+
+
+def options(folder, **changes):
+    return CompressOptions(**{**dict(config='dense.py', checkpoint='dense.pth', folder=folder, target={'flops': 0.5},
+                                     input_shape=(1, 3, 32, 32), image='x.png'), **changes})
+
+
+def stage(name='dense', command=('--version',), result=None):
+    return Stage(name, 'a test', lambda: None, lambda: [[*command]], lambda: result or {})
+
+
+@pytest.mark.parametrize(('texts', 'target'), [
+    ([], {}), (['latency=0.5'], {'latency': 0.5}), (['latency_ms=12', 'flops=0.6'], {'latency_ms': 12, 'flops': 0.6})])
+def test_targets(texts, target):
+    assert parse_target(texts) == target
+
+
+@pytest.mark.parametrize(('texts', 'message'), [
+    (['latncy=0.5'], "did you mean 'latency'"), (['flops'], 'flops=NUMBER'), (['flops=2'], 'between 0 and 1'),
+    (['flops=0.5', 'params=0.5'], 'one of them'), (['latency=0.5', 'latency_ms=3'], 'one of them'),
+    (['flops=0.5', 'flops=0.4'], 'twice'), (['latency_ms=0'], 'milliseconds'), (['flops=nan'], 'between 0 and 1')])
+def test_wrong_targets(texts, message):
+    with pytest.raises(UserError, match=message):
+        parse_target(texts)
+
+
+def test_headlines():
+    metrics = {'coco/bbox_mAP_50': 0.8, 'coco/bbox_mAP': 0.5}
+    assert headline(metrics) == 'coco/bbox_mAP'
+    assert headline(metrics, 'coco/bbox_mAP_50') == 'coco/bbox_mAP_50'
+    with pytest.raises(UserError, match='the evaluator gives'):
+        headline(metrics, 'mIoU')
+    with pytest.raises(UserError, match='no metric'):
+        headline({})
+
+
+def test_the_fastest_point_before_a_larger_drop():
+    assert point_within(POINTS, 'accuracy/top1', 1.0)['asked'] == 0.8  # 0.4 loses less, behind one that loses more
+    assert point_within(POINTS, 'accuracy/top1', 2.0)['asked'] == 0.4
+    with pytest.raises(UserError, match='falls by 0.50 points'):
+        point_within(POINTS, 'accuracy/top1', 0.2)
+    assert [line.split()[-1] for line in format_curve(POINTS, 'accuracy/top1').splitlines()[1:]] == [
+        '+0.00', '-0.50', '-2.00', '-0.10']
+
+
+def test_a_stage_runs_once(tmp_path):
+    said = []
+    road = Road(tmp_path, said.append)
+    with road.alone():
+        first = road.run(stage(result={'metrics': {'top1': 1.0}}), lambda record: 'well', '1/1')
+        again = road.run(stage(result={'metrics': {'top1': 2.0}}), lambda record: 'well', '1/1')
+    assert first == again == read_record('dense', tmp_path)
+    assert first.commands == [['mmprune', '--version']]
+    assert 'done before' in said[-1]
+    assert 'mmprune' in (tmp_path / 'logs' / 'dense.log').read_text()
+
+
+def test_a_command_that_fails(tmp_path):
+    road = Road(tmp_path, lambda line: None)
+    with road.alone(), pytest.raises(UserError, match=r'the stage dense failed with status 2(?s:.*)is no command'):
+        road.run(stage(command=['nonsense']), lambda record: '', '1/1')
+    assert read_record('dense', tmp_path) is None
+
+
+def test_another_compression_in_the_folder(tmp_path):
+    plan = plan_of(options(tmp_path), {})
+    remembered(plan, tmp_path)
+    remembered(plan_of(options(tmp_path, metric='mIoU'), {}), tmp_path)  # how it is looked at may change
+    for changes, message in ((dict(target={'flops': 0.4}), 'target was'), (dict(threads=2), 'threads was 1 and is 2')):
+        with pytest.raises(UserError, match=message):
+            remembered(plan_of(options(tmp_path, **changes), {}), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel ends the children of a killed process')
+def test_children_end_with_a_killed_road(tmp_path):
+    """A road that is killed leaves nothing at work, so that the next one does not meet it."""
+    code = f'''
+        import subprocess, sys
+        from pathlib import Path
+        from mmprune.engine.compress import road
+        road.subprocess.call = lambda command, **options: subprocess.Popen(
+            [sys.executable, '-c', 'import time; print("begun", flush=True); time.sleep(60)'],
+            **dict(options, stdout=None)).wait()
+        one = road.Road(Path({str(tmp_path)!r}), print)
+        with one.alone():
+            one.command(['train'], 'prune')
+    '''
+    command = [sys.executable, '-c', textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'begun\n'
+        process.kill()
+        assert process.stdout.read() == ''  # the pipe closes when the child has ended, too
+    with Road(tmp_path, pytest.fail).alone():
+        pass
