@@ -160,6 +160,22 @@ def runner_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', os.path.splitext(os.path.basename(args.config))[0])
+    complete_loaders(cfg)
+    check_dict('default_hooks', cfg.get('default_hooks'))
+    checkpoints = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoints.get('type') == 'CheckpointHook':
+        checkpoints['type'] = 'mmprune.WholeCheckpointHook'
+    if cfg.get('model_wrapper_cfg') is None and not torch.cuda.is_available():
+        cfg.model_wrapper_cfg = dict(type='mmprune.PortableDDP')
+    return cfg
+
+
+def complete_loaders(cfg: Config) -> None:
+    """Set what the data loaders of a config leave open, in place.
+
+    Raises:
+        ConfigError: One of them is no dict.
+    """
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(field)
         check_dict(field, loader)
@@ -168,13 +184,6 @@ def runner_config(args: argparse.Namespace) -> Config:
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
             if cfg.get('default_scope') in CLASSIFICATION:
                 loader.setdefault('collate_fn', dict(type='default_collate'))
-    check_dict('default_hooks', cfg.get('default_hooks'))
-    checkpoints = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoints.get('type') == 'CheckpointHook':
-        checkpoints['type'] = 'mmprune.WholeCheckpointHook'
-    if cfg.get('model_wrapper_cfg') is None and not torch.cuda.is_available():
-        cfg.model_wrapper_cfg = dict(type='mmprune.PortableDDP')
-    return cfg
 
 
 def check_dict(key: str, value: Any) -> None:

@@ -19,15 +19,27 @@ the file as `dense.onnx`, and the pruned one as `pruned.onnx` where the file its
 """
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ..arguments import UserError
-from ..command_line import add_require_faster, command_parser, device, emit_json, rounds, threads
+from ..command_line import (
+    add_require_faster,
+    command_parser,
+    complete_loaders,
+    data_named,
+    device,
+    emit_json,
+    rounds,
+    threads,
+    whole,
+)
 from ..config import has_two_stages
 from ..deploy import prediction
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
@@ -35,9 +47,12 @@ from ..deploy.comparison import compare, format_comparison
 from ..deploy.image import existing_image, image_input
 from ..deploy.load import load_model
 from ..deploy.onnx_export import EXPORTERS, DeployOutput, export_onnx
+from ..deploy.quantization import FORMATS, LEAST_OPSET
 from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.segmentation import compare_segmentor
 from ..deploy.timing import Timing
+from ..engine.int8 import Int8Deployment, Int8Options
+from ..files import write_json
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, dense_config, read_config
 from ..registry import load_plugins
@@ -49,6 +64,8 @@ except ImportError as error:
     MISSING = (f'error: tools/deploy.py needs mmdeploy, which cannot be imported ({error}): '
                'bash tools/setup_env.sh full in a checkout installs it; tools/export_onnx.py exports without it')
 
+#: Training images from which the ranges of INT8 may come.
+MOST_IMAGES = 1_000_000
 TASKS = ('Classification', 'ObjectDetection', 'PoseDetection', 'Segmentation')
 
 
@@ -142,6 +159,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
                         help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
     parser.add_argument('--json', help='write file, difference and times to a file, or - for stdout')
+    _add_int8_options(parser)
     args = parser.parse_args(argv)
     if MISSING and args.exporter != 'dynamo':
         sys.exit(MISSING)
@@ -160,6 +178,8 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         ('codebase_config', 'task'), ('backend_config', 'type')))
     if name not in TASKS or backend != 'onnxruntime':
         parser.error(f'{args.deploy_cfg} is for {name} on {backend}; this tool knows {", ".join(TASKS)} on onnxruntime')
+    if args.int8:
+        deploy_cfg.onnx_config.opset_version = max(deploy_cfg.onnx_config.get('opset_version', 0), LEAST_OPSET)
     if args.exporter == 'dynamo':
         _check_dynamo(parser, args, str(name))
         deploy = deploy_by_dynamo
@@ -173,11 +193,58 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         record.update(timed_beside_dense(model_cfg, deployed, args))
     if args.json:
         emit_json(record, args.json)
+    if args.int8:
+        write_int8(deploy_cfg, model_cfg, deployed, compared, args)
+
+
+def _add_int8_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of INT8."""
+    group = parser.add_argument_group('INT8')
+    group.add_argument('--int8', action='store_true', help='write end2end_int8.onnx and int8.json, too')
+    group.add_argument('--int8-images', type=whole(1, MOST_IMAGES), default=128,
+                       help='training images from which ranges come (%(default)s)')
+    group.add_argument('--int8-format', choices=FORMATS, help='(default: the faster one)')
+    group.add_argument('--max-drop', type=points, default=1.0,
+                       help='points of the metric that may be lost; sensitive layers stay in float (%(default)s)')
+    group.add_argument('--metric', help="which metric (default: the config's save_best, else the first)")
+
+
+def points(text: str) -> float:
+    """Return points of a metric that were typed."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 100')
+    return value
+
+
+def write_int8(deploy_cfg: Config, model_cfg: Config, deployed: Deployed, compared: bool,
+               args: argparse.Namespace) -> None:
+    """Write the file in INT8 and ``int8.json``; print what it costs and gains."""
+    folder = Path(args.work_dir)
+    complete_loaders(model_cfg)
+    init_default_scope(model_cfg.get('default_scope') or 'mmengine')
+    options = Int8Options(args.int8_images, args.max_drop, args.metric, args.int8_format, args.threads, args.rounds)
+    with data_named(model_cfg):
+        int8 = Int8Deployment(deploy_cfg, model_cfg, deployed.path, options)
+        print('\n'.join(int8.describe_ranges()), flush=True)
+        done = int8.search()
+    print('\n'.join(int8.describe_search(done)), flush=True)
+    files = {'pruned' if is_pruned(model_cfg) else 'dense': deployed.path}
+    if compared:
+        network = deployed.path if deployed.network == deployed.path else folder / 'pruned.onnx'
+        files = dict(dense=folder / 'dense.onnx', pruned=network)
+    with tempfile.TemporaryDirectory() as temporary:
+        times = int8.time(files, done.left_in_float, deployed.x, Path(temporary))
+    print('\n'.join(int8.finish(times, done.left_in_float)))
+    write_json(int8.record, folder / 'int8.json')
 
 
 def timed_beside_dense(model_cfg: Config, deployed: Deployed, args: argparse.Namespace) -> Dict[str, Any]:
     """Time a pruned network beside the dense one; return ``dense_file`` and ``times`` of the record."""
-    folder = Path(args.work_dir) if args.json else None
+    folder = Path(args.work_dir) if args.json or args.int8 else None
     found = beside_dense(model_cfg, deployed.network, deployed.x, OnnxRuntime(args.threads), args.rounds, folder=folder)
     print(found)
     if args.require_faster:

@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 
 from ..command_line import add_config_options, command_parser, data_named, emit_json, runner_config, threads
 from ..deploy.deployed import check_scope
-from ..engine.deployed_evaluation import evaluate_file, stage_of
+from ..engine.deployed_evaluation import DeployedEvaluation
 from ..models.from_config import read_config
 
 
@@ -43,12 +43,12 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     deploy_cfg, cfg = read_config(args.deploy_cfg), runner_config(args)
     check_scope(deploy_cfg, cfg)
     init_default_scope(cfg.default_scope)
-    stage = stage_of(cfg)
+    evaluation = DeployedEvaluation(deploy_cfg, cfg, args.threads)
     torch.set_num_threads(args.threads)
     with data_named(cfg):
-        metrics = evaluate_file(deploy_cfg, cfg, args.file, args.threads)
+        metrics = evaluation(args.file)
     lines = [f'  {name}: {value:.4f}' for name, value in metrics.items()]
-    print('\n'.join([f'{args.file}, by {stage}_evaluator:', *lines]))
+    print('\n'.join([f'{args.file}, by {evaluation.stage}_evaluator:', *lines]))
     if args.work_dir is not None:
         emit_json(metrics, str(Path(args.work_dir) / 'test_deployed.json'))
     if args.json:

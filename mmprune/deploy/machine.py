@@ -21,6 +21,17 @@ def cpu_name() -> str:
     return f'{name} ({backend.get_cpu_capability()})' if backend is not None else name
 
 
+def has_integer_dot_products() -> bool:
+    """Tell whether the CPU adds products of 8-bit numbers without overflow: VNNI on x86; others always do.
+
+    Without, two products of a full byte may not fit into 16 bits, and weights get seven bits only.
+    """
+    if platform.machine().lower() not in ('x86_64', 'amd64', 'i386', 'i686') or not CPU_INFO.exists():
+        return True
+    flags = re.search(r'^flags\s*: (.*)', CPU_INFO.read_text(), re.M)
+    return flags is None or bool({'avx512_vnni', 'avx_vnni'} & {*flags.group(1).split()})
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use, of those that the machine has."""
     if hasattr(os, 'sched_getaffinity'):  # Linux

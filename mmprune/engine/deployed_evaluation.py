@@ -1,6 +1,6 @@
 """What a deployed file is worth by the evaluator of its model's config, on the images of its test."""
 import os
-from typing import Any, Dict, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from mmengine.config import Config
 
@@ -14,25 +14,36 @@ from .evaluation import Evaluation
 RESIZED = ('ObjectDetection', 'Segmentation')
 
 
-def evaluate_file(deploy_cfg: Config, cfg: Config, path: Union[str, 'os.PathLike[str]'],
-                  threads: int = 1) -> Dict[str, float]:
-    """Return metric -> value of a file in onnxruntime, on the test data of a config, else on its validation data.
+class DeployedEvaluation:
+    """Evaluates files of a model in onnxruntime, on the test data of its config, else on its validation data.
 
-    A file for one image takes them one by one; one of a fixed size takes them as mmdeploy's deploys them, resized.
+    A file for one image takes them one by one; one of a fixed size takes them as mmdeploy does, resized.
 
     Args:
-        deploy_cfg (Config): By which the file was exported.
+        deploy_cfg (Config): By which the files were exported.
         cfg (Config): Of the model, dense or pruned.
-        path (str): The file.
         threads (int): Of onnxruntime.
 
     Raises:
-        UserError: The config has no evaluation, or the file does not fit.
-        FileNotFoundError: The data are not there.
+        UserError: The config has no evaluation.
     """
-    model = deployed_model(deploy_cfg, cfg, path, threads)
-    shape = OnnxModel(path).session.get_inputs()[0].shape
-    return Evaluation(fitted(cfg, stage_of(cfg), shape, task_of(deploy_cfg)), stage_of(cfg))(model)
+
+    def __init__(self, deploy_cfg: Config, cfg: Config, threads: int = 1) -> None:
+        self.deploy_cfg, self.cfg, self.threads, self.stage = deploy_cfg, cfg, threads, stage_of(cfg)
+        self._evaluation: Optional[Evaluation] = None
+
+    def __call__(self, path: Union[str, 'os.PathLike[str]']) -> Dict[str, float]:
+        """Return metric -> value of a file; all files have the input of the first.
+
+        Raises:
+            UserError: The file does not fit.
+            FileNotFoundError: The data are not there.
+        """
+        model = deployed_model(self.deploy_cfg, self.cfg, path, self.threads)
+        if self._evaluation is None:
+            shape = OnnxModel(path).session.get_inputs()[0].shape
+            self._evaluation = Evaluation(fitted(self.cfg, self.stage, shape, task_of(self.deploy_cfg)), self.stage)
+        return self._evaluation(model)
 
 
 def stage_of(cfg: Config) -> str:
@@ -53,7 +64,7 @@ def fitted(cfg: Config, stage: str, shape: Sequence[Any], task: str) -> Config:
 
     Args:
         cfg (Config): Of the model.
-        stage (str): ``test`` or ``val``.
+        stage (str): Whose images: ``train``, ``test`` or ``val``.
         shape (list): The file's input ``[N, C, H, W]``; what is no number is free.
         task (str): Of the deploy config.
 
@@ -68,12 +79,16 @@ def fitted(cfg: Config, stage: str, shape: Sequence[Any], task: str) -> Config:
                             'with a dynamic deploy config')
         loader.batch_size = 1
     if task in RESIZED and isinstance(shape[2], int) and isinstance(shape[3], int):
-        dataset = loader.dataset
-        while 'pipeline' not in dataset and 'dataset' in dataset:
-            dataset = dataset.dataset
-        for step in dataset.get('pipeline') or ():
+        for step in innermost(loader.dataset).get('pipeline') or ():
             if type_name(step) == 'Resize':
                 step.update(scale=(shape[3], shape[2]), keep_ratio=False)
             elif type_name(step) == 'Pad' and 'size' in step:
                 step.size = (shape[3], shape[2])
     return cfg
+
+
+def innermost(dataset: Any) -> Any:
+    """Return the config of the data set inside those that repeat, balance or mix it; of several the first."""
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset

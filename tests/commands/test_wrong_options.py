@@ -29,7 +29,7 @@ GOOD = {
     'slimming-schema': ([TINY], None), 'repair': ([PRUNE, 'FILE', '--dense', 'FILE'], 'repair.read_twins'),
     'export': ([TINY, 'none', '--out', 'x.onnx'], 'export.load_model'),
     'deploy': ([EXPORT, TINY, 'FILE', 'FILE', '--work-dir', 'x', '--exporter', 'dynamo'], 'deploy.load_model'),
-    'test-deployed': ([EXPORT, TINY, 'FILE'], 'test_deployed.evaluate_file'),
+    'test-deployed': ([EXPORT, TINY, 'FILE'], 'test_deployed.DeployedEvaluation'),
     'divisor': ([DEPLOY, 'none'], 'divisor.search'), 'latency': ([TINY], None),
     'latency-pack': ([TINY, '--out', 'x'], None),
     'draw-structure': ([STRUCTURE, '--out', 'x.png'], 'draw_structure.draw_structure'),

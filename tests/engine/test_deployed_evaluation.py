@@ -12,7 +12,7 @@ from mmprune.arguments import UserError
 from mmprune.commands import main
 from mmprune.deploy.load import load_model
 from mmprune.deploy.onnx_export import export_onnx
-from mmprune.engine.deployed_evaluation import evaluate_file, fitted
+from mmprune.engine.deployed_evaluation import DeployedEvaluation, fitted
 from mmprune.engine.evaluation import Evaluation
 from mmprune.models.from_config import read_config
 
@@ -38,7 +38,7 @@ def test_a_classifier(name, digits):
     init_default_scope('mmcls')
     wanted = Evaluation(cfg, 'test')(model)
     assert 2 < wanted['accuracy/top1'] < 60
-    assert evaluate_file(read_config(str(CLASSIFICATION)), cfg, folder / name) == wanted
+    assert DeployedEvaluation(read_config(str(CLASSIFICATION)), cfg)(folder / name) == wanted
 
 
 def test_many_labels(digits, tmp_path):
@@ -51,7 +51,8 @@ def test_many_labels(digits, tmp_path):
     model = load_model(cfg, 'none')
     export_onnx(model, torch.zeros(1, 3, 16, 16), tmp_path / 'x.onnx', True)
     wanted = Evaluation(cfg, 'test')(model)
-    assert evaluate_file(read_config(str(CLASSIFICATION)), cfg, tmp_path / 'x.onnx') == pytest.approx(wanted, abs=1e-3)
+    found = DeployedEvaluation(read_config(str(CLASSIFICATION)), cfg)(tmp_path / 'x.onnx')
+    assert found == pytest.approx(wanted, abs=1e-3)
 
 
 def test_the_command_writes_the_metrics(digits, tmp_path, capsys, monkeypatch):
@@ -80,7 +81,7 @@ def test_what_does_not_fit_is_one_line(deploy, options, message, digits):
     init_default_scope('mmcls')
     deploy_cfg = read_config(str(CONFIGS / f'deploy/{deploy}_onnxruntime_dynamic.py'))
     with pytest.raises(UserError) as caught:
-        evaluate_file(deploy_cfg, cfg, folder / 'one.onnx')
+        DeployedEvaluation(deploy_cfg, cfg)(folder / 'one.onnx')
     assert message in str(caught.value)
     assert '\n' not in str(caught.value)
 
@@ -120,7 +121,7 @@ def test_detector_and_segmentor(task, least, tmp_path):
     wanted = deployed_runs.accuracy_of(config, checkpoint)
     assert max(wanted.values()) > least
     cfg = read_config(str(config))
-    assert evaluate_file(deploy_cfg, cfg, onnx_file) == pytest.approx(wanted, abs=2e-3)
+    assert DeployedEvaluation(deploy_cfg, cfg)(onnx_file) == pytest.approx(wanted, abs=2e-3)
 
 
 POSE = '''
@@ -147,4 +148,4 @@ def test_pose_estimator(data_root, tmp_path):
     onnx_file = deployed_runs.export(deployed_runs.POSE, cfg, tmp_path / 'pose.pth', str(image), tmp_path)
     wanted = deployed_runs.accuracy_of(tmp_path / 'pose.py', tmp_path / 'pose.pth')
     assert wanted['EPE'] > 1
-    assert evaluate_file(read_config(str(deployed_runs.POSE)), cfg, onnx_file) == pytest.approx(wanted, rel=1e-3)
+    assert DeployedEvaluation(read_config(str(deployed_runs.POSE)), cfg)(onnx_file) == pytest.approx(wanted, rel=1e-3)
