@@ -24,12 +24,13 @@ from ..deploy.image import existing_image
 from ..engine.compress.configs import RoadConfigs
 from ..engine.compress.curve import format_curve, point_within, run_curve
 from ..engine.compress.estimate import estimate, spoken
-from ..engine.compress.options import METHODS, CompressOptions, headline, parse_target
+from ..engine.compress.options import METHODS, CompressOptions, parse_target
 from ..engine.compress.plan import plan_of, remembered
 from ..engine.compress.road import Road
 from ..engine.compress.stages import Stages
 from ..engine.compress.summary import Summary, format_end
 from ..engine.compress.survey import Survey, surveyed
+from ..engine.headline import headline
 from ..graph.input_shape import shape_or_test_input
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, merge, read_config
@@ -146,7 +147,7 @@ def walk(road: Road, options: CompressOptions, known: Survey, cfg: Config, args:
     """Run the stages, then write the report."""
     if args.curve or args.max_drop is not None:
         points = run_curve(road, RoadConfigs(cfg, options, known))
-        metric = headline(points[0]['metrics'], options.metric)
+        metric = headline(points[0]['metrics'], cfg, options.metric)
         print(format_curve(points, metric))
         if args.max_drop is not None:
             chosen = point_within(points, metric, args.max_drop)
@@ -163,7 +164,7 @@ def walk(road: Road, options: CompressOptions, known: Survey, cfg: Config, args:
         record = road.run(stage, summary, f'{number_of}/{len(stages)}')
         records.append(record)
         if stage.name == 'dense':
-            plan.metric = headline(record.result['metrics'], options.metric)
+            plan.metric = headline(record.result['metrics'], cfg, options.metric)
             write_plan(plan, road.folder)
             summary.take(plan.metric, record.result['metrics'])
             print(f'      {summary(record)}')

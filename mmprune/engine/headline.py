@@ -1,17 +1,17 @@
-"""The metric by which two networks are compared, and how many points one of them loses."""
+"""The metric by which networks are compared."""
 from typing import Any, Mapping, Optional
 
 from ..arguments import UserError, one_of
 
-#: Metrics of which less is better, by the end of their names.
-ERRORS = ('EPE', 'NME', 'MAE', 'RMSE', 'loss')
+#: Where the config does not say which is best: the first of these that the evaluator has, else its first.
+KNOWN = ('accuracy/top1', 'coco/bbox_mAP', 'coco/AP', 'pascal_voc/mAP', 'mIoU', 'PCK', 'AUC')
 
 
 def headline(metrics: Mapping[str, float], cfg: Mapping[str, Any], wanted: Optional[str] = None) -> str:
     """Return the metric that counts.
 
-    It is the one that is asked for, else that by which the config keeps its best checkpoint, else the mean intersection
-    over union of a segmentor, else the first.
+    It is the one that is asked for, else that by which the config keeps its best checkpoint, else one of :data:`KNOWN`,
+    else the first.
 
     Args:
         metrics (dict[str, float]): Of the evaluator.
@@ -22,22 +22,9 @@ def headline(metrics: Mapping[str, float], cfg: Mapping[str, Any], wanted: Optio
         UserError: There is no such metric, or none at all.
     """
     if not metrics:
-        raise UserError('the evaluator of the config gives no number')
+        raise UserError('the evaluator of the config gives no number, so nothing says what a network is worth')
     if wanted is not None:
         return one_of('--metric', wanted, list(metrics))
     best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     named = [best] if isinstance(best, str) else list(best or ())
-    return next((name for name in (*named, 'mIoU') if name in metrics), next(iter(metrics)))
-
-
-def points_lost(before: float, after: float, name: str) -> float:
-    """Return how many points are lost: hundredths of what a metric can be, where that is 1.
-
-    Args:
-        before (float): The metric of one network.
-        after (float): That of the other.
-        name (str): Of the metric; of errors, less is better, and a point is 1.
-    """
-    if name.endswith(ERRORS):
-        return after - before
-    return (before - after) * (100 if max(before, after) <= 1 else 1)
+    return next((name for name in (*named, *KNOWN) if name in metrics), next(iter(metrics)))

@@ -14,9 +14,10 @@ from ..deploy.onnx_runtime import OnnxModel
 from ..deploy.quantization import FORMATS, Quantizer
 from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.sensitivity import Search, Sensitivity, least_in_float
+from ..report.points import drop
 from .calibration_images import CalibrationImages
 from .deployed_evaluation import DeployedEvaluation
-from .headline import headline, points_lost
+from .headline import headline
 
 #: Images on which layers are compared with float32.
 COMPARED = 8
@@ -85,7 +86,7 @@ class Int8Deployment:
         def drop_of(left: Sequence[str]) -> float:
             self.quantizer.write(self.out, left_in_float=left)
             found[tuple(left)] = self._evaluation(self.out)
-            return points_lost(floats[name], found[tuple(left)][name], name)
+            return drop(name, floats[name], found[tuple(left)][name])
 
         done = least_in_float(lambda: [layer for layer, _ in self.sensitivity.ranked()], drop_of, self.options.max_drop)
         self.quantizer.write(self.out, left_in_float=done.left_in_float)
@@ -127,11 +128,11 @@ class Int8Deployment:
             lines.append(f'{other}: the same in the format QDQ, which other runtimes read, too')
             if 'metric' in self.record:
                 metrics, name = self._evaluation(self.out), self.record['metric']
-                drop = points_lost(self.record['float_metrics'][name], metrics[name], name)
-                if drop > self.options.max_drop and self.options.form is None:
+                lost = drop(name, self.record['float_metrics'][name], metrics[name])
+                if lost > self.options.max_drop and self.options.form is None:
                     os.replace(other, self.out)
                     form, lines = FORMATS[0], []
                 else:
-                    self.record.update(metrics=metrics, drop=drop)
+                    self.record.update(metrics=metrics, drop=lost)
         self.record.update(file=str(self.out), format=form, left_in_float=list(left), times=times.as_json(form))
         return [times.table(form), f'{self.out}: INT8 in the format {form}', *lines]

@@ -1,7 +1,7 @@
 """Metrics in points: how much better or worse one network is than another, in hundredths of what is possible."""
 
 #: Parts of the names of metrics that are better the smaller they are.
-ERRORS = ('loss', 'error', 'NME', 'EPE', 'MPJPE')
+ERRORS = ('loss', 'error', 'NME', 'EPE', 'MPJPE', 'MAE', 'RMSE')
 
 
 def in_points(value: float, dense: float) -> float:

@@ -7,10 +7,11 @@ import pytest
 
 from mmprune.arguments import UserError
 from mmprune.engine.compress.curve import format_curve, point_within
-from mmprune.engine.compress.options import CompressOptions, headline, parse_target
+from mmprune.engine.compress.options import CompressOptions, parse_target
 from mmprune.engine.compress.plan import plan_of, remembered
 from mmprune.engine.compress.road import Road
 from mmprune.engine.compress.stages import Stage
+from mmprune.engine.headline import headline
 from mmprune.report.stage_record import read_record
 
 POINTS = [dict(asked=share, latency=share, ms=10 * share, flops=share, params=share, metrics={'accuracy/top1': top})
@@ -43,12 +44,16 @@ def test_wrong_targets(texts, message):
 
 def test_headlines():
     metrics = {'coco/bbox_mAP_50': 0.8, 'coco/bbox_mAP': 0.5}
-    assert headline(metrics) == 'coco/bbox_mAP'
-    assert headline(metrics, 'coco/bbox_mAP_50') == 'coco/bbox_mAP_50'
-    with pytest.raises(UserError, match='the evaluator gives'):
-        headline(metrics, 'mIoU')
-    with pytest.raises(UserError, match='no metric'):
-        headline({})
+    assert headline(metrics, {}) == 'coco/bbox_mAP'
+    assert headline(metrics, dict(default_hooks=dict(checkpoint=dict(save_best='auto')))) == 'coco/bbox_mAP'
+    assert headline(metrics, dict(default_hooks=dict(checkpoint=dict(save_best=['coco/bbox_mAP_50'])))) == \
+        'coco/bbox_mAP_50'
+    assert headline(metrics, {}, 'coco/bbox_mAP_50') == 'coco/bbox_mAP_50'
+    assert headline({'other': 1.0}, {}) == 'other'
+    with pytest.raises(UserError, match='mIoU'):
+        headline(metrics, {}, 'mIoU')
+    with pytest.raises(UserError, match='no number'):
+        headline({}, {})
 
 
 def test_the_fastest_point_before_a_larger_drop():

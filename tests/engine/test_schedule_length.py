@@ -8,7 +8,7 @@ BASE = dict(
     param_scheduler=[dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500),
                      dict(type='CosineAnnealingLR', T_max=285, begin=5, end=285, by_epoch=True, eta_min=1e-5)],
     train_cfg=dict(max_epochs=300, val_interval=10, dynamic_intervals=[(280, 1)]),
-    custom_hooks=[dict(type='YOLOXModeSwitchHook', num_last_epochs=15, priority=48), dict(type='EMAHook', momentum=0.1)])
+    custom_hooks=[dict(type='YOLOXModeSwitchHook', num_last_epochs=15, priority=48), dict(type='EMAHook')])
 
 
 def test_a_tenth_of_a_training():

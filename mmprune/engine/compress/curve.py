@@ -36,8 +36,9 @@ def format_curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:
     lines = [f'{"time":>6}{"ms":>9}{"FLOPs":>8}{"params":>8}{metric:>{max(16, len(metric) + 2)}}{"change":>9}']
     for point in points:
         value = point['metrics'].get(metric, 0.0)
+        change = 0.0 - drop(metric, dense, value)
         lines.append(f'{point["latency"]:>6.0%}{point["ms"]:>9.2f}{point["flops"]:>8.0%}{point["params"]:>8.0%}'
-                     f'{in_points(value, dense):>{max(16, len(metric) + 2)}.2f}{0.0 - drop(metric, dense, value):>+9.2f}')
+                     f'{in_points(value, dense):>{max(16, len(metric) + 2)}.2f}{change:>+9.2f}')
     return '\n'.join(lines)
 
 

@@ -9,8 +9,6 @@ from ...units.complexity import COSTS
 METHODS = ('one-shot', 'group-fisher')
 #: What a target may be: a time, or costs.
 TARGETS = ('latency', 'latency_ms', *COSTS)
-#: By which metric networks are compared, where nothing is said: the first of these that the evaluator has.
-HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/AP', 'pascal_voc/mAP', 'mIoU', 'PCK', 'AUC')
 
 
 @dataclass(frozen=True)
@@ -92,20 +90,3 @@ def parse_target(texts: Sequence[str]) -> Dict[str, float]:
                         'on the others')
     return found
 
-
-def headline(metrics: Mapping[str, float], asked: Optional[str] = None) -> str:
-    """Return the metric by which networks are compared.
-
-    Args:
-        metrics (dict[str, float]): Of the dense model.
-        asked (str, optional): What the user said.
-
-    Raises:
-        UserError: There is no metric, or none of this name.
-    """
-    if not metrics:
-        raise UserError("the config's evaluator gives no metric, so nothing says what pruning costs")
-    if asked is not None and asked not in metrics:
-        raise UserError(f'--metric {asked}: the evaluator gives {", ".join(metrics)}{nearest(asked, list(metrics))}')
-    known = [name for name in HEADLINES if name in metrics]
-    return asked or (known[0] if known else next(iter(metrics)))
