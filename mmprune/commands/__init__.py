@@ -15,6 +15,7 @@ COMMANDS = {
     'cost': 'cost',
     'repair': 'repair',
     'verify': 'verify',
+    'report': 'report',
     'export': 'export',
     'deploy': 'deploy',
     'test-deployed': 'test_deployed',

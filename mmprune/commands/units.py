@@ -9,32 +9,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..command_line import add_config_options, add_shape_option, command_parser, emit_json
-from ..graph.channels import Member
 from ..models.from_config import mutator_from_config
 from ..report.figure import picture_format
 from ..report.unit_picture import draw_units
-from ..units.mutator import ChannelMutator
+from ..units.description import describe
 from ..units.reasons import explain
-
-
-def describe(mutator: ChannelMutator) -> Dict[str, List[Dict[str, Any]]]:
-    """Return the units and the frozen channels as plain values."""
-    complexity, widths = mutator.complexity, mutator.widths
-    units = []
-    for unit in mutator.units:
-        channels = unit.channels
-        units.append(dict(
-            name=unit.name, channels=unit.width, tied=unit.multiplicity, producers=_layers(channels.producers),
-            consumers=_layers(channels.consumers), channel_acts=complexity.channel_acts(channels),
-            channel_macs=complexity.channel_macs(channels, widths)))
-    frozen = [dict(name=channels.name, channels=channels.width, reason=channels.reason,
-                   producers=_layers(channels.producers), consumers=_layers(channels.consumers))
-              for channels in mutator.frozen]
-    return dict(units=units, frozen=frozen)
-
-
-def _layers(members: List[Member]) -> List[str]:
-    return list(dict.fromkeys(member.axis.layer for member in members))
 
 
 def print_table(found: Dict[str, List[Dict[str, Any]]]) -> None:

@@ -40,29 +40,33 @@ class FastPathNode(NamedTuple):
     reason: str = ''
 
 
-def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int = RUNS) -> List[FastPathNode]:
+def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int = RUNS,
+              shape: Sequence[int] = ()) -> List[FastPathNode]:
     """Return the nodes of a file in the order of execution.
 
     Args:
         path (str): An ONNX file whose input has a fixed shape but for the number of images, which is one.
         threads (int): Threads of onnxruntime.
         runs (int): Timed runs.
+        shape (tuple[int]): Of the input, ``(1, C, H, W)``, where the file leaves sizes free.
 
     Raises:
         OnnxError: onnxruntime cannot run the file.
-        UserError: Its input has a free shape.
+        UserError: Its input has a free shape, and none of as many sizes is given.
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     runtime = OnnxRuntime(threads)
     fast = _fast_nodes(path)
-    nodes = runtime.profiled(path, torch.rand(_input_shape(path)), runs)
+    nodes = runtime.profiled(path, torch.rand(_input_shape(path, shape)), runs)
     return [_described(node, node.name in fast) for node in nodes]
 
 
-def _input_shape(path: Union[str, 'os.PathLike[str]']) -> Tuple[int, ...]:
+def _input_shape(path: Union[str, 'os.PathLike[str]'], shape: Sequence[int]) -> Tuple[int, ...]:
     model = OnnxModel(path)
     batch, *rest = model.session.get_inputs()[0].shape
     model.close()
+    if len(shape) == len(rest) + 1:
+        rest = [size if isinstance(size, int) else given for size, given in zip(rest, shape[1:])]
     if not all(isinstance(size, int) for size in rest):
         raise UserError(f'the input of {os.fspath(path)!r} has the free sizes {rest}; export it with a fixed one')
     return (batch if isinstance(batch, int) else 1, *rest)

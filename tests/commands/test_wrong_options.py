@@ -26,6 +26,7 @@ GOOD = {
     'train': ([TINY], 'train.Runner.from_cfg'),
     'test': ([TINY, 'FILE'], 'test.Runner.from_cfg'),
     'units': ([TINY], None), 'cost': ([TINY, STRUCTURE], None), 'verify': ([TINY], None),
+    'report': (['FOLDER'], 'report.write_report'),
     'slimming-schema': ([TINY], None), 'repair': ([PRUNE, 'FILE', '--dense', 'FILE'], 'repair.read_twins'),
     'export': ([TINY, 'none', '--out', 'x.onnx'], 'export.load_model'),
     'deploy': ([EXPORT, TINY, 'FILE', 'FILE', '--work-dir', 'x', '--exporter', 'dynamo'], 'deploy.load_model'),

@@ -1,0 +1,150 @@
+"""Where the time goes: the nodes of the exported files by onnxruntime's profile, measured once and kept."""
+import hashlib
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ...arguments import UserError
+from ...deploy.machine import OtherWork, cpu_name
+from ...deploy.runtimes.onnx_runtime import OnnxRuntime
+from ...files import read_json, write_json
+from ...latency.fast_path import FAST, OF_CONVOLUTION, PLAIN, REORDER, VECTOR, FastPathNode, fast_path, summary
+from . import number as text
+from .content import Bar, Bars, Block, Code, Paragraph, Section, Table
+from .number import number
+from .road import Road
+
+#: File in the folder.
+KEPT = 'report_profile.json'
+#: Name of a profile -> stage and key that name its file.
+PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'file'), 'INT8': ('int8', 'file')}
+#: Rows of the table of nodes.
+MOST = 20
+LAYOUTS = {FAST: 'fast layout', PLAIN: 'plain layout', REORDER: 'changing from one to the other'}
+
+
+def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], List[str]]:
+    """Return name -> profile of the exported files, and what went wrong, each in a line.
+
+    A profile that is kept in the folder is taken as long as its file has not changed; others are measured and kept. It
+    holds ``sha256`` of the file, ``threads``, ``runtime``, ``machine``, ``warnings`` and ``nodes`` (lists of what
+    :class:`~mmprune.latency.fast_path.FastPathNode` has).
+
+    Args:
+        road (Road): Of the folder.
+        runtime_threads (int): Threads, where the record of the times does not say.
+    """
+    path, problems = road.folder / KEPT, []
+    try:
+        kept = read_json(path, 'the profile') if path.exists() else {}
+    except UserError as error:
+        kept, problems = {}, [str(error)]
+    found: Dict[str, Any] = {}
+    for name, (stage, key) in PROFILED.items():
+        file = road.path(stage, key)
+        if file is None:
+            continue
+        try:
+            found[name] = _profile(file, kept.get(name), _threads(road, runtime_threads), road.plan.input_shape)
+        except (UserError, OSError) as error:
+            problems.append(f'{name}: {error}')
+    if found and found != kept and not problems:
+        write_json(found, path)
+    return found, problems
+
+
+def _threads(road: Road, default: int) -> int:
+    threads = number(road.get('deploy', 'times', 'pruned', 'threads'))
+    return default if threads is None else int(threads)
+
+
+def _profile(file: Path, kept: Optional[Mapping[str, Any]], threads: int, shape: Sequence[int]) -> Mapping[str, Any]:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if kept is not None and (kept['sha256'], kept['threads']) == (digest, threads):
+        return kept
+    other_work = OtherWork(threads)
+    nodes = fast_path(file, threads, shape=shape)
+    return dict(sha256=digest, threads=threads, runtime=f'onnxruntime {OnnxRuntime().version()}', machine=cpu_name(),
+                warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
+
+
+def profile_section(found: Mapping[str, Any], problems: Sequence[str], exported: bool) -> Section:
+    """Return which layers the time goes to, and which nodes fell out of the fast layout.
+
+    Args:
+        found (dict): Of :func:`profiles_of`.
+        problems (list[str]): What went wrong.
+        exported (bool): There are files at all.
+    """
+    section = Section('profile', 'Where the time goes')
+    section.blocks += [Paragraph(problem, missing=True) for problem in problems]
+    if not exported:
+        section.blocks.append(Paragraph('Nothing has been exported yet, so nothing could be profiled.', missing=True))
+    nodes = {name: [FastPathNode(*node) for node in one['nodes']] for name, one in found.items()}
+    if nodes:
+        section.blocks += [*_about(found), *_layouts(nodes), *_fallen(nodes), *_nodes(nodes), *_operators(nodes)]
+    return section
+
+
+def _about(found: Mapping[str, Any]) -> List[Block]:
+    one = next(iter(found.values()))
+    threads = f'{one["threads"]} thread{"" if one["threads"] == 1 else "s"}'
+    disturbed = {name: profile['warnings'][0] for name, profile in found.items() if profile['warnings']}
+    return [Paragraph(['Time of the kernels of each node, by the profile of ', f'{one["runtime"]}, {threads}, on '
+                       f'{one["machine"]}. Measured for this report and kept in ', Code(KEPT), '.']),
+            *([Paragraph(f'Times of {", ".join(disturbed)} are doubtful: {next(iter(disturbed.values()))}',
+                         missing=True)] if disturbed else [])]
+
+
+def _layouts(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
+    rows = []
+    for name, several in nodes.items():
+        spent = {layout: values for layout, values in summary(several).items() if values[0]}
+        note = text.milliseconds(sum(milliseconds for _, milliseconds in spent.values()))
+        counts = ', '.join(f'{layout} {text.plain_ms(milliseconds)} in {many} node{"" if many == 1 else "s"}'
+                           for layout, (many, milliseconds) in spent.items())
+        rows.append(Bar(name, [(layout, milliseconds) for layout, (_, milliseconds) in spent.items()],
+                        f'{note}: {counts}'))
+    return [Bars(rows, LAYOUTS, ('file', 'sum of the nodes'))]
+
+
+def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
+    fell = [node for node in nodes.get('pruned', ()) if node.layout == PLAIN and node.reason]
+    if 'pruned' not in nodes:
+        return []
+    if not fell:
+        return [Paragraph('No node of the pruned file that could run in the fast layout fell out of it.')]
+    spent = text.milliseconds(sum(node.milliseconds for node in fell))
+    return [Paragraph(f'{len(fell)} nodes of the pruned file, {spent}, fell out of the fast layout. Whole blocks of '
+                      f'channels (a divisor of {OF_CONVOLUTION} or {VECTOR}) keep them in it.'),
+            Table(['node', 'operator', 'ms', 'why'],
+                  [[Code(node.name), node.op, text.plain_ms(node.milliseconds), node.reason] for node in fell],
+                  left=(0, 1, 3), shown=10)]
+
+
+def _nodes(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
+    """Return the nodes that take longest, dense beside pruned."""
+    main = 'pruned' if 'pruned' in nodes else next(iter(nodes))
+    dense = {node.name: node.milliseconds for node in nodes.get('dense', ())}
+    total = sum(node.milliseconds for node in nodes[main])
+    longest = sorted(nodes[main], key=lambda node: -node.milliseconds)[:MOST]
+    rows = [[Code(node.name), node.op, text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
+             text.share(text.ratio(node.milliseconds, total)), node.layout] for node in longest]
+    more = len(nodes[main]) - len(longest)
+    return [Paragraph(f'The nodes of the {main} file that take longest' + (f'; {more} others take less:' if more else
+                                                                           ':')),
+            Table(['node', 'operator', 'dense ms', f'{main} ms', 'share', 'layout'], rows, left=(0, 1, 5), shown=10)]
+
+
+def _operators(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
+    spent = {name: _by_operator(several) for name, several in nodes.items()}
+    operators = sorted({op for times in spent.values() for op in times},
+                       key=lambda op: (-max(times.get(op, 0.0) for times in spent.values()), op))
+    rows = [[op, *(text.plain_ms(times.get(op)) for times in spent.values())] for op in operators]
+    return [Paragraph('By operator:'), Table(['operator', *(f'{name} ms' for name in spent)], rows, shown=10)]
+
+
+def _by_operator(nodes: Sequence[FastPathNode]) -> Dict[str, float]:
+    spent: Dict[str, float] = {}
+    for node in nodes:
+        spent[node.op] = spent.get(node.op, 0.0) + node.milliseconds
+    return spent

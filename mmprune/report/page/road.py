@@ -1,0 +1,73 @@
+"""What is known of a folder of ``mmprune compress``: its plan, the records of its stages, and where its files are."""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional
+
+from ..stage_record import STAGES, CompressPlan, StageRecord, read_plan, read_records
+from .number import number
+
+#: Stage -> what it does, in a few words.
+WHAT = {'dense': 'test of the dense network', 'prune': 'pruning', 'finetune': 'finetuning',
+        'test': 'test of the pruned network', 'deploy': 'export, parity and times', 'test-deployed': 'test of the '
+        'exported file', 'int8': 'INT8'}
+
+
+@dataclass
+class Road:
+    """A folder that is read.
+
+    Attributes:
+        folder (Path): Where its files are.
+        plan (CompressPlan): What was asked.
+        records (dict[str, StageRecord]): Stages that are done.
+    """
+
+    folder: Path
+    plan: CompressPlan
+    records: Dict[str, StageRecord]
+
+    @property
+    def missing(self) -> List[str]:
+        """The stages that are not done, in their order."""
+        return [stage for stage in STAGES if stage not in self.records]
+
+    def get(self, stage: str, *keys: str) -> Any:
+        """Return a value of a stage's result, through one key after the other; None where there is none."""
+        record = self.records.get(stage)
+        value: Any = None if record is None else record.result
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def number(self, stage: str, *keys: str) -> Optional[float]:
+        """Return a number of a stage's result."""
+        return number(self.get(stage, *keys))
+
+    def metric(self, stage: str, field: str = 'metrics') -> Optional[float]:
+        """Return the metric by which networks are compared, as a stage measured it."""
+        return self.number(stage, field, self.plan.metric)
+
+    def mapping(self, stage: str, *keys: str) -> Dict[str, Any]:
+        """Return a part of a stage's result; empty where there is none."""
+        value = self.get(stage, *keys)
+        return dict(value) if isinstance(value, Mapping) else {}
+
+    def path(self, stage: str, key: str) -> Optional[Path]:
+        """Return where a file that a stage names should be; None where it names none."""
+        name = self.get(stage, key)
+        return self.folder / name if isinstance(name, str) and name else None
+
+    @property
+    def config(self) -> str:
+        """Config of the dense model: below the folder, as it stands, or one of an installed package."""
+        inside = self.folder / self.plan.config
+        return str(inside) if '::' not in self.plan.config and inside.is_file() else self.plan.config
+
+
+def read_road(folder: Path) -> Road:
+    """Read a folder.
+
+    Raises:
+        UserError: It has no plan, or a file in it is none of this version.
+    """
+    return Road(folder, read_plan(folder), read_records(folder))
