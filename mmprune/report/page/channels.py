@@ -28,7 +28,7 @@ def _blocks(road: Road) -> List[Block]:
         structure = {name: int(value) for name, value in read_structure(path).items() if number(value) is not None}
         widths = original_widths(structure)
     except UserError as error:
-        return [Paragraph(f'The structure cannot be shown: {error}', missing=True)]
+        return [Paragraph(road.told(f'The structure cannot be shown: {error}'), missing=True)]
     if not structure:
         return [Paragraph('The structure has no unit.', missing=True)]
     return structure_blocks(structure, widths)
@@ -49,7 +49,7 @@ def structure_blocks(structure: Mapping[str, int], widths: Mapping[str, int]) ->
     if removed:
         intro += f' Of {len(removed)} units nothing stays: their blocks are gone.'
     rows = [Bar(label, _parts(structure[name], widths[name]),
-                f'{structure[name]} of {widths[name]} ({structure[name] / widths[name]:.0%})', name)
+                f'{structure[name]} of {widths[name]} ({text.share(structure[name] / widths[name])})', name)
             for name, label in _labelled(structure).items()]
     return [Paragraph(intro), Bars(rows, KINDS, ('unit', 'channels that stay'))]
 

@@ -77,12 +77,14 @@ class Bars:
         rows (list[Bar]): From top to bottom.
         kinds (dict[str, str]): Kind of a part -> its name in the legend.
         head (tuple[str, str]): What the names and the notes are, where they stand in a table.
+        full (float): Size that fills the width; 0 for that of the longest.
         shown (int): Rows that are seen at once; the rest unfolds.
     """
 
     rows: Sequence[Bar]
     kinds: Dict[str, str]
     head: Tuple[str, str]
+    full: float = 0.0
     shown: int = 40
 
 
@@ -104,15 +106,15 @@ class Chart:
         title (str): What is shown.
         x (str): What goes to the right, with its unit.
         series (list[Series]): Lines, or single points where they have labels.
-        from_zero (bool): The horizontal axis begins at 0.
-        mark (float, optional): A height that is drawn as a line of its own, such as a target.
+        up_from_zero (bool): The vertical axis begins at 0; the horizontal one always does.
+        mark (float, optional): A height that is drawn as a line of its own: what was asked.
     """
 
     name: str
     title: str
     x: str
     series: Sequence[Series]
-    from_zero: bool = True
+    up_from_zero: bool = False
     mark: Optional[float] = None
 
 

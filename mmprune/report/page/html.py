@@ -97,7 +97,7 @@ def _table(block: Table) -> str:
 
 
 def _bars(block: Bars) -> str:
-    longest = max((sum(size for _, size in row.parts) for row in block.rows), default=0.0)
+    longest = block.full or max((sum(size for _, size in row.parts) for row in block.rows), default=0.0)
     legend = ''.join(f'<span><i class="{kind}"></i>{escape(name)}</span>' for kind, name in block.kinds.items())
 
     def whole(rows: Sequence) -> str:
@@ -112,7 +112,7 @@ def _bars(block: Bars) -> str:
 def _charts(block: Charts) -> str:
     figures = [f'<figure><figcaption>{escape(chart.title)}</figcaption>\n{chart_svg(chart)}</figure>'
                for chart in block.charts]
-    return '\n'.join(['<div class="charts">', *figures, '</div>'])
+    return '\n'.join([f'<div class="charts{" one" if len(figures) == 1 else ""}">', *figures, '</div>'])
 
 
 def _tiles(block: Tiles) -> str:

@@ -148,7 +148,7 @@ def _all_metrics(road: Road) -> List[Block]:
     columns = {name: road.mapping(stage, field) for name, stage, field in MEASURED}
     columns = {name: values for name, values in columns.items() if values}
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
-    if len(names) < 2 and 'deployed (with INT8)' not in columns:
+    if len(names) < 2:
         return []
     rows = [[Code(name), *(text.metric(number(values.get(name))) for values in columns.values())] for name in names]
     return [Paragraph('Every metric that was measured:'), Table(['metric', *columns], rows)]

@@ -22,10 +22,10 @@ def lead(road: Road) -> List[Block]:
         blocks.append(Paragraph(['This road is not at its end, or parts of it were not asked for. There is no record '
                                  f'of: {names}. What follows is what there is.'], missing=True))
     found = by_name(road)
-    tiles = [tile for tile in (_speed_tile(found.get(DEPLOYED), 'faster'), _metric_tile(road),
+    tiles = [tile for tile in (_speed_tile(found.get(DEPLOYED), 'times as fast'), _metric_tile(road),
                                _cost_tile(road, 'macs', 'multiply-adds left'),
                                _cost_tile(road, 'params', 'parameters left'),
-                               _speed_tile(found.get(INT8), 'faster in INT8', road)) if tile is not None]
+                               _speed_tile(found.get(INT8), 'times as fast in INT8', road)) if tile is not None]
     return [*blocks, *([Tiles(tiles)] if tiles else [])]
 
 
@@ -35,7 +35,7 @@ def _speed_tile(network: Optional[Network], label: str, road: Optional[Road] = N
     detail = f'{text.plain_ms(network.dense_ms)} → {text.milliseconds(network.ms)} for an image'
     if road is not None and network.metric is not None:
         detail += f'; {road.plan.metric} {text.metric(network.metric)}'
-    return Tile(label, text.times(network.speedup), detail, network.speedup > 1)
+    return Tile(label, f'{network.speedup:.2f}', detail, network.speedup > 1)
 
 
 def _metric_tile(road: Road) -> Optional[Tile]:
@@ -149,8 +149,8 @@ def target_section(road: Road) -> Section:
     """Return what was asked and what was reached, cost by cost."""
     costs = list(dict.fromkeys([*road.plan.target, *road.mapping('prune', 'reached')]))
     rows = [_target_row(road, cost) for cost in costs]
-    head = ['share that is left of', 'asked', 'when pruning ended', 'in the exported file', '', 'dense', 'pruned']
-    return Section('target', 'Asked and reached', [Table(head, rows, left=(0, 4))])
+    head = ['cost', 'dense', 'pruned', 'asked', 'left when pruning ended', 'left in the exported file', '']
+    return Section('target', 'Asked and reached', [Table(head, rows, left=(0, 6))])
 
 
 def _target_row(road: Road, cost: str) -> List[Text]:
@@ -161,8 +161,8 @@ def _target_row(road: Road, cost: str) -> List[Text]:
     last, near = (reached, ROUNDING) if measured is None else (measured, NEAR * (asked or 0))
     verdict: Text = '' if asked is None or last is None else \
         [Strong('reached' if last <= asked + near else 'missed')]
-    return [name, write(asked), write(reached), write(measured), '' if cost == 'ratio' else verdict,
-            *_before_and_after(road, cost)]
+    return [name, *_before_and_after(road, cost), write(asked), write(reached), write(measured),
+            '' if cost == 'ratio' else verdict]
 
 
 def _before_and_after(road: Road, cost: str) -> List[str]:

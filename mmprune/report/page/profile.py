@@ -7,7 +7,8 @@ from ...arguments import UserError
 from ...deploy.machine import OtherWork, cpu_name
 from ...deploy.runtimes.onnx_runtime import OnnxRuntime
 from ...files import read_json, write_json
-from ...latency.fast_path import FAST, OF_CONVOLUTION, PLAIN, REORDER, VECTOR, FastPathNode, fast_path, summary
+from ...latency.fast_path import FAST, OF_CONVOLUTION, PLAIN, REORDER, VECTOR, WIDEST, FastPathNode, fast_path, summary
+from ...latency.node_law import layer_name
 from . import number as text
 from .content import Bar, Bars, Block, Code, Paragraph, Section, Table
 from .number import number
@@ -37,7 +38,7 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
     try:
         kept = read_json(path, 'the profile') if path.exists() else {}
     except UserError as error:
-        kept, problems = {}, [str(error)]
+        kept, problems = {}, [road.told(str(error))]
     found: Dict[str, Any] = {}
     for name, (stage, key) in PROFILED.items():
         file = road.path(stage, key)
@@ -46,7 +47,7 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
         try:
             found[name] = _profile(file, kept.get(name), _threads(road, runtime_threads), road.plan.input_shape)
         except (UserError, OSError) as error:
-            problems.append(f'{name}: {error}')
+            problems.append(road.told(f'{name}: {error}'))
     if found and found != kept and not problems:
         write_json(found, path)
     return found, problems
@@ -58,6 +59,8 @@ def _threads(road: Road, default: int) -> int:
 
 
 def _profile(file: Path, kept: Optional[Mapping[str, Any]], threads: int, shape: Sequence[int]) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise UserError(f'there is no file {str(file)!r}')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if kept is not None and (kept['sha256'], kept['threads']) == (digest, threads):
         return kept
@@ -100,11 +103,11 @@ def _layouts(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     for name, several in nodes.items():
         spent = {layout: values for layout, values in summary(several).items() if values[0]}
         note = text.milliseconds(sum(milliseconds for _, milliseconds in spent.values()))
-        counts = ', '.join(f'{layout} {text.plain_ms(milliseconds)} in {many} node{"" if many == 1 else "s"}'
+        counts = ', '.join(f'{layout} {text.plain_ms(milliseconds)} ({many})'
                            for layout, (many, milliseconds) in spent.items())
         rows.append(Bar(name, [(layout, milliseconds) for layout, (_, milliseconds) in spent.items()],
                         f'{note}: {counts}'))
-    return [Bars(rows, LAYOUTS, ('file', 'sum of the nodes'))]
+    return [Bars(rows, LAYOUTS, ('file', 'sum over the nodes: layout, milliseconds (how many nodes)'))]
 
 
 def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
@@ -117,7 +120,7 @@ def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     return [Paragraph(f'{len(fell)} nodes of the pruned file, {spent}, fell out of the fast layout. Whole blocks of '
                       f'channels (a divisor of {OF_CONVOLUTION} or {VECTOR}) keep them in it.'),
             Table(['node', 'operator', 'ms', 'why'],
-                  [[Code(node.name), node.op, text.plain_ms(node.milliseconds), node.reason] for node in fell],
+                  [[_name(node), node.op, text.plain_ms(node.milliseconds), node.reason] for node in fell],
                   left=(0, 1, 3), shown=10)]
 
 
@@ -127,12 +130,16 @@ def _nodes(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     dense = {node.name: node.milliseconds for node in nodes.get('dense', ())}
     total = sum(node.milliseconds for node in nodes[main])
     longest = sorted(nodes[main], key=lambda node: -node.milliseconds)[:MOST]
-    rows = [[Code(node.name), node.op, text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
+    rows = [[_name(node), node.op, text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
              text.share(text.ratio(node.milliseconds, total)), node.layout] for node in longest]
     more = len(nodes[main]) - len(longest)
     return [Paragraph(f'The nodes of the {main} file that take longest' + (f'; {more} others take less:' if more else
                                                                            ':')),
             Table(['node', 'operator', 'dense ms', f'{main} ms', 'share', 'layout'], rows, left=(0, 1, 5), shown=10)]
+
+
+def _name(node: FastPathNode) -> Code:
+    return Code(layer_name(node.name, WIDEST))
 
 
 def _operators(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:

@@ -70,10 +70,10 @@ def run_charts(lines: Sequence[Line], stage: str, metric: str, target: Dict[str,
         target (dict[str, float]): What was asked; its height is marked.
     """
     training = [line for line in lines if 'iter' in line]
-    charts = [_chart(f'{stage}_loss', 'training loss', 'iteration', _points(training, 'loss', _mean))]
+    charts = [_chart(f'{stage}_loss', 'training loss', 'iteration', _points(training, 'loss', _mean), zero=True)]
     for name, title in LEFT.items():
         asked = number(target.get(name[:-len('_ratio')]))
-        charts.append(_chart(f'{stage}_{name}', title, 'iteration', _points(lines, name, min), 'kept', asked))
+        charts.append(_chart(f'{stage}_{name}', title, 'iteration', _points(lines, name, min), 'kept', asked, True))
     tested = [line for line in lines if 'iter' not in line and metric in line]
     charts.append(_chart(f'{stage}_metric', f'{metric}, validation', _unit_of(training, tested),
                          _points(tested, metric, _last), 'kept'))
@@ -110,6 +110,6 @@ def _last(values: List[float]) -> float:
 
 
 def _chart(name: str, title: str, x: str, points: Points, kind: str = 'dense',
-           mark: Optional[float] = None) -> Optional[Chart]:
+           mark: Optional[float] = None, zero: bool = False) -> Optional[Chart]:
     """Return a chart of a line; None where it has no point."""
-    return Chart(name, title, x, [Series(kind, points)], mark=mark) if points else None
+    return Chart(name, title, x, [Series(kind, points)], zero, mark) if points else None

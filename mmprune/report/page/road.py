@@ -57,6 +57,10 @@ class Road:
         name = self.get(stage, key)
         return self.folder / name if isinstance(name, str) and name else None
 
+    def told(self, message: str) -> str:
+        """Return a message without the folder in its paths, in one line: it is the same wherever the folder lies."""
+        return ' '.join(message.replace(f'{self.folder}/', '').split())
+
     @property
     def config(self) -> str:
         """Config of the dense model: below the folder, as it stands, or one of an installed package."""

@@ -33,7 +33,7 @@ def units_of(road: Road) -> Tuple[Dict[str, Any], str]:
                 return kept, ''
         mutator, _ = mutator_from_config(road.config, road.plan.input_shape or None, may_be_whole=True)
     except FAILURES as error:
-        return {}, f'{type(error).__name__}: {error}' if not isinstance(error, UserError) else str(error)
+        return {}, road.told(str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}')
     found = dict(asked, **describe(mutator), explained=explain(mutator), shares=stay_shares(mutator))
     write_json(found, path)
     return found, ''
@@ -49,7 +49,7 @@ def stays_section(units: Mapping[str, Any], problem: str) -> Section:
     section = Section('stays', 'What cannot be pruned, and why')
     if not units:
         section.blocks.append(Paragraph(['The dense model could not be built here, so its units are not known: ',
-                                         Code(' '.join(problem.split()))], missing=True))
+                                         Code(problem)], missing=True))
         return section
     section.blocks += [Paragraph(f'{len(units["units"])} units may be pruned. {units["explained"]}.'),
                        *_shares(units), *_frozen(units)]
@@ -61,7 +61,8 @@ def _shares(units: Mapping[str, Any]) -> List[Block]:
     if not rows:
         return []
     return [Paragraph('Share of the multiply-adds of the dense network that stays even if every unit is cut to a '
-                      'single channel, by what keeps it:'), Bars(rows, {}, ('what keeps it', 'share that stays'))]
+                      'single channel, by what keeps it:'),
+            Bars(rows, {}, ('what keeps it', 'share that stays'), full=1.0)]
 
 
 def _frozen(units: Mapping[str, Any]) -> List[Block]:

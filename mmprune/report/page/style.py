@@ -58,15 +58,16 @@ th.left, td.left { text-align: left; }
 td.long { white-space: normal; min-width: 15rem; max-width: 34rem; overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; margin: .6rem 0; }
 .bars { margin: .8rem 0; font-size: .92rem; }
-.row { display: grid; grid-template-columns: minmax(6rem, 13rem) minmax(8rem, 1fr) minmax(8rem, 15rem);
+.row { display: grid; grid-template-columns: minmax(6rem, 13rem) minmax(8rem, 1fr) minmax(8rem, 19rem);
   gap: 0 .9rem; align-items: center; padding: .12rem 0; }
 .row .name { overflow-wrap: anywhere; line-height: 1.3; }
 .row .note { color: var(--quiet); font-variant-numeric: tabular-nums; line-height: 1.3; }
 .row svg { width: 100%; height: .95rem; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 0 0 .5rem; color: var(--quiet); }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.2rem;
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.2rem;
   margin: .6rem 0 1rem; }
+.charts.one { display: block; }
 figure { margin: 0; max-width: 34rem; }
 figcaption { font-weight: 550; font-size: .92rem; overflow-wrap: anywhere; }
 figure svg { width: 100%; height: auto; display: block; }
@@ -75,7 +76,7 @@ summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 @media (max-width: 40rem) {
   main { padding: 1rem .9rem 3rem; }
   h1 { font-size: 1.45rem; }
-  .row { grid-template-columns: 1fr auto; padding: .3rem 0; }
+  .row { grid-template-columns: fit-content(55%) 1fr; padding: .3rem 0; }
   .row svg { grid-column: 1 / -1; grid-row: 2; }
   .row .note { text-align: right; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }

@@ -60,13 +60,13 @@ def axis(low: float, high: float, most: int = 5) -> Axis:
 def _axes(chart: Chart) -> Tuple[Axis, Axis]:
     xs = [x for series in chart.series for x, _ in series.points]
     ys = [y for series in chart.series for _, y in series.points] + ([] if chart.mark is None else [chart.mark])
-    left, right = (0.0 if chart.from_zero else min(xs)), max(xs)
-    low, high = min(ys), max(ys)
+    right, low, high = max(xs), min([0.0, *ys] if chart.up_from_zero else ys), max(ys)
     lack = max(0.0, LEAST_SPAN * max(abs(low), abs(high)) - (high - low)) / 2 or (0.5 if high == low else 0.0)
     low, high = low - lack, high + lack
     pad = 0.08 * (high - low)
     named = any(series.labels for series in chart.series)
-    return axis(left, left + ((right - left) or 1.0) * (1.08 if named else 1.0)), axis(low - pad, high + pad)
+    bottom = low if chart.up_from_zero and low == 0 else low - pad
+    return axis(0.0, (right if right > 0 else 1.0) * (1.08 if named else 1.0)), axis(bottom, high + pad)
 
 
 def chart_svg(chart: Chart, alone: bool = False) -> str:
@@ -83,7 +83,8 @@ def chart_svg(chart: Chart, alone: bool = False) -> str:
     if chart.mark is not None:
         y = up.place(chart.mark, frame.bottom, frame.top)
         parts.append(f'<line class="mark" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{y:.1f}" y2="{y:.1f}">'
-                     f'<title>asked: {chart.mark:g}</title></line>')
+                     f'<title>asked: {chart.mark:g}</title></line>'
+                     f'<text x="{frame.left + 6:.1f}" y="{y - 5:.1f}">asked</text>')
     taken: List[Box] = []
     for series in chart.series:
         places = [(across.place(x, frame.left, frame.right), up.place(y, frame.bottom, frame.top))
