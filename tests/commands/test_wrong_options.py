@@ -12,6 +12,7 @@ import torch
 from paths import ROOT, TINY
 
 from mmprune.commands import COMMANDS, main
+from mmprune.report.stage_record import CompressPlan, write_plan
 
 VALUES = ('no such thing', '0', '-1', '1e9', '1000000000')
 DIGITS = ROOT / 'configs/mmcls/digits'
@@ -109,10 +110,11 @@ def end_of(name, arguments, capsys, monkeypatch):
 def arguments_of(tmp_path, monkeypatch):
     """Return the arguments of a command, in an empty folder."""
     torch.save(dict(weight=torch.zeros(1)), tmp_path / 'file.pth')
+    write_plan(CompressPlan('x.py', 'x.pth', {}, 'acc', [1, 3, 8, 8], {}, {}, ''), tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOCAL_RANK', '0')
-    return lambda name: [str(tmp_path / 'file.pth') if argument == 'FILE' else str(argument)
-                         for argument in GOOD[name][0]]
+    made = {'FILE': str(tmp_path / 'file.pth'), 'FOLDER': str(tmp_path)}
+    return lambda name: [made.get(str(argument), str(argument)) for argument in GOOD[name][0]]
 
 
 def refused(found, given):

@@ -46,11 +46,11 @@ def _stages(road: Road) -> List[Block]:
     rows: List[List[Text]] = []
     for stage in STAGES:
         record = road.records.get(stage)
-        rows.append([stage, WHAT[stage], *((text.duration(record.seconds), record.finished) if record else
-                                           (text.NONE, 'not done'))])
+        rows.append([stage, *((text.duration(record.seconds), record.finished) if record else
+                              (text.NONE, 'not done')), WHAT[stage]])
     whole = sum(record.seconds for record in road.records.values())
-    rows.append(['all', '', text.duration(whole), ''])
-    return [Table(['stage', 'what it does', 'took', 'finished'], rows, left=(0, 1, 3))]
+    rows.append(['all', text.duration(whole), '', ''])
+    return [Table(['stage', 'took', 'finished', 'what it does'], rows, left=(0, 2, 3))]
 
 
 def _commands(road: Road) -> List[Block]:

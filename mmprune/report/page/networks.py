@@ -75,11 +75,12 @@ def networks_section(road: Road) -> Section:
     """Return the table of the networks, and accuracy over milliseconds."""
     found = networks(road)
     dense = found[0] if found and found[0].name == 'dense' else None
-    head = ['network', 'what it is', road.plan.metric, 'against dense', 'multiply-adds', 'parameters', 'time', 'speed']
-    rows = [[network.name, network.about, text.metric(network.metric), _difference(network, dense),
+    head = ['network', road.plan.metric, 'against dense', 'time', 'speed', 'multiply-adds', 'parameters', 'what it is']
+    rows = [[network.name, text.metric(network.metric), _difference(network, dense), text.milliseconds(network.ms),
+             text.times(network.speedup),
              _cost(network.macs, dense.macs if dense else None), _cost(network.params, dense.params if dense else None),
-             text.milliseconds(network.ms), text.times(network.speedup)] for network in found]
-    blocks: List[Block] = [Table(head, rows, left=(0, 1))] if found else [
+             network.about] for network in found]
+    blocks: List[Block] = [Table(head, rows, left=(0, 7))] if found else [
         Paragraph('No network has been tested or timed yet.', missing=True)]
     blocks += [*_scatter(road, found), *_times(road), *_all_metrics(road)]
     return Section('networks', 'Every network on the way', blocks)

@@ -119,9 +119,9 @@ def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     spent = text.milliseconds(sum(node.milliseconds for node in fell))
     return [Paragraph(f'{len(fell)} nodes of the pruned file, {spent}, fell out of the fast layout. Whole blocks of '
                       f'channels (a divisor of {OF_CONVOLUTION} or {VECTOR}) keep them in it.'),
-            Table(['node', 'operator', 'ms', 'why'],
-                  [[_name(node), node.op, text.plain_ms(node.milliseconds), node.reason] for node in fell],
-                  left=(0, 1, 3), shown=10)]
+            Table(['ms', 'operator', 'node', 'why'],
+                  [[text.plain_ms(node.milliseconds), node.op, _name(node), node.reason] for node in fell],
+                  left=(1, 2, 3), shown=10)]
 
 
 def _nodes(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
@@ -130,12 +130,12 @@ def _nodes(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     dense = {node.name: node.milliseconds for node in nodes.get('dense', ())}
     total = sum(node.milliseconds for node in nodes[main])
     longest = sorted(nodes[main], key=lambda node: -node.milliseconds)[:MOST]
-    rows = [[_name(node), node.op, text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
-             text.share(text.ratio(node.milliseconds, total)), node.layout] for node in longest]
+    rows = [[text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
+             text.share(text.ratio(node.milliseconds, total)), node.layout, node.op, _name(node)] for node in longest]
     more = len(nodes[main]) - len(longest)
     return [Paragraph(f'The nodes of the {main} file that take longest' + (f'; {more} others take less:' if more else
                                                                            ':')),
-            Table(['node', 'operator', 'dense ms', f'{main} ms', 'share', 'layout'], rows, left=(0, 1, 5), shown=10)]
+            Table(['dense ms', f'{main} ms', 'share', 'layout', 'operator', 'node'], rows, left=(3, 4, 5), shown=10)]
 
 
 def _name(node: FastPathNode) -> Code:
