@@ -16,7 +16,8 @@ OTHER_SCRIPTS = {'quickstart.py'}
 #: What OpenMMLab users type -> the sub-command that it is.
 SCRIPTS = {
     'train.py': 'train', 'test.py': 'test', 'export_onnx.py': 'export', 'deploy.py': 'deploy',
-    'find_divisor.py': 'divisor', 'report.py': 'report', 'pruning/latency_table.py': 'latency',
+    'test_deployed.py': 'test-deployed', 'compress.py': 'compress', 'report.py': 'report',
+    'find_divisor.py': 'divisor', 'pruning/latency_table.py': 'latency',
     'pruning/latency_pack.py': 'latency-pack', 'pruning/show_units.py': 'units', 'pruning/structure_cost.py': 'cost',
     'pruning/verify.py': 'verify', 'pruning/repair.py': 'repair', 'pruning/draw_structure.py': 'draw-structure',
     'pruning/forecast_structure.py': 'forecast-structure', 'pruning/write_schema.py': 'slimming-schema',
