@@ -126,8 +126,9 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, required=True)
     parser.add_argument('--kills', type=int, default=1, help='in each stage (1)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
-    parser.add_argument('options', nargs='*', help='of compress, behind --')
-    args = parser.parse_args()
+    place = sys.argv.index('--') if '--' in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:place])
+    args.options = sys.argv[place + 1:]
     args.work_dir = args.work_dir.resolve()
     whole, killed = (Compressing(args, args.work_dir / name) for name in ('whole', 'killed'))
     for one in (whole, killed):
