@@ -1,6 +1,8 @@
 """What there is to know of a dense model and its data before anything runs: sizes, and how long a forward takes."""
+import io
 import statistics
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
@@ -69,7 +71,8 @@ def survey(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Survey:
         if not cfg.get(f'{stage}_dataloader'):
             raise UserError(f'the config has no {stage}_dataloader: compress takes the config that the model was '
                             'trained with, with its data')
-        loader = Runner.build_dataloader(cfg[f'{stage}_dataloader'], seed=0)
+        with redirect_stdout(io.StringIO()):  # readers of annotations tell of their progress
+            loader = Runner.build_dataloader(cfg[f'{stage}_dataloader'], seed=0)
         images[stage] = len(loader.dataset)  # type: ignore[arg-type]
         images[f'{stage} batches'] = len(loader)
         image = _file_of(loader.dataset)
