@@ -13,7 +13,7 @@ from mmprune.report.page.page import write_report
 from mmprune.report.page.road import read_road
 from mmprune.report.stage_record import STAGES
 
-VOID = {'meta', 'br', 'hr', 'link', 'img', 'input'}
+VOID = {'meta', 'wbr', 'link', 'img', 'input'}
 #: Elements of SVG that are closed where they open.
 CLOSED = {'rect', 'line', 'circle', 'polyline'}
 HOSTILE = '<script>alert(1)</script> | `a` | **b** & "c" \'d\' [e](http://f) <!-- \n# g'

@@ -46,11 +46,16 @@ def _stages(road: Road) -> List[Block]:
     rows: List[List[Text]] = []
     for stage in STAGES:
         record = road.records.get(stage)
-        rows.append([stage, *((text.duration(record.seconds), record.finished) if record else
+        rows.append([stage, *((text.duration(record.seconds), _date(record.finished)) if record else
                               (text.NONE, 'not done')), WHAT[stage]])
     whole = sum(record.seconds for record in road.records.values())
     rows.append(['all', text.duration(whole), '', ''])
     return [Table(['stage', 'took', 'finished', 'what it does'], rows, left=(0, 2, 3))]
+
+
+def _date(finished: str) -> str:
+    """Return a date as people write it."""
+    return finished.replace('T', ' ', 1).replace('+00:00', ' UTC')
 
 
 def _commands(road: Road) -> List[Block]:
@@ -72,7 +77,8 @@ def _options(road: Road) -> List[Block]:
     plan = road.plan
     rows: List[List[Text]] = [['machine', plan.machine], ['input', ' × '.join(map(str, plan.input_shape))]]
     rows += [[name, version] for name, version in plan.versions.items()]
-    rows += [[['option ', Code(name)], Code(_plain(value))] for name, value in plan.options.items()]
+    rows += [[['option ', Code(name)], Code(value)] for option in plan.options
+             for name, value in _flat(option, plan.options[option])]
     return [Paragraph('Machine, versions and options:'), Table(['what', 'value'], rows, left=(0, 1))]
 
 

@@ -101,8 +101,9 @@ def _bars(block: Bars) -> str:
     legend = ''.join(f'<span><i class="{kind}"></i>{escape(name)}</span>' for kind, name in block.kinds.items())
 
     def whole(rows: Sequence) -> str:
-        lines = [f'<div class="row"><span class="name" title="{escape(row.full_name or row.name)}">{escape(row.name)}'
-                 f'</span>{bar_svg(row, longest)}<span class="note">{escape(row.note)}</span></div>' for row in rows]
+        lines = [f'<div class="row"><span class="name" title="{escape(row.full_name or row.name)}">'
+                 f'{escape(row.name).replace(".", ".<wbr>")}</span>{bar_svg(row, longest)}'
+                 f'<span class="note">{escape(row.note)}</span></div>' for row in rows]
         return '\n'.join(['<div class="bars">', *lines, '</div>'])
 
     return (f'<div class="legend">{legend}</div>\n' if legend else '') + \

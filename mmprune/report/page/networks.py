@@ -50,7 +50,8 @@ def networks(road: Road) -> List[Network]:
     """Return the networks of which something is known, in the order of the stages."""
     (macs, params), (macs_left, params_left) = ([road.number('prune', 'cost', kind, name) for name in
                                                  ('macs', 'params')] for kind in ('dense', 'pruned'))
-    dense_ms, dense_int8 = median_of(road, 'deploy', 'dense'), median_of(road, 'int8', 'dense')
+    dense_ms = median_of(road, 'deploy', 'dense')
+    dense_int8 = median_of(road, 'int8', 'dense') or dense_ms
     deployed = road.metric('test-deployed')
     found = [
         Network('dense', 'the network that was there', road.metric('dense'), macs, params, dense_ms, dense_ms),

@@ -1,5 +1,5 @@
 """What was asked, and what came of it: the numbers that are seen first, and the same in plain words."""
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from . import number as text
 from .content import Block, Code, Paragraph, Points, Section, Strong, Table, Text, Tile, Tiles
@@ -19,8 +19,8 @@ def lead(road: Road) -> List[Block]:
     blocks: List[Block] = []
     if road.missing:
         names = ', '.join(f'{stage} ({WHAT[stage]})' for stage in road.missing)
-        blocks.append(Paragraph(['This road is not at its end, or parts of it were not asked for. There is no record '
-                                 f'of: {names}. What follows is what there is.'], missing=True))
+        blocks.append(Paragraph(f'Not all stages are done, or some were not asked for. There is no record of: {names}. '
+                                'What follows is what there is.', missing=True))
     found = by_name(road)
     tiles = [tile for tile in (_speed_tile(found.get(DEPLOYED), 'times as fast'), _metric_tile(road),
                                _cost_tile(road, 'macs', 'multiply-adds left'),
@@ -79,8 +79,8 @@ def _done(road: Road) -> List[Text]:
     if 'prune' in road.records:
         left = [f'{text.share(number(value))} of the {COSTS.get(name, name)}'
                 for name, value in road.mapping('prune', 'reached').items()]
-        items.append(f'Pruned until {" and ".join(_asked(road))}' + (
-            f'; when it ended, {_listed(left)} were left.' if left else '.'))
+        items.append(f'Pruned {" and ".join(_asked(road))}' + (
+            f'; when it ended, there remained {_listed(left)}.' if left else '.'))
     if 'finetune' in road.records:
         epochs = road.get('finetune', 'epochs')
         items.append(f'Trained further{"" if epochs is None else f" for {epochs} epochs"}, so that the layers that are '
@@ -99,9 +99,9 @@ def _listed(parts: List[str]) -> str:
 
 def _asked(road: Road) -> List[str]:
     """Return in words what each target asks for."""
-    return [f'the network takes at most {text.milliseconds(value)}' if name == MILLISECONDS
-            else f'{text.share(value)} of the channels of every unit are gone' if name == 'ratio'
-            else f'at most {text.share(value)} of the {COSTS.get(name, name)} are left'
+    return [f'to at most {text.milliseconds(value)} for an image' if name == MILLISECONDS
+            else f'by {text.share(value)} of the channels of every unit' if name == 'ratio'
+            else f'to at most {text.share(value)} of the {COSTS.get(name, name)}'
             for name, value in road.plan.target.items()]
 
 
@@ -179,7 +179,7 @@ def _measured(road: Road, cost: str) -> Optional[float]:
     return {MILLISECONDS: pruned, 'latency': ratio(pruned, dense)}.get(cost)
 
 
-def subtitle(road: Road) -> Tuple[str, Any]:
+def subtitle(road: Road) -> Tuple[str, str]:
     """Return headline and the line below it."""
     name = road.plan.config.replace('\\', '/').rpartition('/')[2].rpartition('.')[0] or road.plan.config
     network = by_name(road).get(DEPLOYED)
@@ -190,4 +190,5 @@ def subtitle(road: Road) -> Tuple[str, Any]:
                      f'{text.milliseconds(network.ms)})')
     if final is not None and final.metric is not None and dense is not None and dense.metric is not None:
         parts.append(f'{road.plan.metric} {text.metric(dense.metric)} → {text.metric(final.metric)}')
-    return f'{name}, compressed', '; '.join(parts) or f'asked: {_listed(_asked(road) or ["nothing"])}'
+    asked = f'to be pruned {" and ".join(_asked(road))}' if road.plan.target else ''
+    return f'{name}, compressed', '; '.join(parts) or asked

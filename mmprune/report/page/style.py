@@ -57,9 +57,9 @@ th { color: var(--quiet); font-weight: 550; vertical-align: bottom; }
 th.left, td.left { text-align: left; }
 td.long { white-space: normal; min-width: 15rem; max-width: 34rem; overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; margin: .6rem 0; }
-.bars { margin: .8rem 0; font-size: .92rem; }
-.row { display: grid; grid-template-columns: minmax(6rem, 13rem) minmax(8rem, 1fr) minmax(8rem, 19rem);
-  gap: 0 .9rem; align-items: center; padding: .12rem 0; }
+.bars { margin: .8rem 0; font-size: .92rem; display: grid; gap: .2rem .9rem; align-items: center;
+  grid-template-columns: fit-content(20rem) minmax(8rem, 1fr) fit-content(19rem); }
+.row { display: contents; }
 .row .name { overflow-wrap: anywhere; line-height: 1.3; }
 .row .note { color: var(--quiet); font-variant-numeric: tabular-nums; line-height: 1.3; }
 .row svg { width: 100%; height: .95rem; display: block; }
@@ -76,7 +76,8 @@ summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 @media (max-width: 40rem) {
   main { padding: 1rem .9rem 3rem; }
   h1 { font-size: 1.45rem; }
-  .row { grid-template-columns: fit-content(55%) 1fr; padding: .3rem 0; }
+  .bars { display: block; }
+  .row { display: grid; grid-template-columns: fit-content(55%) 1fr; gap: 0 .9rem; padding: .3rem 0; }
   .row svg { grid-column: 1 / -1; grid-row: 2; }
   .row .note { text-align: right; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .6rem; }
