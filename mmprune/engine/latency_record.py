@@ -8,11 +8,13 @@ from mmengine.runner import Runner
 
 from ..files import read_json, write_json
 from ..latency.meter import Meter
-from ..latency.table import LatencyTable
+from ..latency.table import LatencyTable, LatencyTableError
 from ..units.mutator import ChannelMutator
 
 #: In the work dir: what was measured, written before it is used.
 LATENCY_JSON = 'latency.json'
+#: How often a table is measured until it can be trusted.
+TRIES = 3
 
 
 class LatencyRecord:
@@ -44,14 +46,34 @@ class LatencyRecord:
                 if self.state.get('table') in (None, saved['table']):
                     self.state = saved
             if not self.state:
-                runner.logger.info('measuring the latency table')
-                self.state = dict(table=self._measuring().table().to_json(), shares={})
-                self._write()
+                self.state = dict(table=self._measured_table(runner).to_json(), shares={})
         states = [self.state]
         dist.broadcast_object_list(states)
         self.state = states[0]
         self._table = LatencyTable.from_json(self.state['table'])
         return self._table
+
+    def _measured_table(self, runner: Runner) -> LatencyTable:
+        """Return a table; where it cannot be trusted, since others kept the machine busy, it is measured again.
+
+        One that cannot be trusted after :data:`TRIES` is returned, and refused where it is used, on every rank; it is
+        not written, so that the run that goes on measures again.
+        """
+        table: Optional[LatencyTable] = None
+        for number in range(1, TRIES + 1):
+            runner.logger.info('measuring the latency table')
+            try:
+                table = self._measuring().table()
+                table.check_trusted()
+                break
+            except LatencyTableError as error:
+                runner.logger.warning(f'{error}{"; once more" if number < TRIES else ""}')
+        if table is None:
+            raise LatencyTableError(f'in {TRIES} tries no latency table could be measured, see above')
+        if table.is_trusted:
+            self.state = dict(table=table.to_json(), shares={})
+            self._write()
+        return table
 
     @property
     def is_here(self) -> bool:

@@ -88,7 +88,7 @@ class Meter:
         return self._block
 
     def table(self, progress: Optional[Progress] = None) -> LatencyTable:
-        """Read the table of the file, or measure it and write it.
+        """Read the table of the file, or measure it and, if it can be trusted, write it.
 
         Raises:
             LatencyTableError: The file is a table of another model, runtime, machine or shape; the message says which.
@@ -102,8 +102,10 @@ class Meter:
                             "type='Device', table='device.json'); mmprune latency-pack --help says how it is made")
         table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
                               progress=progress)
-        if self.path is not None:
+        if self.path is not None and table.is_trusted:
             write_table(table, self.path)
+        elif self.path is not None:
+            print_log(f'{self.path} is not written: the table cannot be trusted', logger='current', level=30)
         return table
 
     def check(self, table: LatencyTable) -> None:

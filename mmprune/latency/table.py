@@ -121,10 +121,15 @@ class LatencyTable:
         terms.constant += self.calibration.offset + self.rest_ms
         return terms.cost(budget)
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether networks that the table had not seen were off by a tenth at most."""
+        return self.calibration.largest_error <= LARGEST_ERROR
+
     def check_trusted(self) -> None:
-        """Raise LatencyTableError if networks that the table had not seen were off by more than a tenth."""
+        """Raise LatencyTableError unless the table can be trusted."""
         error = self.calibration.largest_error
-        if error > LARGEST_ERROR:
+        if not self.is_trusted:
             raise LatencyTableError(
                 f'the latency table was wrong by {error:.0%} on a network that it had not seen (more than '
                 f'{LARGEST_ERROR:.0%}): measure it again on a machine that does nothing else, with no more threads '

@@ -1,5 +1,6 @@
 """Runs with a target in time: they end at it, in whole blocks, and a resumed run or another rank measures nothing."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from schedule_runs import run, state_of, write_config
 from mmprune.arguments import UserError
 from mmprune.engine.hook import ResourceInfoHook
 from mmprune.engine.schedules.iterative import OneShotPruningHook
+from mmprune.latency import meter
 
 pytestmark = pytest.mark.long
 
@@ -55,6 +57,30 @@ def test_schedules_reach_a_time_and_write_what_they_measured(folder, tmp_path, n
     assert measured['table']['runtime']['runtime'] == 'fake'
     assert bool(measured['shares']) == (name != 'layer-by-layer')
     assert json.loads((tmp_path / 'fix_subnet.json').read_text()) == structure
+
+
+@pytest.mark.parametrize('bad', [1, 2, 3])
+def test_a_table_of_a_busy_machine_is_measured_again_and_never_kept(folder, tmp_path, monkeypatch, bad):
+    config = write_config(folder, 'busy', dict(
+        type='mmprune.OneShotPruningHook', criterion='L2', target=dict(latency=0.7), runtime=RUNTIME))
+    measured = []
+
+    def disturbed(*args, measure_table=meter.measure_table, **kwargs):
+        table = measure_table(*args, **kwargs)
+        measured.append(table)
+        if len(measured) <= bad:
+            table.calibration = replace(table.calibration, largest_error=0.2)
+        return table
+
+    monkeypatch.setattr(meter, 'measure_table', disturbed)
+    if bad < 3:
+        run(config, tmp_path)
+        assert json.loads((tmp_path / 'latency.json').read_text())['table']['calibration']['largest_error'] < 0.1
+    else:
+        with pytest.raises(UserError, match='was wrong by 20%'):
+            run(config, tmp_path)
+        assert not (tmp_path / 'latency.json').exists()
+    assert len(measured) == min(bad + 1, 3)
 
 
 def test_a_resumed_schedule_measures_nothing_again(folder, tmp_path, monkeypatch):
