@@ -13,7 +13,8 @@ SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
 #: Multiply-adds of the dense network that a round takes.
 STEP = 0.05
 #: Key of a result -> how its row is called.
-WAYS = {'cut': 'cut', 'norms': 'norms measured again', 'repaired': 'repaired, one round',
+WAYS = {'cut': 'cut', 'norms': 'norms measured again', 'refit': '1 x 1 layers refitted, norms measured again',
+        'repaired': 'repaired, one round',
         'rounds': 'repaired, in rounds'}
 Results = Sequence[Dict[str, Any]]
 
@@ -86,7 +87,7 @@ def picture(results: Results, path: Path) -> None:
     """Draw accuracy by multiply-adds: cut, norms, repaired and in rounds, a panel for each network."""
     networks = list(dict.fromkeys(row['network'] for row in results))
     figure = new_figure(5.2 * len(networks), 3.6)
-    colours = {'cut': '#c4ccd4', 'norms': '#e0a458', 'repaired': '#4c9f70', 'rounds': '#1d5c8f'}
+    colours = {'cut': '#c4ccd4', 'norms': '#e0a458', 'refit': '#b07aa1', 'repaired': '#4c9f70', 'rounds': '#1d5c8f'}
     for place, network in enumerate(networks, 1):
         own = [row for row in results if row['network'] == network and row['criterion'] == 'GroupFisher']
         own = [row for row in own if row['images'] == max(one['images'] for one in own)]

@@ -25,6 +25,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tu
 
 import criteria_table
 import mmcv
+import plain_refit
 import torch
 from criteria_table import Images, cpu_name, prune_by_peer, read_results
 from repair_page import PEER, SHARES, STEP, page, picture
@@ -51,7 +52,7 @@ class Piece(NamedTuple):
     criterion: str
     images: int
     split: int  #: which half, or which seed
-    way: str  #: ``once`` or ``rounds``
+    way: str  #: ``once``, ``rounds`` or ``refit``, which a simpler repair does
 
     @property
     def key(self) -> str:
@@ -144,6 +145,8 @@ class Bench:
         yield dict(share=1.0, dense=accuracy(self.dense, test))
         if piece.criterion in PEERS:
             yield from self._peer(piece, shares, calibration, test)
+        elif piece.way == 'refit':
+            yield from self._refit(piece, shares, calibration, test)
         elif piece.way == 'once':
             yield from self._once(piece, shares, calibration, test)
         else:
@@ -192,6 +195,19 @@ class Bench:
                 yield dict(share=share, flops=left, rounds=accuracy(pruner.model, test),
                            round_s=time.process_time() - began)
 
+    def _refit(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
+        scored, images = self._pruner(piece, calibration), [inputs for inputs, _ in calibration]
+        grams = plain_refit.grams_of(self.dense, images)
+        for unit in scored.mutator.units:
+            scored.criterion.score(unit)
+        shared = {id(tensor): tensor for batch in calibration for tensor in batch}
+        for share in shares:
+            pruner = copy.deepcopy(scored, dict(shared))
+            left = self._cut(pruner, share)
+            plain_refit.refit(pruner.mutator, self.dense, grams)
+            recalibrate(pruner.model, images)
+            yield dict(share=share, flops=left, refit=accuracy(pruner.model, test))
+
     def _peer(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
         method = criteria_table.Method(piece.criterion, PEERS[piece.criterion], 'global')
         for share in shares:
@@ -207,6 +223,7 @@ def pieces(network: Any, peer: bool) -> List[Piece]:
              for way in ('once', 'rounds') for split in network.splits for criterion in CRITERIA]
     found += [Piece(network.name, criterion, network.images[0], split, 'once')
               for split in network.splits for criterion in PEERS if peer]
+    found += [Piece(network.name, 'GroupFisher', network.images[0], split, 'refit') for split in network.splits]
     return found + [Piece(network.name, 'GroupFisher', images, split, way)
                     for images in network.images[1:] for split in network.splits for way in ('once', 'rounds')]
 
