@@ -14,9 +14,9 @@ from PIL import Image
 from segmentation_runs import SIZE, dense_config, write_shapes
 
 from mmprune.deploy import prediction
-from mmprune.deploy.load import load_model
+from mmprune.deploy.load import load_model, with_divisor
 from mmprune.engine.evaluation import Evaluation
-from mmprune.models.from_config import read_config
+from mmprune.models.from_config import mutator_from_config, read_config
 from mmprune.registry import load_plugins
 
 DETECTION, POSE, SEGMENTATION = (CONFIGS / f'deploy/{name}_onnxruntime_dynamic.py' for name in (
@@ -57,8 +57,25 @@ def write_boxes(folder, boxes):
         categories=[dict(id=i, name=name) for i, name in enumerate(('red', 'green', 'blue'))])))
 
 
-def detector(folder):
-    """Return config, checkpoint and ONNX file of a random detector; the boxes of its data are those it finds first."""
+#: to be formatted with: base, structure, shape
+DEPLOY = '''
+_base_ = {base!r}
+from mmprune.config import deploy_model
+model = deploy_model(_base_, {structure!r}, 8, {shape})
+'''
+
+
+def halved(path, shape):
+    """Write the deploy config of a model, half of each of its units left, beside its own; return its path."""
+    mutator, _ = mutator_from_config(str(path), shape)
+    structure = {unit.name: max(1, unit.num_sets // 2) * unit.multiplicity for unit in mutator.units}
+    out = path.with_name(f'deploy_{path.name}')
+    out.write_text(DEPLOY.format(base=str(path), structure=structure, shape=shape))
+    return out
+
+
+def write_detector(folder, pruned=False):
+    """Write a config and a checkpoint of a random detector, whose data's boxes are those that it finds first."""
     generator = np.random.RandomState(0)
     for number in range(IMAGES):
         blocks = generator.randint(0, 255, (8, 12, 3)).astype(np.uint8)
@@ -66,10 +83,12 @@ def detector(folder):
     write_boxes(folder, {i: [(8, 8, 30, 30, 0)] for i in range(IMAGES)})
     path = folder / 'detector.py'
     path.write_text(DETECTOR.format(base=str(TESTS / 'configs/tiny_retinanet.py'), root=str(folder)))
+    if pruned:
+        path = halved(path, (1, 3, 64, 96))
     cfg = read_config(str(path))
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = load_model(cfg, 'none')
+    model = load_model(with_divisor(cfg, 1) if pruned else cfg, 'none')
     calm_retinanet(model, prediction.image_inputs(task_of(DETECTION, cfg), model, str(folder / '0.png')))
     torch.save(dict(state_dict=model.state_dict()), folder / 'detector.pth')
     found = {}
@@ -78,11 +97,15 @@ def detector(folder):
             samples = model.test_step(batch)
         for sample in samples:
             boxes, labels = sample.pred_instances.bboxes[:BOXES], sample.pred_instances.labels[:BOXES]
-            sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], labels[:, None]], dim=1)
-            found[sample.img_id] = sides.tolist()
+            found[sample.img_id] = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], labels[:, None]], 1).tolist()
     write_boxes(folder, found)
-    onnx_file = export(DETECTION, cfg, folder / 'detector.pth', str(folder / '0.png'), folder)
-    return path, folder / 'detector.pth', onnx_file
+    return path, folder / 'detector.pth'
+
+
+def detector(folder):
+    """Return config, checkpoint and ONNX file of a random detector."""
+    path, checkpoint = write_detector(folder)
+    return path, checkpoint, export(DETECTION, read_config(str(path)), checkpoint, str(folder / '0.png'), folder)
 
 
 def calm_retinanet(model, inputs):

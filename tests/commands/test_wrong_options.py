@@ -48,6 +48,8 @@ LEGAL = {
     '--local_rank': {'0': 'the first'},
     'compress --metric': dict.fromkeys(VALUES, 'what metrics there are is known after the first test'),
     'compress --finetune': {'0': 'none'}, 'compress --int8-drop': {'0': 'nothing may be lost'},
+    'deploy --metric': dict.fromkeys(VALUES, 'a metric of the evaluator, which says what it has'),
+    'deploy --max-drop': {'0': 'nothing may be lost'},
     'export checkpoint': {}, 'divisor checkpoint': {}}
 
 
