@@ -6,6 +6,7 @@ python tools/deploy.py configs/deploy/detection_onnxruntime_dynamic.py MODEL_CFG
 python tools/deploy.py configs/deploy/pose-detection_simcc_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 python tools/deploy.py configs/deploy/segmentation_onnxruntime_dynamic.py MODEL_CFG CKPT IMAGE --work-dir DIR
 mmprune deploy DEPLOY_CFG MODEL_CFG CKPT IMAGE --work-dir DIR --json DIR/deploy.json
+mmprune deploy DEPLOY_CFG MODEL_CFG CKPT IMAGE --work-dir DIR --int8 --int8-images 128 --max-drop 1
 
 The last is for segmentors of mmseg; the scores that every pixel gets are compared.
 
@@ -16,6 +17,10 @@ detectors of two stages. `--exporter dynamo` exports a classifier by torch's new
 
 `--json` writes the file, its difference from PyTorch and the times; then the dense network that was timed stays beside
 the file as `dense.onnx`, and the pruned one as `pruned.onnx` where the file itself has post-processing.
+
+`--int8` writes `end2end_int8.onnx` and `int8.json`, too: ranges from training images through the pipeline of the test,
+what decodes in float, and layers in float until no more than --max-drop points of the config's metric are lost. Printed
+are the accuracy of both files, and the times of dense and pruned in float and in INT8.
 """
 import argparse
 import sys

@@ -1,6 +1,6 @@
 """What pruning and INT8 give together: the networks of two files, in float and in INT8, timed in turns."""
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Dict, Mapping, NamedTuple, Sequence
 
 from torch import Tensor
 
@@ -42,25 +42,39 @@ class Int8Times(NamedTuple):
         return '\n'.join([*lines, *self.timing.warning_lines()])
 
 
-def int8_times(files: Mapping[str, PathLike], images: Sequence[Tensor], places: Sequence[int], x: Tensor,
-               runtime: Runtime, rounds: int, folder: Path) -> Int8Times:
-    """Time the networks of files up to their heads, in float and in both formats of INT8.
+def int8_files(files: Mapping[str, PathLike], images: Sequence[Tensor], places: Sequence[int],
+               folder: Path) -> Dict[str, Path]:
+    """Write the networks of files up to their heads, in float and in both formats of INT8.
 
     Args:
-        files (dict[str, str]): Name -> file in float32, the one that counts last.
+        files (dict[str, str]): Name -> file in float32.
         images (list[Tensor]): Batches ``Tensor[N, C, H, W]`` for the ranges.
         places (list[int]): Of the layers that stay in float, in the order of all layers.
+        folder (Path): Where they go.
+
+    Returns:
+        dict[str, Path]: ``NAME``, ``NAME QDQ`` and ``NAME QOperator`` of each.
+    """
+    found: Dict[str, Path] = {}
+    for name, path in files.items():
+        quantizer = Quantizer(path, images)
+        found[name] = quantizer.write_float(folder / f'{name}.onnx')
+        left = [quantizer.network.layers[place] for place in places if place < len(quantizer.network.layers)]
+        for form in FORMATS:
+            found[f'{name} {form}'] = quantizer.write_network(folder / f'{name}_{form}.onnx', left, form=form)
+    return found
+
+
+def int8_times(files: Mapping[str, PathLike], x: Tensor, runtime: Runtime, rounds: int = 30,
+               seconds: float = BUDGET) -> Int8Times:
+    """Time networks in float and in both formats of INT8, in turns.
+
+    Args:
+        files (dict[str, str]): What :func:`int8_files` returned; the network that counts comes last.
         x (Tensor[N, C, H, W]): The input.
         runtime (Runtime): Runs them.
         rounds (int): Timed runs of each.
-        folder (Path): For the files.
+        seconds (float): Time budget.
     """
-    candidates: Dict[str, Any] = {}
-    for name, path in files.items():
-        quantizer = Quantizer(path, images)
-        candidates[name] = quantizer.write_float(folder / f'{name}.onnx')
-        left: List[str] = quantizer.at([place for place in places if place < len(quantizer.network.layers)])
-        for form in FORMATS:
-            candidates[f'{name} {form}'] = quantizer.write_network(folder / f'{name}_{form}.onnx', left, form=form)
-    timing = measure({name: Candidate(runtime, path) for name, path in candidates.items()}, x, rounds, BUDGET)
-    return Int8Times(timing, list(files))
+    candidates = {name: Candidate(runtime, path) for name, path in files.items()}
+    return Int8Times(measure(candidates, x, rounds, seconds), [name for name in files if ' ' not in name])

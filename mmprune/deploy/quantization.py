@@ -68,10 +68,6 @@ class Quantizer:
         behind = [node.name for node in self.model.graph.node if node.name not in {*self.network.nodes}]
         return self._written(self.model, path, form, exclude=[*behind, *left_in_float])
 
-    def at(self, places: Sequence[int]) -> List[str]:
-        """Return the names of the layers at some places of their order."""
-        return [self.network.layers[place] for place in places]
-
     def write_network(self, path: PathLike, left_in_float: Sequence[str] = (), only: Optional[str] = None,
                       form: str = FORMATS[0]) -> Path:
         """Write the network alone, up to its head; return its path.

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ..deploy.deployed import deployed_model, task_of
-from ..deploy.int8_times import IMAGES, Int8Times, int8_times
+from ..deploy.int8_times import IMAGES, Int8Times, int8_files, int8_times
 from ..deploy.machine import has_integer_dot_products
 from ..deploy.onnx_runtime import OnnxModel
 from ..deploy.quantization import FORMATS, Quantizer
@@ -108,10 +108,10 @@ class Int8Deployment:
         return lines
 
     def time(self, files: Mapping[str, Union[str, Path]], left: Sequence[str], x: Tensor, folder: Path) -> Int8Times:
-        """Time networks in float and in INT8; see :func:`~mmprune.deploy.int8_times.int8_times`."""
+        """Time networks in float and in INT8, with the same layers in float; their files go to a folder."""
         places = [self.quantizer.network.layers.index(name) for name in left]
-        return int8_times(files, self.images.first(IMAGES), places, x, OnnxRuntime(self.options.threads),
-                          self.options.rounds, folder)
+        written = int8_files(files, self.images.first(IMAGES), places, folder)
+        return int8_times(written, x, OnnxRuntime(self.options.threads), self.options.rounds)
 
     def finish(self, times: Int8Times, left: Sequence[str]) -> List[str]:
         """Write the file in the format that is asked for, or is faster and loses no more than allowed.

@@ -15,7 +15,7 @@ from mmprune.arguments import UserError
 from mmprune.commands import main
 from mmprune.deploy.onnx_export import HAS_DYNAMO, export_onnx
 from mmprune.engine.calibration_images import CalibrationImages
-from mmprune.engine.headline import headline, points_lost
+from mmprune.engine.headline import headline
 from mmprune.engine.int8 import Int8Deployment, Int8Options
 from mmprune.models.from_config import read_config
 from mmprune.registry import DATASETS
@@ -39,13 +39,6 @@ def test_metrics_that_are_not_there():
         headline({'accuracy/top1': 1.0}, {}, 'accuracy')
     with pytest.raises(UserError, match='the evaluator of the config gives no number'):
         headline({}, {})
-
-
-@pytest.mark.parametrize(('before', 'after', 'name', 'points'), [
-    (83.8, 82.8, 'accuracy/top1', 1.0), (0.744, 0.73, 'coco/bbox_mAP', 1.4), (0.5, 0.6, 'coco/AP', -10.0),
-    (3.0, 4.5, 'EPE', 1.5), (0.0, 0.0, 'coco/AP', 0.0)])
-def test_points(before, after, name, points):
-    assert points_lost(before, after, name) == pytest.approx(points)
 
 
 def digits_cfg():
