@@ -149,7 +149,7 @@ def test_a_folder_that_is_not_complete(folder, done):
     lead = page[:page.index('In short')]
     for stage in STAGES:
         assert (f'{stage} (' in lead.partition('no record of')[2]) == (stage in STAGES[done:])
-    assert 'What follows is what there is.' in markdown
+    assert 'What follows is what there is; run' in markdown
     assert ('Pruning is not done yet' in page) == (done < 2)
     assert ('Nothing has been exported yet' in page) == (done < 5)
     assert ('No run is done yet' in page) == (done < 2)
@@ -212,7 +212,7 @@ def test_a_network_that_became_slower_and_worse_is_told_so(folder):
     write_stages(folder, STAGES[:-1], deploy=slow)
     page, _ = report_of(folder)
     assert 'takes 12.50 ms for an image instead of 10.00 ms: slower, by a factor of 1.25.' in page
-    assert '97.73 instead of 98.74: −1.01, worse than before.' in page
+    assert '97.73 instead of 98.74: −1.01 points, worse than before.' in page
     assert 'value bad' in (folder / 'report.html').read_text()
 
 
@@ -221,13 +221,23 @@ def test_an_error_is_better_where_it_is_lower(folder):
                (('dense', 0.06), ('prune', 0.2), ('test', 0.05), ('test_deployed', 0.05))}
     write_stages(folder, STAGES[:-1], plan=dict(metric='NME'), **changes)
     page, _ = report_of(folder)
-    assert 'NME of the deployed network is 0.0500 instead of 0.0600: −0.0100, better than before.' in page
+    assert 'NME of the deployed network is 0.0500 instead of 0.0600: −1.00 points, better than before.' in page
     assert 'down and left is better' in page
 
 
-def test_the_config_of_a_package_is_no_file_of_the_folder(folder):
-    write_stages(folder, plan=dict(config='mmcls::resnet/resnet18_8xb32_in1k.py'))
+def test_stages_that_were_not_asked_for_are_not_missing(folder):
+    write_stages(folder, ('dense', 'prune'), plan=dict(options=dict(int8=False, finetune=0.0)))
+    assert read_road(folder).missing == ['deploy', 'test-deployed']
+
+
+def test_config_is_that_of_the_prune_run_then_one_of_the_folder_then_as_it_was_typed(folder):
+    assert read_road(folder).config == str(folder / 'dense.py')
+    (folder / 'configs').mkdir()
+    (folder / 'configs/prune.py').touch()
+    assert read_road(folder).config == str(folder / 'configs/prune.py')
+    write_stages(folder, ('dense', ), plan=dict(config='mmcls::resnet/resnet18_8xb32_in1k.py', metric=''))
     assert read_road(folder).config == 'mmcls::resnet/resnet18_8xb32_in1k.py'
+    assert read_road(folder).metric_name == 'accuracy'
 
 
 def test_no_folder_is_one_line(tmp_path, capsys):

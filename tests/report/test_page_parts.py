@@ -107,7 +107,7 @@ def test_no_scalars_no_charts(tmp_path):
 
 @pytest.mark.parametrize(('written', 'wanted'), [
     (number.metric(98.7406), '98.74'), (number.metric(0.54449), '0.5445'), (number.metric(None), '–'),
-    (number.change(98.25, 98.5), '−0.25'), (number.change(0.5444, 0.52), '+0.0244'),
+    (number.change(98.25, 98.5), '−0.25'), (number.change(0.5444, 0.52), '+2.44'),
     (number.change(98.5, 98.5), '±0.00'),
     (number.milliseconds(0.2534), '0.253 ms'), (number.milliseconds(12.345), '12.35 ms'),
     (number.milliseconds(123.45), '123.5 ms'), (number.share(0.49757), '49.8 %'),

@@ -2,6 +2,7 @@
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..points import drop
 from . import number as text
 from .content import Bar, Bars, Block, Chart, Charts, Code, Paragraph, Section, Series, Table
 from .number import number, ratio
@@ -76,7 +77,7 @@ def networks_section(road: Road) -> Section:
     """Return the table of the networks, and accuracy over milliseconds."""
     found = networks(road)
     dense = found[0] if found and found[0].name == 'dense' else None
-    head = ['network', road.plan.metric, 'against dense', 'time', 'speed', 'multiply-adds', 'parameters', 'what it is']
+    head = ['network', road.metric_name, 'points', 'time', 'speed', 'multiply-adds', 'parameters', 'what it is']
     rows = [[network.name, text.metric(network.metric), _difference(network, dense), text.milliseconds(network.ms),
              text.times(network.speedup),
              _cost(network.macs, dense.macs if dense else None), _cost(network.params, dense.params if dense else None),
@@ -105,15 +106,9 @@ def _scatter(road: Road, found: List[Network]) -> List[Block]:
         return []
     series = [Series('dense' if network.name == 'dense' else 'kept', [(network.ms or 0.0, network.metric or 0.0)],
                      [network.name]) for network in both]
-    return [Charts([Chart('accuracy', f'{road.plan.metric} over milliseconds (up and left is better)'
-                          if not lower_is_better(road.plan.metric) else
-                          f'{road.plan.metric} over milliseconds (down and left is better)', 'milliseconds', series)])]
-
-
-def lower_is_better(metric: str) -> bool:
-    """Tell whether a metric is an error, by its name."""
-    words = metric.lower().replace('/', '_').split('_')
-    return bool({'loss', 'error', 'nme', 'epe', 'mae', 'mse', 'rmse', 'mpjpe'} & {*words})
+    better = 'up' if drop(road.metric_name, 0.0, 1.0) < 0 else 'down'
+    title = f'{road.metric_name} over milliseconds ({better} and left is better)'
+    return [Charts([Chart('accuracy', title, 'milliseconds', series)])]
 
 
 def _times(road: Road) -> List[Block]:

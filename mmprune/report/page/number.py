@@ -2,6 +2,8 @@
 import math
 from typing import Any, Optional
 
+from ..points import in_points
+
 #: What stands where nothing was measured.
 NONE = '–'
 
@@ -16,10 +18,11 @@ def metric(value: Optional[float]) -> str:
     return NONE if value is None else f'{value:.2f}' if abs(value) >= 10 else f'{value:.4f}'
 
 
-def change(value: float, before: float) -> str:
-    """Return the difference of two accuracies with its sign, in as many digits as they have."""
-    size = f'{abs(value - before):.{2 if abs(before) >= 10 else 4}f}'
-    return f'±{size}' if not size.strip('0.') else f'{"+" if value > before else "−"}{size}'
+def change(value: float, dense: float) -> str:
+    """Return how many points a metric is above that of the dense network, with its sign."""
+    points = in_points(value, dense) - in_points(dense, dense)
+    size = f'{abs(points):.2f}'
+    return f'±{size}' if not size.strip('0.') else f'{"+" if points > 0 else "−"}{size}'
 
 
 def milliseconds(value: Optional[float]) -> str:

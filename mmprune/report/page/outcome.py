@@ -1,15 +1,18 @@
 """What was asked, and what came of it: the numbers that are seen first, and the same in plain words."""
 from typing import List, Optional, Tuple
 
+from ..points import drop
 from . import number as text
 from .content import Block, Code, Paragraph, Points, Section, Strong, Table, Text, Tile, Tiles
-from .networks import DEPLOYED, INT8, Network, by_name, lower_is_better, median_of
+from .networks import DEPLOYED, INT8, Network, by_name, median_of
 from .number import number, ratio
 from .road import WHAT, Road
 
 #: What a target is given in -> in words.
 COSTS = {'flops': 'multiply-adds', 'params': 'parameters', 'acts': 'activations', 'latency': 'time'}
 MILLISECONDS = 'latency_ms'
+#: From so many "epochs" on a training is counted in iterations.
+ITERATIONS = 1000
 #: How far above its target a share may end: half of the last digit that is shown; for times what a run allows itself.
 ROUNDING, NEAR = 0.0005, 0.02
 
@@ -19,8 +22,8 @@ def lead(road: Road) -> List[Block]:
     blocks: List[Block] = []
     if road.missing:
         names = ', '.join(f'{stage} ({WHAT[stage]})' for stage in road.missing)
-        blocks.append(Paragraph(f'Not all stages are done, or some were not asked for. There is no record of: {names}. '
-                                'What follows is what there is.', missing=True))
+        blocks.append(Paragraph(f'Not all stages are done. There is no record of: {names}. What follows is what there '
+                                'is; run the same command again to go on.', missing=True))
     found = by_name(road)
     tiles = [tile for tile in (_speed_tile(found.get(DEPLOYED), 'times as fast'), _metric_tile(road),
                                _cost_tile(road, 'macs', 'multiply-adds left'),
@@ -34,7 +37,7 @@ def _speed_tile(network: Optional[Network], label: str, road: Optional[Road] = N
         return None
     detail = f'{text.plain_ms(network.dense_ms)} → {text.milliseconds(network.ms)} for an image'
     if road is not None and network.metric is not None:
-        detail += f'; {road.plan.metric} {text.metric(network.metric)}'
+        detail += f'; {road.metric_name} {text.metric(network.metric)}'
     return Tile(label, f'{network.speedup:.2f}', detail, network.speedup > 1)
 
 
@@ -44,8 +47,8 @@ def _metric_tile(road: Road) -> Optional[Tile]:
         return None
     detail = f'{final.name} network'
     if dense is not None and dense.metric is not None:
-        detail = (f'dense {text.metric(dense.metric)}, {final.name} {text.change(final.metric, dense.metric)}')
-    return Tile(road.plan.metric, text.metric(final.metric), detail)
+        detail = (f'dense {text.metric(dense.metric)}, {final.name} {text.change(final.metric, dense.metric)} points')
+    return Tile(road.metric_name, text.metric(final.metric), detail)
 
 
 def _cost_tile(road: Road, cost: str, label: str) -> Optional[Tile]:
@@ -82,8 +85,9 @@ def _done(road: Road) -> List[Text]:
         items.append(f'Pruned {" and ".join(_asked(road))}' + (
             f'; when it ended, there remained {_listed(left)}.' if left else '.'))
     if 'finetune' in road.records:
-        epochs = road.get('finetune', 'epochs')
-        items.append(f'Trained further{"" if epochs is None else f" for {epochs} epochs"}, so that the layers that are '
+        length = road.get('finetune', 'epochs')
+        unit = 'epochs' if (number(length) or 0) < ITERATIONS else 'iterations'
+        items.append(f'Trained further{"" if length is None else f" for {length} {unit}"}, so that the layers that are '
                      'left make up for the others.')
     if 'deploy' in road.records:
         items.append(['Exported to ', Code(road.get('deploy', 'file') or 'an ONNX file'), ' for onnxruntime, and '
@@ -124,16 +128,15 @@ def _gained(road: Road) -> List[Text]:
 
 
 def _lost(road: Road) -> List[Text]:
-    found, metric = by_name(road), road.plan.metric
+    found, metric = by_name(road), road.metric_name
     dense, final, items = found.get('dense'), final_network(road), []
     if dense is None or dense.metric is None:
         return ['The accuracy of the dense network is not known, so nobody can tell.'] if final else []
     for network in (final, found.get(INT8)):
         if network is not None and network.metric is not None:
-            change = network.metric - dense.metric
-            better = change < 0 if lower_is_better(metric) else change > 0
-            verdict = 'the same' if not change else \
-                f'{text.change(network.metric, dense.metric)}, {"better" if better else "worse"} than before'
+            lost = drop(metric, dense.metric, network.metric)
+            verdict = 'the same' if not lost else \
+                f'{text.change(network.metric, dense.metric)} points, {"worse" if lost > 0 else "better"} than before'
             items.append(f'{metric} of the {network.name} network is {text.metric(network.metric)} instead of '
                          f'{text.metric(dense.metric)}: {verdict}.')
     images = road.number('dense', 'images')
@@ -147,7 +150,8 @@ def _lost(road: Road) -> List[Text]:
 
 def target_section(road: Road) -> Section:
     """Return what was asked and what was reached, cost by cost."""
-    costs = list(dict.fromkeys([*road.plan.target, *road.mapping('prune', 'reached')]))
+    counted = ['flops' if name == 'macs' else name for name in road.mapping('prune', 'cost', 'dense')]
+    costs = list(dict.fromkeys([*road.plan.target, *road.mapping('prune', 'reached'), *counted]))
     rows = [_target_row(road, cost) for cost in costs]
     head = ['cost', 'dense', 'pruned', 'asked', 'left when pruning ended', 'left in the exported file', '']
     return Section('target', 'Asked and reached', [Table(head, rows, left=(0, 6))])
@@ -189,6 +193,6 @@ def subtitle(road: Road) -> Tuple[str, str]:
         parts.append(f'{network.speedup:.2f} times as fast ({text.plain_ms(network.dense_ms)} → '
                      f'{text.milliseconds(network.ms)})')
     if final is not None and final.metric is not None and dense is not None and dense.metric is not None:
-        parts.append(f'{road.plan.metric} {text.metric(dense.metric)} → {text.metric(final.metric)}')
+        parts.append(f'{road.metric_name} {text.metric(dense.metric)} → {text.metric(final.metric)}')
     asked = f'to be pruned {" and ".join(_asked(road))}' if road.plan.target else ''
     return f'{name}, compressed', '; '.join(parts) or asked

@@ -28,8 +28,17 @@ class Road:
 
     @property
     def missing(self) -> List[str]:
-        """The stages that are not done, in their order."""
-        return [stage for stage in STAGES if stage not in self.records]
+        """The stages that were asked for and are not done, in their order."""
+        options = self.plan.options
+        unasked = {'int8'} if options.get('int8') is False else set()
+        if number(options.get('finetune')) == 0:
+            unasked |= {'finetune', 'test'}
+        return [stage for stage in STAGES if stage not in self.records and stage not in unasked]
+
+    @property
+    def metric_name(self) -> str:
+        """By which networks are compared; it is not known before the dense one is tested."""
+        return self.plan.metric or 'accuracy'
 
     def get(self, stage: str, *keys: str) -> Any:
         """Return a value of a stage's result, through one key after the other; None where there is none."""
@@ -63,9 +72,15 @@ class Road:
 
     @property
     def config(self) -> str:
-        """Config of the dense model: below the folder, as it stands, or one of an installed package."""
-        inside = self.folder / self.plan.config
-        return str(inside) if '::' not in self.plan.config and inside.is_file() else self.plan.config
+        """A config of the model: that of the prune run, else that of the dense model in the folder or as it was typed.
+
+        What a prune config excludes stays, and is told with its reason.
+        """
+        prune, dense = self.path('prune', 'config'), self.folder / self.plan.config
+        for path in (prune, dense):
+            if path is not None and path.is_file():
+                return str(path)
+        return self.plan.config
 
 
 def read_road(folder: Path) -> Road:

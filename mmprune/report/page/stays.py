@@ -24,7 +24,7 @@ def units_of(road: Road) -> Tuple[Dict[str, Any], str]:
     :func:`~mmprune.units.description.describe`), ``explained`` (a line) and ``shares`` (category -> share of the
     multiply-adds that stays).
     """
-    asked = dict(config=road.plan.config, input_shape=list(road.plan.input_shape))
+    asked = dict(config=road.told(road.config), input_shape=list(road.plan.input_shape))
     path = road.folder / KEPT
     try:
         if path.exists():

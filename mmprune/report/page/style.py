@@ -51,7 +51,7 @@ p code, li code { background: var(--panel); padding: .08em .3em; border-radius: 
 .tile .detail { font-size: .86rem; color: var(--quiet); overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .8rem .32rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap;
+th, td { padding: .32rem 1.1rem .32rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap;
   vertical-align: top; }
 th { color: var(--quiet); font-weight: 550; vertical-align: bottom; }
 th.left, td.left { text-align: left; }
@@ -63,7 +63,8 @@ pre { background: var(--panel); border-radius: 8px; padding: .8rem 1rem; overflo
 .row .name { overflow-wrap: anywhere; line-height: 1.3; }
 .row .note { color: var(--quiet); font-variant-numeric: tabular-nums; line-height: 1.3; }
 .row svg { width: 100%; height: .95rem; display: block; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 0 0 .5rem; color: var(--quiet); }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 0 0 .5rem; color: var(--quiet);
+  font-size: .92rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.2rem;
   margin: .6rem 0 1rem; }
