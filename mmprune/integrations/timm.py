@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import MissingPackageError, UserError, optional_package, typed
+from ..graph.attributes import unchanged_attributes
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
 from ..models.checkpoint import load_weights, save_whole
@@ -217,7 +218,8 @@ class Widths:
             found[what] = [tuple(tensor.shape) for tensor in output_tensors(value)]
 
         image = self.image.to(next(model.parameters()))
-        with in_eval(model), watched(before, before=lambda what, module, args, kwargs: keep(what, args)), \
+        with unchanged_attributes(model), in_eval(model), \
+                watched(before, before=lambda what, module, args, kwargs: keep(what, args)), \
                 watched(after, after=lambda what, module, args, kwargs, out: keep(what, out)):
             features = model.forward_features(image)  # type: ignore[operator]
             keep('features', features)

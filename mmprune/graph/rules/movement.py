@@ -132,7 +132,8 @@ def join(tracer: Tracer, call: Call) -> None:
         if call.name == 'cat' and labels[place] is None and tensor in tracer.constants and tensor.dim() == out.dim():
             tracer.label_constant(tensor, call.arg(1, 'dim', 0) % out.dim())
             labels[place] = tracer.labels_of(tensor)
-    pairs = [(label, tensor) for label, tensor in zip(labels, tensors) if tensor.dim() == tensors[0].dim()]
+    most = max(tensor.dim() for tensor in tensors)  # fewer has an empty one, such as a cache before its first token
+    pairs = [(label, tensor) for label, tensor in zip(labels, tensors) if tensor.dim() == most]
     full = [torch.full((), -1).expand(tensor.shape) if label is None else label for label, tensor in pairs]
     dim = call.arg(1, 'dim', 0) % out.dim()
     if call.name == 'cat':  # do not expand axes along which all parts are constant
