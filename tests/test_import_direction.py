@@ -20,14 +20,15 @@ RANKS = (
     ('report', 'command_line'),
     ('criteria',),
     ('pruning',),
+    ('integrations',),
     ('engine',),
     ('commands',),
     ('__main__',),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 #: Codebases that only these may know; the rest takes them by name from configs.
-CODEBASES = {'mmdet', 'mmpose', 'mmseg', 'mmdeploy', 'mmcls', 'mmpretrain', 'mmcv'}
-KNOW_CODEBASES = ('deploy/', 'commands/deploy.py', 'graph/rules/openmmlab.py')
+CODEBASES = {'mmdet', 'mmpose', 'mmseg', 'mmdeploy', 'mmcls', 'mmpretrain', 'mmcv', 'timm', 'transformers'}
+KNOW_CODEBASES = ('deploy/', 'integrations/', 'commands/deploy.py', 'graph/rules/openmmlab.py')
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if not {'__pycache__', '.mim'} & {*path.parts})
 CORE = [path for path in FILES if not path.relative_to(PACKAGE).as_posix().startswith(KNOW_CODEBASES)]
 
@@ -48,6 +49,11 @@ def imports_of(source, package=('mmprune',)):
             if function in ('import_module', '__import__'):
                 names.add(str(node.args[0].value))
     return names
+
+
+def codebases_of(path):
+    """Return the other codebases that a file imports, wherever in it."""
+    return sorted({name.split('.')[0] for name in imports_of(path.read_text(encoding='utf-8'))} & CODEBASES)
 
 
 def modules_of(path):
@@ -103,8 +109,12 @@ def test_package_itself_imports_next_to_nothing():
 
 @pytest.mark.parametrize('path', CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_core_knows_no_codebase(path):
-    names = {name.split('.')[0] for name in imports_of(path.read_text(encoding='utf-8'))}
-    assert sorted(names & CODEBASES) == []
+    assert codebases_of(path) == []
+
+
+def test_integrations_load_their_codebase_when_they_are_called():
+    for path in (PACKAGE / 'integrations').glob('*.py'):
+        assert codebases_of(path) == [], path
 
 
 def test_importing_the_core_loads_no_codebase():

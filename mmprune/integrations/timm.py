@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
-import torch
 from torch import Tensor, nn
 
 from ..arguments import MissingPackageError, UserError, optional_package, typed
@@ -77,7 +76,8 @@ def describe(source: Source) -> nn.Module:
 
 
 @typed
-def save_pruned(model: Union[nn.Module, Source], folder: Folder, model_args: Optional[Mapping[str, Any]] = None) -> None:
+def save_pruned(model: Union[nn.Module, Source], folder: Folder,
+                model_args: Optional[Mapping[str, Any]] = None) -> None:
     """Write a cut model to a folder from which :func:`load_pruned` makes the same one; that is checked.
 
     Args:

@@ -81,8 +81,9 @@ def load_pruned(folder: Folder, model_class: Optional[Type[nn.Module]] = None) -
         raise StructureError(f'{os.fspath(folder)!r} holds a {config.architectures}, which transformers does not have; '
                              'give load_pruned its class')
     model = rebuild(kind(config), record)
-    weights = model.state_dict(keep_vars=True)
+    weights = model.state_dict()
     constants = {name: buffer.clone() for name, buffer in model.named_buffers() if name not in weights}
+    model.to(config.dtype or model.dtype)
 
     class Ready(kind):  # type: ignore[valid-type, misc]
         """Stands for the class while its weights are loaded: the model is there, and has the shapes of the weights."""
@@ -94,7 +95,7 @@ def load_pruned(folder: Folder, model_class: Optional[Type[nn.Module]] = None) -
     try:
         model, found = Ready.from_pretrained(os.fspath(folder), config=config, variant=variant, local_files_only=True,
                                              output_loading_info=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, optional_package('safetensors').SafetensorError) as error:
         raise CheckpointError(f'folder: the weights in {os.fspath(folder)!r} cannot be read ({first_line(error)})'
                               ) from None
     if found['missing_keys']:
