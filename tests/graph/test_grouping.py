@@ -227,6 +227,22 @@ def test_map_that_is_broadcast_over_channels_freezes_itself_only():
         'head_(0, 2)_2': OUTPUT}
 
 
+class EmptyCache(nn.Module):
+    """Joins a tensor with one that has no axes yet, as a cache of keys before its first token."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.b(torch.cat([torch.tensor([]), self.a(x)], -2))
+
+
+def test_what_is_joined_with_an_empty_tensor_keeps_its_channels():
+    assert members_of(graph_of(EmptyCache()).units) == {
+        'a_(0, 4)_4': {**layer('a', span(0, 4)), ('b.weight', 1): span(0, 4)}}
+
+
 class Gate(nn.Module):
     """Squeeze and excitation."""
 
