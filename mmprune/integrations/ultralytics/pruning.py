@@ -141,6 +141,9 @@ def _settle(yolo: Any, network: nn.Module) -> None:
     layers = network.yaml  # type: ignore[union-attr]
     if DENSE not in layers:
         network.yaml = {**layers, DENSE: layers['backbone'], 'backbone': [[-1, 1, NOTE, []]]}  # type: ignore
+    for module in network.modules():  # what its exporter runs in place of forward splits by an attribute
+        if hasattr(module, 'forward_split'):
+            module.c = module.cv1.conv.out_channels // 2  # type: ignore[union-attr]
     network.criterion = None  # type: ignore[assignment]
     yolo.predictor = None
     # without a checkpoint its train() hands no weights to the trainer
