@@ -40,11 +40,27 @@ def raw_predictions(yolo: Any) -> Iterator[nn.Module]:
         UserError: See :func:`network_of`.
     """
     network = network_of(yolo)
-    handle = network.model[-1].register_forward_hook(_raw)  # type: ignore[index, union-attr]
+    head: Any = network.model[-1]  # type: ignore[index, union-attr]
+    handle, decoder = head.register_forward_hook(_raw), getattr(head, 'dfl', None)
+    if isinstance(decoder, nn.Module) and any(True for _ in decoder.parameters()):
+        head.dfl = _FirstFour()
     try:
         yield network
     finally:
         handle.remove()
+        if decoder is not None:
+            head.dfl = decoder
+
+
+class _FirstFour(nn.Module):
+    """Stands for what makes distances of distributions, by a convolution whose weight is a constant.
+
+    What is decoded is left out, so that it need not be right; but a repair solves all convolutions that it sees.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``Tensor[N, 4, anchors]`` of ``Tensor[N, 4 * bins, anchors]``."""
+        return x[:, :4]
 
 
 def _raw(head: nn.Module, args: Any, outputs: Any) -> Any:
