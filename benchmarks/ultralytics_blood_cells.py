@@ -33,7 +33,9 @@ SPLITS, CLASSES, SIZE = ('train', 'val', 'test'), 3, 192
 COMMON: Dict[str, Any] = dict(
     imgsz=SIZE, batch=8, nbs=8, optimizer='AdamW', cos_lr=True, val=False, device='cpu', workers=0, cache='ram',
     amp=False, plots=False, seed=0, exist_ok=True, verbose=False)
-DENSE, FINETUNE = dict(epochs=80, lr0=0.002, close_mosaic=40), dict(epochs=40, lr0=0.001, close_mosaic=30)
+#: Of the dense networks; mosaics, which show cells smaller than they are, end halfway.
+EPOCHS = dict(yolov8n=50)
+FINETUNE = dict(epochs=40, lr0=0.001, close_mosaic=30)
 STAGES = ('dense', 'pruned', 'finetuned', 'check')
 
 
@@ -81,7 +83,8 @@ class Road:
 
     def dense(self) -> Dict[str, Any]:
         """Train from the yaml."""
-        yolo = self._trained('dense', f'{self.name}.yaml', DENSE)
+        epochs = EPOCHS.get(self.name, 80)
+        yolo = self._trained('dense', f'{self.name}.yaml', dict(epochs=epochs, lr0=0.002, close_mosaic=epochs // 2))
         return self._tested(yolo)
 
     def pruned(self) -> Dict[str, Any]:
