@@ -35,7 +35,7 @@ COMMON: Dict[str, Any] = dict(
     amp=False, plots=False, seed=0, exist_ok=True, verbose=False)
 #: Of the dense networks; mosaics, which show cells smaller than they are, end halfway.
 EPOCHS = dict(yolov8n=50)
-FINETUNE = dict(epochs=40, lr0=0.001, close_mosaic=30)
+FINETUNE = dict(epochs=25, lr0=0.001, close_mosaic=20)
 STAGES = ('dense', 'pruned', 'finetuned', 'check')
 
 
@@ -45,11 +45,12 @@ def prepared(folder: Path) -> str:
     for split in SPLITS:
         coco = json.loads((source / f'{split}.json').read_text())
         names = {str(one['id'] - 1): one['name'] for one in coco['categories']}
-        (folder / 'labels' / split).mkdir(parents=True, exist_ok=True)
-        if not (folder / 'images' / split).exists():
-            (folder / 'images').mkdir(exist_ok=True)
-            (folder / 'images' / split).symlink_to(source / split)
+        for kind in ('labels', 'images'):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
         for image in coco['images']:
+            link = folder / 'images' / split / image['file_name']
+            if not link.is_symlink():
+                link.symlink_to(source / split / image['file_name'])
             boxes = [one for one in coco['annotations'] if one['image_id'] == image['id']]
             lines = [label(one['category_id'] - 1, one['bbox'], image['width'], image['height']) for one in boxes]
             (folder / 'labels' / split / f'{Path(image["file_name"]).stem}.txt').write_text('\n'.join([*lines, '']))
@@ -91,7 +92,7 @@ class Road:
         """Prune to half of the multiply-adds and repair in rounds; write the three files that hold the result."""
         torch.manual_seed(0)
         yolo = YOLO(self.folder / 'dense' / 'weights' / 'best.pt')
-        pruned = prune(yolo, dict(flops=0.5), 'GroupFisher', images=self.data, imgsz=SIZE, most_images=80)
+        pruned = prune(yolo, dict(flops=0.5), 'GroupFisher', images=self.data, rounds=3, imgsz=SIZE, most_images=40)
         mmprune.save_structure(pruned.pruner, self.folder / 'structure.json')
         torch.save(yolo.model.state_dict(), self.folder / 'pruned.pth')
         yolo.save(self.folder / 'pruned.pt')
