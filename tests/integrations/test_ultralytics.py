@@ -8,8 +8,7 @@ import torch
 
 if importlib.util.find_spec('ultralytics') is None:
     pytest.skip('ultralytics is not installed', allow_module_level=True)
-# what it reads when it is imported, and what a YOLO sets when it is built
-os.environ.update(YOLO_AUTOINSTALL='false', YOLO_OFFLINE='true', CUBLAS_WORKSPACE_CONFIG=':4096:8')
+os.environ.update(YOLO_AUTOINSTALL='false', YOLO_OFFLINE='true')  # it reads these when it is imported
 
 import cv2
 import yaml
@@ -26,6 +25,18 @@ from mmprune.units.equivalence import relative_difference
 pytestmark = pytest.mark.filterwarnings('ignore')  # those of ultralytics are its own
 SIZE = 64
 MODELS = [f'{version}{task}' for version in ('yolov8n', 'yolo11n', 'yolo26n') for task in ('', '-seg', '-pose')]
+
+
+@pytest.fixture(autouse=True)
+def own_environment():
+    """What building and training a YOLO sets or removes is as before after the test."""
+    names = ('CUBLAS_WORKSPACE_CONFIG', 'PYTHONHASHSEED')
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def fresh(name, folder, classes=2):
