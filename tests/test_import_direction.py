@@ -27,10 +27,9 @@ RANKS = (
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 #: Codebases that only these may know; the rest takes them by name from configs.
-CODEBASES = {'mmdet', 'mmpose', 'mmseg', 'mmdeploy', 'mmcls', 'mmpretrain', 'mmcv', 'timm', 'transformers'}
+CODEBASES = {'mmdet', 'mmpose', 'mmseg', 'mmdeploy', 'mmcls', 'mmpretrain', 'mmcv', 'timm', 'transformers',
+             'ultralytics'}
 KNOW_CODEBASES = ('deploy/', 'integrations/', 'commands/deploy.py', 'graph/rules/openmmlab.py')
-CODEBASES = {'mmdet', 'mmpose', 'mmseg', 'mmdeploy', 'mmcls', 'mmpretrain', 'mmcv', 'ultralytics'}
-KNOW_CODEBASES = ('deploy/', 'commands/deploy.py', 'graph/rules/openmmlab.py', 'integrations/')
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if not {'__pycache__', '.mim'} & {*path.parts})
 CORE = [path for path in FILES if not path.relative_to(PACKAGE).as_posix().startswith(KNOW_CODEBASES)]
 

@@ -1,5 +1,5 @@
-"""Adapters for other codebases, one file each, imported only where the user has them.
+"""Adapters for other codebases that a user may have: one file or folder each, imported only by who asks for it.
 
-Open the file of the codebase first; ``record.py`` is what they share. Stands on everything but ``engine``.
+Open the file of the codebase first; ``record.py`` is what those of timm and transformers share. Stands on everything
+but ``engine``.
 """
-"""Adapters for other codebases that a user may have installed: one file or folder each, imported only by who asks."""
