@@ -38,9 +38,9 @@ def dist_train(config: Path, work_dir: Path, *options: str, misses: bool = False
     launch('dist_train.sh', str(config), '2', '--work-dir', str(work_dir), *options, misses=misses)
 
 
-def launch(script: str, *arguments: str, misses: bool = False) -> None:
-    env = dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
-               PYTHONPATH=str(TESTS))
+def launch(script: str, *arguments: str, misses: bool = False, devices: str = '') -> None:
+    env = dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), OMP_NUM_THREADS='1',
+               CUDA_VISIBLE_DEVICES=devices, PYTHONPATH=str(TESTS))
     done = subprocess.run(['bash', str(ROOT / 'tools' / script), *arguments], env=env, capture_output=True, text=True,
                           timeout=300)
     assert (done.returncode != 0) == misses, done.stdout[-3000:] + done.stderr[-3000:]
