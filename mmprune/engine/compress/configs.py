@@ -123,16 +123,19 @@ class RoadConfigs:
                 custom_hooks=hooks)), FINETUNE)
 
     def write_deploy(self, structure: str) -> None:
-        """Write the config of the pruned network for deployment, and how it is deployed."""
+        """Write the config of the pruned network for deployment."""
         self._write(DEPLOYED.format(what='The pruned network, for deployment.', base=DENSE, structure=structure,
-                                   shape=tuple(self.options.input_shape)), DEPLOY)
+                                    shape=tuple(self.options.input_shape)), DEPLOY)
 
-        if self.options.deploy_config is None:
-            scope = self.base.get('default_scope')
-            text = f'# How the network is deployed.\n_base_ = {str(deploy_config_for(scope))!r}\n'
-            if scope == 'mmpose':  # one size, width first
-                text += f'onnx_config = dict(input_shape={[*self.options.input_shape[:1:-1]]})\n'
-            self._write(text, ONNXRUNTIME)
+    def write_onnxruntime(self) -> None:
+        """Write how networks are deployed, unless the user has said it."""
+        if self.options.deploy_config is not None:
+            return
+        scope = self.base.get('default_scope')
+        text = f'# How networks are deployed.\n_base_ = {str(deploy_config_for(scope))!r}\n'
+        if scope == 'mmpose':  # one size, width first
+            text += f'onnx_config = dict(input_shape={[*self.options.input_shape[:1:-1]]})\n'
+        self._write(text, ONNXRUNTIME)
 
     @property
     def deploy_config(self) -> str:

@@ -52,7 +52,8 @@ class Stages:
 
     def all(self) -> List[Stage]:
         """Return the stages that are asked for."""
-        found = [Stage('dense', 'test the dense network', self.configs.write_dense, self._dense, self._dense_result),
+        found = [Stage('dense', 'test the dense network, export it', self._prepare_dense, self._dense,
+                       self._dense_result),
                  Stage('prune', f'prune, {self.options.method}', self.configs.write_prune, self._prune,
                        self._prune_result)]
         if self.options.finetune:
@@ -110,8 +111,14 @@ class Stages:
         """Return a path as records hold it, relative to the folder."""
         return os.path.relpath(path, self.folder)
 
+    def _prepare_dense(self) -> None:
+        self.configs.write_dense()
+        self.configs.write_onnxruntime()
+
     def _dense(self) -> List[Command]:
-        return [self._test_of(self.configs.path(DENSE), self.options.checkpoint, 'dense')]
+        """What cannot be deployed is known now, not after the finetuning."""
+        return [self._test_of(self.configs.path(DENSE), self.options.checkpoint, 'dense'),
+                self._deploying('dense', '--rounds', '1', dense=True)]
 
     def _dense_result(self) -> Dict[str, Any]:
         return dict(metrics=self._metrics('dense'), images=self.configs.survey.test_images)
@@ -143,9 +150,11 @@ class Stages:
     def _test_result(self) -> Dict[str, Any]:
         return dict(metrics=self._metrics('test'))
 
-    def _deploying(self, folder: str, *more: str) -> Command:
+    def _deploying(self, folder: str, *more: str, dense: bool = False) -> Command:
+        config, checkpoint = (self.configs.path(DENSE), self.options.checkpoint) if dense else (
+            self.configs.path(DEPLOY), self.final[1])
         exporter = [] if importlib.util.find_spec('mmdeploy') else ['--exporter', 'dynamo']
-        return ['deploy', self.configs.deploy_config, self.configs.path(DEPLOY), self.final[1], self.options.image,
+        return ['deploy', self.configs.deploy_config, config, checkpoint, self.options.image,
                 '--work-dir', self.at(folder), '--threads', str(self.options.threads), *exporter, *more]
 
     def _deploy(self) -> List[Command]:
