@@ -151,20 +151,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         argv (list[str], optional): Its arguments; default: those of the process.
         prog (str, optional): What it is called in its help; default: the script that runs.
     """
-    parser = command_parser(__doc__, prog)
-    parser.add_argument('deploy_cfg', help='such as configs/deploy/classification_onnxruntime_static.py')
-    parser.add_argument('model_cfg', help='config of the model')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('image', help='image for the export and the check')
-    parser.add_argument('--work-dir', required=True, help='where the ONNX file goes')
-    parser.add_argument('--device', default='cpu', type=device, help='device that the model is exported on (cpu)')
-    parser.add_argument('--threads', type=threads, default=1, help='threads of PyTorch and onnxruntime (1)')
-    parser.add_argument('--rounds', type=rounds, default=30, help='timed runs of each (30)')
-    add_require_faster(parser)
-    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
-                        help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
-    parser.add_argument('--json', help='write file, difference and times to a file, or - for stdout')
-    _add_int8_options(parser)
+    parser = _parser(prog)
     args = parser.parse_args(argv)
     if MISSING and args.exporter != 'dynamo':
         sys.exit(MISSING)
@@ -200,6 +187,25 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
         emit_json(record, args.json)
     if args.int8:
         write_int8(deploy_cfg, model_cfg, deployed, compared, args)
+
+
+def _parser(prog: Optional[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = command_parser(__doc__, prog)
+    parser.add_argument('deploy_cfg', help='such as configs/deploy/classification_onnxruntime_static.py')
+    parser.add_argument('model_cfg', help='config of the model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('image', help='image for the export and the check')
+    parser.add_argument('--work-dir', required=True, help='where the ONNX file goes')
+    parser.add_argument('--device', default='cpu', type=device, help='device that the model is exported on (cpu)')
+    parser.add_argument('--threads', type=threads, default=1, help='threads of PyTorch and onnxruntime (1)')
+    parser.add_argument('--rounds', type=rounds, default=30, help='timed runs of each (30)')
+    add_require_faster(parser)
+    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0],
+                        help="torch's exporter (default: %(default)s, by mmdeploy); dynamo for classifiers only")
+    parser.add_argument('--json', help='write file, difference and times to a file, or - for stdout')
+    _add_int8_options(parser)
+    return parser
 
 
 def _add_int8_options(parser: argparse.ArgumentParser) -> None:

@@ -17,16 +17,13 @@ from ..arguments import UserError, one_of, optional_package
 from ..files import whole_file
 from .machine import has_integer_dot_products
 from .onnx_runtime import OnnxModel, onnxruntime_package
-from .quantized_nodes import cut_to, named, network_of
+from .quantized_nodes import LAYERS, PASSING, cut_to, named, network_of
 
 #: ``QDQ`` marks what is quantised and is read by other runtimes, too; ``QOperator`` names onnxruntime's own operators.
 FORMATS = ('QDQ', 'QOperator')
 #: Shares of the values of a tensor, in per cent, that a range may hold; 100 is from the least to the largest.
 PERCENTILES = (99.99, 99.999, 100.0)
-#: Operators that have integer kernels, or pass integers on.
-OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul', 'Add', 'Mul', 'Concat', 'Relu', 'Clip', 'LeakyRelu', 'Sigmoid',
-             'MaxPool', 'AveragePool', 'GlobalAveragePool', 'Resize', 'Reshape', 'Flatten', 'Transpose', 'Squeeze',
-             'Unsqueeze', 'Slice', 'Split', 'Pad', 'Gather')
+OPERATORS = (*LAYERS, *PASSING)
 #: The first opset in which a scale may belong to a channel.
 LEAST_OPSET = 13
 
@@ -65,8 +62,7 @@ class Quantizer:
             form (str): One of :data:`FORMATS`.
             left_in_float (list[str]): Names of layers.
         """
-        behind = [node.name for node in self.model.graph.node if node.name not in {*self.network.nodes}]
-        return self._written(self.model, path, form, exclude=[*behind, *left_in_float])
+        return self._written(self.model, path, form, left_in_float)
 
     def write_network(self, path: PathLike, left_in_float: Sequence[str] = (), only: Optional[str] = None,
                       form: str = FORMATS[0]) -> Path:
@@ -78,13 +74,13 @@ class Quantizer:
             only (str, optional): Quantise this layer alone.
             form (str): One of :data:`FORMATS`.
         """
-        return self._written(self.cut, path, form, exclude=left_in_float, only=only)
+        return self._written(self.cut, path, form, left_in_float, only)
 
     def write_float(self, path: PathLike) -> Path:
         """Write the network alone in float32; return its path."""
         return _save(self.cut, path)
 
-    def _written(self, model: Any, path: PathLike, form: str, exclude: Sequence[str],
+    def _written(self, model: Any, path: PathLike, form: str, left_in_float: Sequence[str],
                  only: Optional[str] = None) -> Path:
         import onnx  # an optional dependency
         from onnxruntime.quantization import QuantType
@@ -94,11 +90,11 @@ class Quantizer:
 
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        if {*self.network.layers} <= {*exclude}:  # nothing but additions would be left to quantise
-            exclude = [node.name for node in model.graph.node]
-        chosen = [only] if only is not None else [name for name in self.network.nodes if name not in {*exclude}]
-        common: List[Any] = [self.ranges[self.percentile], chosen, [*exclude], [*OPERATORS],
-                             dict(MatMulConstBOnly=True)]
+        chosen = {only} if only is not None else {*self.network.quantized} - {*left_in_float}
+        if not chosen & {*self.network.layers}:
+            return _save(model, path)  # additions alone are not worth their conversions
+        rest = [node.name for node in model.graph.node if node.name not in chosen]
+        common: List[Any] = [self.ranges[self.percentile], [], rest, [*OPERATORS], {}]
         mode = (QuantizationMode.QLinearOps, True) if one_of('form', form, FORMATS) == 'QOperator' else ()
         kind = ONNXQuantizer if mode else QDQQuantizer
         with _quiet():

@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
 #: Operators that have weights and integer kernels.
-LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+LAYERS = ('Conv', 'Gemm', 'MatMul')
+#: Operators without weights that have integer kernels, or pass integers on.
+PASSING = ('Add', 'Mul', 'Concat', 'Relu', 'Clip', 'LeakyRelu', 'Sigmoid', 'MaxPool', 'AveragePool',
+           'GlobalAveragePool', 'Resize', 'Reshape', 'Flatten', 'Transpose', 'Squeeze', 'Unsqueeze', 'Slice', 'Split',
+           'Pad', 'Gather')
 #: Operators that select or place something: the network ends before them, and may begin again behind them.
 SELECTING = ('TopK', 'NonMaxSuppression', 'RoiAlign', 'NonZero', 'ArgMax', 'GatherND', 'ScatterND', 'If', 'Loop',
              'Scan')
+#: What ONNX calls float32.
+FLOAT = 1
 #: Operators that read a size only.
 SIZES = ('Shape', 'Size')
 
 
 @dataclass(frozen=True)
 class Network:
-    """The part of a graph that may be quantised."""
+    """The part of a graph up to its head, and what of it is quantised."""
 
     layers: Tuple[str, ...]  # names of the nodes that have weights, in the order of the graph
     nodes: Tuple[str, ...]  # all of its nodes
+    quantized: Tuple[str, ...]  # those that get integers: the layers, and what passes their outputs on
     outputs: Tuple[str, ...]  # tensors that are read behind it, or returned
 
 
@@ -28,7 +35,8 @@ def network_of(model: Any) -> Network:
     """Return the network of a model whose nodes have names.
 
     A layer is a node with a constant weight that has more than one output: the projection of a distribution to its mean
-    (Generalized Focal Loss) is part of decoding. The network is the layers, and what they read.
+    (Generalized Focal Loss) is part of decoding. The network is the layers, and what they read. Of its other nodes,
+    those are quantised whose inputs all are: the products and norms of an attention stay in float.
 
     Args:
         model (onnx.ModelProto): See :func:`named`.
@@ -48,8 +56,30 @@ def network_of(model: Any) -> Network:
             maker = makers.get(name)
             if maker is not None and not _selects(maker):
                 waiting.append(maker)
+    names = {tensor: node.name for tensor, node in makers.items()}
     return Network(tuple(node.name for node in layers), tuple(node.name for node in graph.node if node.name in found),
-                   _outputs_of(graph, found, {name: node.name for name, node in makers.items()}))
+                   _quantized(graph, found, {node.name for node in layers}, names), _outputs_of(graph, found, names))
+
+
+def _quantized(graph: Any, nodes: Set[str], layers: Set[str], makers: Dict[str, str]) -> Tuple[str, ...]:
+    """Return which nodes get integers, in the order of the graph, which is that of execution.
+
+    Args:
+        graph (onnx.GraphProto): With the types of its tensors.
+        nodes (set[str]): Those of the network.
+        layers (set[str]): Those with weights.
+        makers (dict[str, str]): Tensor -> node.
+    """
+    others = {info.name for info in graph.value_info if info.type.tensor_type.elem_type != FLOAT}
+    images = {info.name for info in graph.input}
+    found: Dict[str, None] = {}
+    for node in graph.node:
+        read = [name for name in node.input if (name in makers or name in images) and name not in others]
+        passes = node.op_type in PASSING and node.name in nodes and read and all(
+            name in images or makers[name] in found for name in read)
+        if node.name in layers or passes:
+            found[node.name] = None
+    return tuple(found)
 
 
 def _outputs(node: Any, constants: Dict[str, Tuple[int, ...]]) -> int:
@@ -58,10 +88,7 @@ def _outputs(node: Any, constants: Dict[str, Tuple[int, ...]]) -> int:
     if len(shape) < 2:
         return 0
     attributes = {attribute.name: attribute for attribute in node.attribute}
-    group = attributes['group'].i if 'group' in attributes else 1
     transposed = 'transB' in attributes and attributes['transB'].i
-    if node.op_type == 'ConvTranspose':
-        return int(shape[1] * group)
     return int(shape[0] if node.op_type == 'Conv' or transposed else shape[-1])
 
 

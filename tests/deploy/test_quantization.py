@@ -37,6 +37,21 @@ class Detecting(nn.Module):
         return best, sides.gather(1, places[..., None].expand(-1, -1, 4)) * 640
 
 
+class Attending(nn.Module):
+    """A layer, an attention of its outputs, a gate, and a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x):
+        """Return what the last layer makes of every place."""
+        x = self.first(x)
+        x = (x * self.gate(x).sigmoid()).flatten(2)
+        weights = torch.relu(x.transpose(1, 2) @ x / 3)
+        return self.last((x @ (weights * weights)).transpose(1, 2))
+
+
 def seeded(net):
     """Return a net in eval mode with random weights and norm statistics."""
     generator = torch.Generator().manual_seed(0)
@@ -89,6 +104,27 @@ def test_the_network_alone_gives_what_decoding_reads(exported, tmp_path):
     assert all(any(torch.allclose(one, other, atol=1e-4) for other in found[0] if other.shape == one.shape)
                for one in wanted)
     assert len(operators(tmp_path / 'network.onnx')) == len(quantizer.network.nodes)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_an_attention_stays_in_float(form, tmp_path):
+    export_onnx(seeded(Attending()), images()[0], tmp_path / 'x.onnx')
+    quantizer = Quantizer(tmp_path / 'x.onnx', images())
+    nodes = {node.name: node.op_type for node in quantizer.model.graph.node}
+    assert len(quantizer.network.layers) == 3
+    found = sorted(nodes[name] for name in quantizer.network.quantized)
+    assert found.count('Mul') == found.count('Sigmoid') == 1  # the gate
+    assert not {'MatMul', 'Div'} & {*found}  # the last layer has become a Gemm
+    path = quantizer.write(tmp_path / 'int8.onnx', form)
+    graph = onnx.load(str(path)).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    computed = [node for node in graph.node if node.op_type == 'MatMul' and node.input[1] not in constants
+                and makers[node.input[1]] != 'DequantizeLinear']
+    assert len(computed) >= 1
+    squares = [node for node in graph.node if node.op_type == 'Mul' and node.input[0] == node.input[1]]
+    assert [makers[node.input[0]] for node in squares] == ['Relu']
+    assert signal_to_noise(run(tmp_path / 'x.onnx', images()), run(path, images())) > 20
 
 
 @pytest.mark.parametrize('form', FORMATS)
