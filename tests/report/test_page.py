@@ -5,10 +5,13 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from compressed_folders import NUMBERS, results, write_folder, write_stages
+from compressed_folders import METRIC, NUMBERS, results, write_folder, write_stages
 
 from mmprune.commands import main
+from mmprune.engine.compress.curve import FOLDER as CURVE_FOLDER
+from mmprune.engine.schedules.accuracy_curve import CURVE_JSON
 from mmprune.report.page import profile, stays
+from mmprune.report.page.choice import CURVE
 from mmprune.report.page.page import write_report
 from mmprune.report.page.road import read_road
 from mmprune.report.stage_record import STAGES
@@ -238,6 +241,22 @@ def test_config_is_that_of_the_prune_run_then_one_of_the_folder_then_as_it_was_t
     write_stages(folder, ('dense', ), plan=dict(config='mmcls::resnet/resnet18_8xb32_in1k.py', metric=''))
     assert read_road(folder).config == 'mmcls::resnet/resnet18_8xb32_in1k.py'
     assert read_road(folder).metric_name == 'accuracy'
+
+
+def test_the_curve_is_shown_where_it_was_measured(folder):
+    points = [dict(asked=None, latency=1.0, ms=0.25, flops=1.0, params=1.0, metrics={METRIC: 98.74}),
+              dict(asked=0.5, latency=0.487, ms=0.1217, flops=0.401, params=0.293, metrics={METRIC: 98.24})]
+    (folder / 'curve').mkdir()
+    assert f'{CURVE_FOLDER}/{CURVE_JSON}' == CURVE
+    (folder / CURVE).write_text(json.dumps(points))
+    page, markdown = report_of(folder)
+    for number in ('0.122 ms', '98.24', '−0.50', '48.7 %', '40.1 %', '29.3 %'):
+        assert number in page
+        assert number in markdown
+    assert 'report_pictures/curve.svg' in markdown
+    check_tables(markdown)
+    (folder / CURVE).write_text('[1, {}')
+    assert 'The curve cannot be shown: the curve: ' in report_of(folder)[0]
 
 
 def test_no_folder_is_one_line(tmp_path, capsys):

@@ -5,6 +5,7 @@ from typing import Any, Mapping, Sequence, Tuple
 from ...files import write_text
 from .again import again_section, check_section
 from .channels import channels_section
+from .choice import choice_sections
 from .content import Page
 from .html import html_of
 from .markdown import markdown_of, pictures_of
@@ -52,6 +53,7 @@ def page_of(road: Road, profiles: Mapping[str, Any], unmeasured: Sequence[str], 
     """
     title, below = subtitle(road)
     return Page(title, below, lead(road), [
-        summary_section(road), target_section(road), networks_section(road), channels_section(road),
+        summary_section(road), target_section(road), *choice_sections(road), networks_section(road),
+        channels_section(road),
         profile_section(profiles, unmeasured, 'deploy' in road.records), stays_section(units, untraced),
         progress_section(road), check_section(road), again_section(road)])
