@@ -173,7 +173,7 @@ def test_files_that_are_gone_are_told(folder):
     shutil.rmtree(folder / 'finetune')
     page, markdown = report_of(folder)
     for text in ("dense: there is no file 'dense.onnx'", "fix_subnet: there is no file 'prune/fix_subnet.json'",
-                 'The dense model could not be built here', 'there are no scalars in finetune.'):
+                 'The dense model could not be built here', 'there are no scalars in finetune;'):
         assert text in page
     assert str(folder) not in page + markdown
     assert not (folder / stays.KEPT).exists()

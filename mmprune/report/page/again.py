@@ -9,7 +9,7 @@ from .number import number
 from .road import WHAT, Road
 
 #: Keys of results that other sections show.
-SHOWN = {'metrics', 'images', 'structure', 'reached', 'cost', 'log', 'epochs', 'difference', 'times', 'format',
+SHOWN = {'metrics', 'structure', 'reached', 'cost', 'log', 'epochs', 'difference', 'times', 'format',
          'left_in_float', 'float_metrics', 'checkpoint', 'config', 'file', 'dense_file'}
 FILES = ('checkpoint', 'structure', 'config', 'file', 'dense_file', 'log')
 #: Largest relative difference to PyTorch that float arithmetic explains.
@@ -85,7 +85,8 @@ def _options(road: Road) -> List[Block]:
 def _also(road: Road) -> List[Block]:
     """Return what the records hold that no other section shows."""
     rows: List[List[Text]] = [[stage, Code(name), Code(value)] for stage, record in road.records.items()
-                              for key in record.result if key not in SHOWN
+                              for key in record.result
+                              if key not in SHOWN and (stage, key) != ('dense', 'images')
                               for name, value in _flat(key, record.result[key])]
     return [Paragraph('Also recorded:'), Table(['stage', 'what', 'value'], rows, left=(0, 1, 2))] if rows else []
 
@@ -100,4 +101,6 @@ def _plain(value: Any) -> str:
     """Return a value as a person writes it."""
     if isinstance(value, (list, tuple)):
         return ' '.join(map(_plain, value))
+    if value is None:
+        return text.NONE
     return f'{value:g}' if number(value) is not None and isinstance(value, float) else str(value)

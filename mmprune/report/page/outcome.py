@@ -194,5 +194,8 @@ def subtitle(road: Road) -> Tuple[str, str]:
                      f'{text.milliseconds(network.ms)})')
     if final is not None and final.metric is not None and dense is not None and dense.metric is not None:
         parts.append(f'{road.metric_name} {text.metric(dense.metric)} → {text.metric(final.metric)}')
+    quantised = by_name(road).get(INT8)
+    if quantised is not None and quantised.speedup is not None:
+        parts.append(f'in INT8 {quantised.speedup:.2f} times as fast, {text.metric(quantised.metric)}')
     asked = f'to be pruned {" and ".join(_asked(road))}' if road.plan.target else ''
     return f'{name}, compressed', '; '.join(parts) or asked

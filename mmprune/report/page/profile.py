@@ -18,6 +18,8 @@ from .road import Road
 KEPT = 'report_profile.json'
 #: Name of a profile -> stage and key that name its file.
 PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'file'), 'INT8': ('int8', 'file')}
+#: Module that :class:`~mmprune.deploy.onnx_export.DeployOutput` puts around the network.
+WRAPPER = '/model'
 #: Rows of the table of nodes.
 MOST = 20
 LAYOUTS = {FAST: 'fast layout', PLAIN: 'plain layout', REORDER: 'changing from one to the other'}
@@ -127,19 +129,24 @@ def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
 def _nodes(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
     """Return the nodes that take longest, dense beside pruned."""
     main = 'pruned' if 'pruned' in nodes else next(iter(nodes))
-    dense = {node.name: node.milliseconds for node in nodes.get('dense', ())}
+    dense = {_layer(node): node.milliseconds for node in nodes.get('dense', ())}
     total = sum(node.milliseconds for node in nodes[main])
     longest = sorted(nodes[main], key=lambda node: -node.milliseconds)[:MOST]
-    rows = [[text.plain_ms(dense.get(node.name)), text.plain_ms(node.milliseconds),
+    rows = [[text.plain_ms(dense.get(_layer(node))), text.plain_ms(node.milliseconds),
              text.share(text.ratio(node.milliseconds, total)), node.layout, node.op, _name(node)] for node in longest]
     more = len(nodes[main]) - len(longest)
-    return [Paragraph(f'The nodes of the {main} file that take longest' + (f'; {more} others take less:' if more else
-                                                                           ':')),
+    rest = f'; {more} more take less:' if more else ':'
+    return [Paragraph(f'The nodes of the {main} file that take longest{rest}'),
             Table(['dense ms', f'{main} ms', 'share', 'layout', 'operator', 'node'], rows, left=(3, 4, 5), shown=10)]
 
 
 def _name(node: FastPathNode) -> Code:
-    return Code(layer_name(node.name, WIDEST))
+    return Code(layer_name(_layer(node), WIDEST))
+
+
+def _layer(node: FastPathNode) -> str:
+    """Return a node's name without the wrapper in which some exporters put the whole network."""
+    return node.name[len(WRAPPER):] if node.name.startswith(f'{WRAPPER}/') else node.name
 
 
 def _operators(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:

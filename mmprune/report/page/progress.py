@@ -56,7 +56,8 @@ def _run(road: Road, stage: str) -> List[Block]:
     lines = read_scalars(log)
     charts = run_charts(lines, stage, road.plan.metric, road.plan.target)
     if not charts:
-        return [Paragraph([f'{name}: there are no scalars in ', Code(road.get(stage, 'log')), '.'], missing=True)]
+        return [Paragraph([f'{name}: there are no scalars in ', Code(road.get(stage, 'log')),
+                           '; a network that is cut at once, without training, writes none.'])]
     return [Paragraph(f'{name}:'), Charts(charts)]
 
 
