@@ -78,9 +78,7 @@ class Road:
         path = self.folder / f'{stage}.json'
         if path.exists():
             return
-        began = time.time()
-        found = getattr(self, stage)()
-        write_text(json.dumps({**found, 'seconds': round(time.time() - began)}), str(path))
+        write_text(json.dumps(getattr(self, stage)()), str(path))
 
     def dense(self) -> Dict[str, Any]:
         """Train from the yaml."""
@@ -175,15 +173,15 @@ def onnx_check(yolo: Any, files: Dict[str, str], x: torch.Tensor) -> Dict[str, A
 
 def table(names: List[str], work: Path) -> str:
     """Return the results that are there, in Markdown."""
-    lines = ['| model | stage | mAP50 | mAP50-95 | multiply-adds | parameters | seconds |',
-             '| --- | --- | ---: | ---: | ---: | ---: | ---: |']
+    lines = ['| model | stage | mAP50 | mAP50-95 | multiply-adds | parameters |',
+             '| --- | --- | ---: | ---: | ---: | ---: |']
     checks = []
     for name in names:
         found = {stage: json.loads((work / name / f'{stage}.json').read_text()) for stage in STAGES
                  if (work / name / f'{stage}.json').exists()}
         shares = [f'{found.get("pruned", {}).get(key, 1):.1%}' for key in ('macs', 'params')]
         lines += [f'| {name} | {stage} | {one["map50"]:.3f} | {one["map"]:.3f} | '
-                  f'{" | ".join(["100%"] * 2 if stage == "dense" else shares)} | {one["seconds"]} |'
+                  f'{" | ".join(["100%"] * 2 if stage == "dense" else shares)} |'
                   for stage, one in found.items() if stage != 'check']
         checks += [f'{name}: {key} {value}' for key, value in found.get('check', {}).items()]
     return '\n'.join([*lines, '', *checks])
