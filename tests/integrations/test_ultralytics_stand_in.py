@@ -199,6 +199,7 @@ def test_mistakes_are_one_line(adapter, tmp_path):
     yolo = Yolo()
     for values, message in [
             (dict(imgsz=30), '^imgsz is 30; it must be a multiple of 4, the stride of the network$'),
+            (dict(imgsz=0), '^imgsz is 0; it must be a whole number from 1 to 8,192$'),
             (dict(criterion='GroupFisher'), '^GroupFisher scores channels by images: give images='),
             (dict(images=str(tmp_path / 'none')), 'none.*, which is no file or folder$'),
             (dict(images='none.yaml'), "^images is 'none.yaml', and the dataset cannot be used: Dataset none.yaml not"),

@@ -1,6 +1,6 @@
 """Images for scores and repairs, sized and padded as YOLO models are shown them when they are tested."""
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence, Union
+from typing import Any, Iterable, List, Mapping, Sequence, Union
 
 import cv2
 import numpy as np
@@ -19,31 +19,31 @@ def images_of(images: Images, size: int, most: int) -> Tensor:
 
     Args:
         images (Tensor, str or iterable): Images as they are returned; the yaml of a dataset, whose training images
-            are taken; a folder, a text file of paths, an image, or a list of these; or a loader, of tensors or
-            of dicts with ``img``.
+            are taken; a folder, a text file of paths, an image, or a list of these; or a loader, of tensors, of tuples
+            that begin with one or of dicts with ``img``.
         size (int): Height and width to which files are scaled and padded.
-        most (int): How many at most, evenly spread over the files.
+        most (int): How many at most: evenly spread over files, the first ones of others.
 
     Raises:
         UserError: There is no image, or a file cannot be read.
     """
     if isinstance(images, Tensor):
-        return _checked(images)[:most]
+        return _checked(images[:most])
     if isinstance(images, (str, Path)):
         return _read(_files(images), size, most)
+    if isinstance(images, (list, tuple)) and images and all(isinstance(one, (str, Path)) for one in images):
+        return _read([file for one in images for file in _files(one)], size, most)
     parts = list(_firsts(images, most))
-    if parts and all(isinstance(part, (str, Path)) for part in parts):
-        return _read([file for part in images for file in _files(part)], size, most)
     if not parts:
         raise UserError('there are no images: the list or loader is empty')
     return torch.cat([_checked(part) for part in parts])[:most]
 
 
 def _firsts(loader: Iterable[Any], most: int) -> Iterable[Any]:
-    """Yield the images of a loader's first batches, or the first paths."""
+    """Yield the images of a loader's first batches."""
     found = 0
     for batch in loader:
-        inputs = batch['img'] if isinstance(batch, Dict) else batch[0] if isinstance(batch, (list, tuple)) else batch
+        inputs = batch['img'] if isinstance(batch, Mapping) else batch[0] if isinstance(batch, (list, tuple)) else batch
         yield inputs
         found += len(inputs) if isinstance(inputs, Tensor) and inputs.dim() else 1
         if found >= most:

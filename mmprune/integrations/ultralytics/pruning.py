@@ -1,12 +1,13 @@
 """Prune a YOLO in place, or cut a fresh one to a structure: the network that ultralytics trains, tests and exports."""
 import os
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from ...arguments import UserError, sizes, typed, whole_number
+from ...arguments import UserError, typed, whole_number
 from ...criteria.criterion import Criterion
+from ...criteria.output_loss import OUTPUTS
 from ...pruning.pruner import Pruner
 from ...pruning.structure_file import apply_structure
 from ...pruning.target import PruningTarget
@@ -17,6 +18,8 @@ from .images import images_of
 
 #: Images of a batch in which channels are scored and layers are repaired.
 BATCH = 8
+#: Height and width of the largest images.
+LARGEST = 8192
 #: Takes the place of the layers in the yaml of a pruned network, where it is met by what would build a dense one.
 NOTE = 'pruned by mmprune: train it with trainer=trainer_for(yolo) of mmprune.integrations.ultralytics'
 #: Where the layers of the dense network stay.
@@ -39,15 +42,16 @@ class Pruned(NamedTuple):
 def prune(yolo: Any, target: Union[Mapping[str, Any], PruningTarget],
           criterion: Union[str, Mapping[str, Any], Criterion] = 'GroupFisher', images: Any = None,
           rounds: Union[int, str] = 'auto', choice: Optional[Mapping[str, Any]] = None,
-          runtime: Optional[Mapping[str, Any]] = None, imgsz: Optional[int] = None, most_images: int = 128,
-          loss: Union[str, Callable[[Any, Any], Tensor]] = 'outputs') -> Pruned:
+          runtime: Optional[Mapping[str, Any]] = None, imgsz: Optional[int] = None,
+          most_images: int = 128) -> Pruned:
     """Prune the network of a YOLO in place, and repair it after each round.
 
     Args:
         yolo (YOLO): Of ultralytics, for detection, segmentation or poses; trained.
         target (dict or PruningTarget): See :class:`~mmprune.pruning.pruner.Pruner`; multiply-adds are those of one
             image of ``imgsz``.
-        criterion (str, dict or Criterion): See there.
+        criterion (str, dict or Criterion): See there. One that needs a loss scores by what raw predictions lose, see
+            :class:`~mmprune.criteria.output_loss.OutputLoss`.
         images (Tensor[N, 3, H, W], path or iterable, optional): To score and repair by, without labels; see
             :func:`~mmprune.integrations.ultralytics.images.images_of`. Without them a criterion of weights alone can
             score, and nothing is repaired.
@@ -56,8 +60,6 @@ def prune(yolo: Any, target: Union[Mapping[str, Any], PruningTarget],
         runtime (dict, optional): Where a target in time is measured: ``dict(type='OnnxRuntime', threads=1)``.
         imgsz (int, optional): Height and width; by default those that it was trained with, else 640.
         most_images (int): How many images are used.
-        loss (str or Callable): See :meth:`~mmprune.pruning.pruner.Pruner.calibrate`; the outputs are those of
-            :func:`~mmprune.integrations.ultralytics.head.raw_predictions`.
 
     Raises:
         UserError: An argument is wrong; the message says which.
@@ -73,7 +75,7 @@ def prune(yolo: Any, target: Union[Mapping[str, Any], PruningTarget],
         _check_has_images(pruner, pictures)
         batches = [] if pictures is None else list(pictures.split(BATCH))
         if batches and pruner.criterion.needs_data:
-            pruner.calibrate(batches, loss if pruner.criterion.needs_loss else None)
+            pruner.calibrate(batches, OUTPUTS if pruner.criterion.needs_loss else None)
         repairs: List[Repair] = []
         if batches and rounds != 0:
             repairs = pruner.cut_in_rounds(batches, rounds)
@@ -112,12 +114,12 @@ def size_of(network: nn.Module, imgsz: Optional[int]) -> int:
     """Return the height and width of images: the given ones, those of the training, or 640.
 
     Raises:
-        UserError: The size is no multiple of the largest stride.
+        UserError: The size is no number, or no multiple of the largest stride.
     """
     args = getattr(network, 'args', {})
     known = args.get('imgsz') if isinstance(args, Mapping) else getattr(args, 'imgsz', None)
-    size = imgsz or (known if isinstance(known, int) else 640)
-    sizes('imgsz', (1, 3, size, size))
+    size = imgsz if imgsz is not None else known if isinstance(known, int) else 640
+    whole_number('imgsz', size, most=LARGEST)
     stride = int(getattr(network, 'stride', torch.tensor([32])).max())
     if size % stride:
         raise UserError(f'imgsz is {size}; it must be a multiple of {stride}, the stride of the network')
