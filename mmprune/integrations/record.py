@@ -3,8 +3,10 @@
 A record fits into a json file, such as the config of another codebase, and cuts a fresh dense model by itself.
 """
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from tempfile import TemporaryDirectory
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +154,17 @@ def read_record(folder: Union[str, 'os.PathLike[str]']) -> Record:
         raise StructureError(f'{str(beside)!r} is not the structure in config.json, whose weights lie here; delete it, '
                              'or save the model again')
     return record
+
+
+@contextmanager
+def whole_folder(folder: Union[str, 'os.PathLike[str]']) -> Iterator[Path]:
+    """Yield an empty folder in a folder, whose files move into that when the block succeeds, ``config.json`` last."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target, prefix='.') as name:
+        yield Path(name)
+        for file in sorted(Path(name).iterdir(), key=lambda path: path.name == 'config.json'):
+            os.replace(file, target / file.name)
 
 
 def write_beside(record: Mapping[str, Any], folder: Path) -> None:

@@ -5,7 +5,6 @@ The folder is like those of timm's own hub: ``config.json`` and ``pytorch_model.
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from ..units.modes import in_eval
 from ..units.structure import StructureError
 from .record import (
     KEY,
-    STRUCTURE_FILE,
     Source,
     check_record,
     check_same,
@@ -27,6 +25,7 @@ from .record import (
     new_record,
     read_record,
     rebuild,
+    whole_folder,
     write_beside,
 )
 
@@ -93,17 +92,12 @@ def save_pruned(model: Union[nn.Module, Source], folder: Folder,
     if not isinstance(model, nn.Module) or hasattr(model, 'mutator'):
         model = describe(model)
     record = check_record(getattr(model, KEY, None), f'this {type(model).__name__}')
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target, prefix='.') as name:
-        place = Path(name)
+    with whole_folder(folder) as place:
         config = dict(_config(timm, model, dict(model_args or {}), place), mmprune=record)
         (place / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
         save_whole(model.state_dict(), str(place / WEIGHTS))
         write_beside(record, place)
         check_same(model, load_pruned(place), inputs_of(record))
-        for file in (WEIGHTS, STRUCTURE_FILE, 'config.json'):
-            os.replace(place / file, target / file)
 
 
 def _config(timm: Any, model: nn.Module, model_args: Dict[str, Any], place: Path) -> Dict[str, Any]:

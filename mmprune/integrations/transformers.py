@@ -11,7 +11,18 @@ from torch import nn
 from ..arguments import UserError, optional_package, typed
 from ..models.checkpoint_file import CheckpointError, first_line
 from ..units.structure import StructureError
-from .record import KEY, Source, check_record, check_same, inputs_of, new_record, read_record, rebuild, write_beside
+from .record import (
+    KEY,
+    Source,
+    check_record,
+    check_same,
+    inputs_of,
+    new_record,
+    read_record,
+    rebuild,
+    whole_folder,
+    write_beside,
+)
 
 Folder = Union[str, 'os.PathLike[str]']
 #: The weights are called ``model.pruned.safetensors``: who reads the config alone finds none that he could mistake for
@@ -46,7 +57,7 @@ def save_pruned(model: Union[nn.Module, Source], folder: Folder) -> None:
 
     Args:
         model (PreTrainedModel or Pruner): A model after :func:`describe`, or what has cut it.
-        folder (str): It is made.
+        folder (str): It is made. Each file appears whole or not at all.
 
     Raises:
         UserError: The model says nothing of its structure, or is another one than its config describes.
@@ -54,9 +65,10 @@ def save_pruned(model: Union[nn.Module, Source], folder: Folder) -> None:
     if not isinstance(model, nn.Module) or hasattr(model, 'mutator'):
         model = describe(model)
     record = check_record(getattr(getattr(model, 'config', None), KEY, None), f'this {type(model).__name__}')
-    model.save_pretrained(folder, variant=VARIANT)  # type: ignore[operator]
-    write_beside(record, Path(folder))
-    check_same(model, load_pruned(folder, type(model)), inputs_of(record))
+    with whole_folder(folder) as place:
+        model.save_pretrained(place, variant=VARIANT)  # type: ignore[operator]
+        write_beside(record, place)
+        check_same(model, load_pruned(place, type(model)), inputs_of(record))
 
 
 @typed

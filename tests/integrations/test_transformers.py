@@ -142,7 +142,8 @@ def test_mistakes_are_told(tmp_path):
     other = copy.deepcopy(model)
     other.vit.layers[0].mlp.fc2 = nn.Sequential(other.vit.layers[0].mlp.fc2, nn.Tanh())
     with pytest.raises(CheckpointError, match='lack .* of the model, such as'):
-        save_pruned(other, tmp_path)
+        save_pruned(other, tmp_path / 'other')
+    assert not list((tmp_path / 'other').iterdir())
     save_pruned(model, tmp_path)
     config = json.loads((tmp_path / 'config.json').read_text())
     (tmp_path / 'config.json').write_text(json.dumps(dict(config, architectures=['ViTForEverything'])))
