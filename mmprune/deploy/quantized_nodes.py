@@ -13,8 +13,8 @@ PASSING = ('Add', 'Mul', 'Concat', 'Relu', 'Clip', 'LeakyRelu', 'Sigmoid', 'MaxP
            'GlobalAveragePool', 'Resize', 'Reshape', 'Flatten', 'Transpose', 'Squeeze', 'Unsqueeze', 'Slice', 'Split',
            'Pad', 'Gather')
 #: Operators that select or place something: the network ends before them, and may begin again behind them.
-SELECTING = ('TopK', 'NonMaxSuppression', 'RoiAlign', 'NonZero', 'ArgMax', 'GatherND', 'ScatterND', 'If', 'Loop',
-             'Scan')
+SELECTING = ('TopK', 'NonMaxSuppression', 'RoiAlign', 'NonZero', 'ArgMax', 'GatherND', 'GatherElements', 'ScatterND',
+             'If', 'Loop', 'Scan')
 #: What ONNX calls float32.
 FLOAT = 1
 #: Operators that read a size only.
@@ -29,6 +29,7 @@ class Network:
     nodes: Tuple[str, ...]  # all of its nodes
     quantized: Tuple[str, ...]  # those that get integers: the layers, and what passes their outputs on
     outputs: Tuple[str, ...]  # tensors that are read behind it, or returned
+    compared: Tuple[int, ...]  # places of the outputs before which nothing is selected: of regions the order may change
 
 
 def network_of(model: Any) -> Network:
@@ -57,8 +58,14 @@ def network_of(model: Any) -> Network:
             if maker is not None and not _selects(maker):
                 waiting.append(maker)
     names = {tensor: node.name for tensor, node in makers.items()}
+    outputs = _outputs_of(graph, found, names)
+    selected: Set[str] = set()  # tensors behind a selection
+    for node in graph.node:
+        if _selects(node) or selected & {*node.input}:
+            selected.update(node.output)
+    compared = tuple(place for place, name in enumerate(outputs) if name not in selected) or tuple(range(len(outputs)))
     return Network(tuple(node.name for node in layers), tuple(node.name for node in graph.node if node.name in found),
-                   _quantized(graph, found, {node.name for node in layers}, names), _outputs_of(graph, found, names))
+                   _quantized(graph, found, {node.name for node in layers}, names), outputs, compared)
 
 
 def _quantized(graph: Any, nodes: Set[str], layers: Set[str], makers: Dict[str, str]) -> Tuple[str, ...]:

@@ -21,7 +21,7 @@ class Sensitivity:
     def __init__(self, quantizer: Quantizer, images: Sequence[Tensor], threads: int = 1) -> None:
         self.quantizer, self.images, self.threads = quantizer, images, threads
         with tempfile.TemporaryDirectory() as folder:
-            self.wanted = run(quantizer.write_float(Path(folder) / 'float.onnx'), images, threads)
+            self.wanted = self._compared(quantizer.write_float(Path(folder) / 'float.onnx'))
 
     def decibels(self, left_in_float: Sequence[str] = (), only: str = '') -> float:
         """Return the signal to noise ratio of the outputs, in decibels.
@@ -32,7 +32,12 @@ class Sensitivity:
         """
         with tempfile.TemporaryDirectory() as folder:
             path = self.quantizer.write_network(Path(folder) / 'network.onnx', left_in_float, only or None)
-            return signal_to_noise(self.wanted, run(path, self.images, self.threads))
+            return signal_to_noise(self.wanted, self._compared(path))
+
+    def _compared(self, path: Path) -> List[List[Tensor]]:
+        """Return the outputs of a network for each batch, those that can be compared."""
+        places = self.quantizer.network.compared
+        return [[outputs[place] for place in places] for outputs in run(path, self.images, self.threads)]
 
     def choose_percentile(self) -> Dict[float, float]:
         """Let the quantiser use the ranges that the outputs suffer from least; return percentile -> decibels."""

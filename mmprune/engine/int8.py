@@ -20,7 +20,7 @@ from .deployed_evaluation import DeployedEvaluation
 from .headline import headline
 
 #: Images on which layers are compared with float32.
-COMPARED = 8
+COMPARED = 4
 #: Layers in float that a message names.
 NAMED = 6
 

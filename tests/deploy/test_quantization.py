@@ -93,6 +93,30 @@ def test_the_network_ends_before_what_decodes(exported):
     assert {makers.op_type for makers in nodes.values() if {*makers.output} & {*network.outputs}} == {'Conv'}
 
 
+class TwoStages(nn.Module):
+    """Places are chosen by their scores, and a layer looks at what lies there."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores, self.second = nn.Conv2d(3, 2, 1), nn.Linear(2, 5)
+
+    def forward(self, x):
+        """Return what the second stage makes of the best places."""
+        scores = self.scores(x).flatten(2)
+        places = scores.amax(1).topk(4, dim=1).indices
+        return self.second(scores.gather(2, places[:, None].expand(-1, 2, -1)).transpose(1, 2))
+
+
+def test_regions_that_may_change_places_are_not_compared(tmp_path):
+    export_onnx(seeded(TwoStages()), images()[0], tmp_path / 'x.onnx')
+    network = Quantizer(tmp_path / 'x.onnx', images()).network
+    assert len(network.layers) == 2
+    assert len(network.outputs) == 2
+    makers = {name: node.name for node in Quantizer(tmp_path / 'x.onnx', images()).model.graph.node
+              for name in node.output}
+    assert [makers[network.outputs[place]] for place in network.compared] == [network.layers[0]]
+
+
 def test_the_network_alone_gives_what_decoding_reads(exported, tmp_path):
     path, quantizer = exported
     net = seeded(Detecting())
