@@ -145,6 +145,25 @@ def test_a_file_that_is_exported_again_is_measured_again(folder, monkeypatch):
     assert before['pruned']['sha256'] != after['pruned']['sha256'] == before['dense']['sha256']
 
 
+def test_what_was_measured_is_kept_though_a_file_is_gone(folder):
+    (folder / profile.KEPT).write_text('{"INT8": 3}')
+    (folder / 'dense.onnx').unlink()
+    first, again = report_of(folder), report_of(folder)
+    assert first == again
+    assert "dense: there is no file 'dense.onnx'" in first[0]
+    assert {*json.loads((folder / profile.KEPT).read_text())} == {'pruned', 'INT8'}
+
+
+@pytest.mark.parametrize('text', ['[1]', '{"dense": ', '{"units": 1}'])
+def test_damaged_files_of_an_earlier_report_are_made_anew(folder, text):
+    for name in (profile.KEPT, stays.KEPT):
+        (folder / name).write_text(text)
+    page, _ = report_of(folder)
+    assert 'is not json' not in page
+    assert {'dense', 'pruned', 'INT8'} <= {*json.loads((folder / profile.KEPT).read_text())}
+    assert '11 units may be pruned' in page
+
+
 @pytest.mark.parametrize('done', range(len(STAGES)))
 def test_a_folder_that_is_not_complete(folder, done):
     write_stages(folder, STAGES[:done])

@@ -1,12 +1,12 @@
 """Where the time goes: the nodes of the exported files by onnxruntime's profile, measured once and kept."""
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ...arguments import UserError
 from ...deploy.machine import OtherWork, cpu_name
 from ...deploy.runtimes.onnx_runtime import OnnxRuntime
-from ...files import read_json, write_json
+from ...files import write_json
 from ...latency.fast_path import FAST, OF_CONVOLUTION, PLAIN, REORDER, VECTOR, WIDEST, FastPathNode, fast_path, summary
 from ...latency.node_law import layer_name
 from . import number as text
@@ -18,6 +18,8 @@ from .road import Road
 KEPT = 'report_profile.json'
 #: Name of a profile -> stage and key that name its file.
 PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'file'), 'INT8': ('int8', 'file')}
+#: What a profile holds.
+PARTS = ('sha256', 'threads', 'runtime', 'machine', 'warnings', 'nodes')
 #: Module that :class:`~mmprune.deploy.onnx_export.DeployOutput` puts around the network.
 WRAPPER = '/model'
 #: Rows of the table of nodes.
@@ -36,11 +38,7 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
         road (Road): Of the folder.
         runtime_threads (int): Threads, where the record of the times does not say.
     """
-    path, problems = road.folder / KEPT, []
-    try:
-        kept = read_json(path, 'the profile') if path.exists() else {}
-    except UserError as error:
-        kept, problems = {}, [road.told(str(error))]
+    kept, problems = road.kept(KEPT), []
     found: Dict[str, Any] = {}
     for name, (stage, key) in PROFILED.items():
         file = road.path(stage, key)
@@ -50,8 +48,8 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
             found[name] = _profile(file, kept.get(name), _threads(road, runtime_threads), road.plan.input_shape)
         except (UserError, OSError) as error:
             problems.append(road.told(f'{name}: {error}'))
-    if found and found != kept and not problems:
-        write_json(found, path)
+    if {**kept, **found} != kept:
+        write_json({**kept, **found}, road.folder / KEPT)
     return found, problems
 
 
@@ -60,11 +58,11 @@ def _threads(road: Road, default: int) -> int:
     return default if threads is None else int(threads)
 
 
-def _profile(file: Path, kept: Optional[Mapping[str, Any]], threads: int, shape: Sequence[int]) -> Mapping[str, Any]:
+def _profile(file: Path, kept: Any, threads: int, shape: Sequence[int]) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f'there is no file {str(file)!r}')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if kept is not None and (kept['sha256'], kept['threads']) == (digest, threads):
+    if isinstance(kept, dict) and {*kept} == {*PARTS} and (kept['sha256'], kept['threads']) == (digest, threads):
         return kept
     other_work = OtherWork(threads)
     nodes = fast_path(file, threads, shape=shape)

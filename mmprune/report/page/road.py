@@ -3,6 +3,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
+from ...arguments import UserError
+from ...files import read_json
 from ..stage_record import STAGES, CompressPlan, StageRecord, read_plan, read_records
 from .number import number
 
@@ -65,6 +67,14 @@ class Road:
         """Return where a file that a stage names should be; None where it names none."""
         name = self.get(stage, key)
         return self.folder / name if isinstance(name, str) and name else None
+
+    def kept(self, name: str) -> Dict[str, Any]:
+        """Return what an earlier report has kept in a json file; nothing where it is missing or damaged."""
+        try:
+            found = read_json(self.folder / name, 'what is kept')
+        except UserError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def told(self, message: str) -> str:
         """Return a message without the folder in its paths, in one line: it is the same wherever the folder lies."""

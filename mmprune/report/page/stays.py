@@ -2,7 +2,7 @@
 from typing import Any, Dict, List, Mapping, Tuple
 
 from ...arguments import UserError
-from ...files import read_json, write_json
+from ...files import write_json
 from ...models.from_config import ERRORS, mutator_from_config
 from ...units.description import describe
 from ...units.reasons import explain, stay_shares
@@ -12,8 +12,9 @@ from .road import Road
 
 #: File in the folder.
 KEPT = 'report_units.json'
-#: What a model and its trace may raise where a package is missing or a config is wrong.
+#: What it holds besides what was asked.
 PARTS = ('units', 'frozen', 'explained', 'shares')
+#: What a model and its trace may raise where a package is missing or a config is wrong.
 FAILURES = (*ERRORS, ImportError, RuntimeError, OSError)
 
 
@@ -25,17 +26,15 @@ def units_of(road: Road) -> Tuple[Dict[str, Any], str]:
     multiply-adds that stays).
     """
     asked = dict(config=road.told(road.config), input_shape=list(road.plan.input_shape))
-    path = road.folder / KEPT
+    kept = road.kept(KEPT)
+    if {*kept} == {*asked, *PARTS} and all(kept[key] == asked[key] for key in asked):
+        return kept, ''
     try:
-        if path.exists():
-            kept = read_json(path, 'the units')
-            if isinstance(kept, dict) and {*kept} == {*asked, *PARTS} and all(kept[key] == asked[key] for key in asked):
-                return kept, ''
         mutator, _ = mutator_from_config(road.config, road.plan.input_shape or None, may_be_whole=True)
     except FAILURES as error:
         return {}, road.told(str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}')
     found = dict(asked, **describe(mutator), explained=explain(mutator), shares=stay_shares(mutator))
-    write_json(found, path)
+    write_json(found, road.folder / KEPT)
     return found, ''
 
 
