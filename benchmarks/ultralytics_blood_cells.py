@@ -35,7 +35,7 @@ COMMON: Dict[str, Any] = dict(
     amp=False, plots=False, seed=0, exist_ok=True, verbose=False)
 #: Of the dense networks; mosaics, which show cells smaller than they are, end halfway.
 EPOCHS = dict(yolov8n=50)
-FINETUNE = dict(epochs=12, lr0=0.0005, close_mosaic=12)
+FINETUNE = dict(epochs=8, lr0=0.0005, close_mosaic=8)
 STAGES = ('dense', 'pruned', 'finetuned', 'check')
 
 
