@@ -9,8 +9,9 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
+import numpy as np
 from torch import Tensor
 
 from ..arguments import UserError, one_of, optional_package
@@ -52,6 +53,7 @@ class Quantizer:
             raise UserError(f'{str(path)!r} has no convolution or linear layer that could be quantised')
         self.cut = cut_to(self.model, self.network.outputs)
         self.ranges = ranges_of(self.cut, images)
+        _give_softmax_a_range(self.model, self.ranges)
         self.percentile = PERCENTILES[-1]  #: whose ranges count
 
     def write(self, path: PathLike, form: str = FORMATS[0], left_in_float: Sequence[str] = ()) -> Path:
@@ -151,6 +153,16 @@ def ranges_of(model: Any, images: Iterable[Tensor]) -> Dict[float, Ranges]:
             calibrator.collector.percentile = percentile
             found[percentile] = calibrator.compute_data()
         return found
+
+
+def _give_softmax_a_range(model: Any, ranges: Mapping[float, Ranges]) -> None:
+    """Add ranges for outputs that stay in float: onnxruntime 1.19 sets those of every softmax that it sees."""
+    from onnxruntime.quantization.calibrate import TensorData
+
+    for node in model.graph.node:
+        if node.op_type == 'Softmax':
+            for known in ranges.values():
+                known.data.setdefault(node.output[0], TensorData(lowest=np.float32(0), highest=np.float32(1)))
 
 
 class _Reader:

@@ -138,7 +138,8 @@ def test_an_attention_stays_in_float(form, tmp_path):
     assert len(quantizer.network.layers) == 3
     found = sorted(nodes[name] for name in quantizer.network.quantized)
     assert found.count('Mul') == found.count('Sigmoid') == 1  # the gate
-    assert not {'MatMul', 'Div'} & {*found}  # the last layer has become a Gemm
+    assert 'Div' not in found
+    assert found.count('MatMul') + found.count('Gemm') == 1  # the last layer, which newer versions bring to a Gemm
     path = quantizer.write(tmp_path / 'int8.onnx', form)
     graph = onnx.load(str(path)).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
