@@ -1,6 +1,7 @@
 """YOLO models of ultralytics from their yaml to a pruned, trained, saved and exported one; where it is installed."""
 import importlib.util
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -30,13 +31,8 @@ MODELS = [f'{version}{task}' for version in ('yolov8n', 'yolo11n', 'yolo26n') fo
 @pytest.fixture(autouse=True)
 def own_environment():
     """What building and training a YOLO sets or removes is as before after the test."""
-    names = ('CUBLAS_WORKSPACE_CONFIG', 'PYTHONHASHSEED')
-    before = {name: os.environ.get(name) for name in names}
-    yield
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def fresh(name, folder, classes=2):
