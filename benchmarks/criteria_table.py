@@ -191,9 +191,9 @@ class Bench:
             load=os.getloadavg()[0], cpu=cpu_name(), cores=os.cpu_count())
 
 
-def cost(model: nn.Module) -> Dict[str, int]:
+def cost(model: nn.Module, shape: Sequence[int] = SHAPE) -> Dict[str, int]:
     """Return the multiply-adds and parameters of a model."""
-    demo_input = DemoInput(SHAPE)
+    demo_input = DemoInput(shape)
     return Complexity.of(model, build_graph(model, demo_input)).cost({})
 
 
@@ -225,19 +225,20 @@ def prune(model: nn.Module, piece: Piece, calibration: Sequence[Tuple[Tensor, Te
     return pruner.target.scope, score_s
 
 
-def prune_by_peer(model: nn.Module, method: Method, target: float,
-                  calibration: Sequence[Tuple[Tensor, Tensor]]) -> Tuple[nn.Module, float]:
+def prune_by_peer(model: nn.Module, method: Method, target: float, calibration: Sequence[Tuple[Tensor, Tensor]],
+                  shape: Sequence[int] = SHAPE) -> Tuple[nn.Module, float]:
     """Prune by torch-pruning with the ratio that leaves the target; return the model and the seconds of scoring."""
     import torch_pruning
     importance = getattr(torch_pruning.importance, method.criterion)()
+    last = max(place for place, module in enumerate(model.modules()) if isinstance(module, nn.Linear))
 
     def pruner_of(ratio: float) -> Any:
         one = copy.deepcopy(model)
         for parameter, gradient in zip(one.parameters(), gradients):
             parameter.grad = gradient  # a copy has none
         return torch_pruning.pruner.BasePruner(
-            one, torch.zeros(SHAPE), importance=importance, global_pruning=method.scope == 'global',
-            pruning_ratio=ratio, ignored_layers=[one.head.fc])
+            one, torch.zeros(shape), importance=importance, global_pruning=method.scope == 'global',
+            pruning_ratio=ratio, ignored_layers=[[*one.modules()][last]])
 
     began = time.perf_counter()
     if 'Taylor' in method.name:
@@ -250,11 +251,11 @@ def prune_by_peer(model: nn.Module, method: Method, target: float,
     for group in first.DG.get_all_groups(first.ignored_layers, first.root_module_types):
         first.estimate_importance(group)
     score_s += time.perf_counter() - began
-    whole, found, low, high = cost(model)['macs'], None, 0.0, 1.0
+    whole, found, low, high = cost(model, shape)['macs'], None, 0.0, 1.0
     for _ in range(BISECTIONS):
         pruner = pruner_of((low + high) / 2)
         pruner.step()
-        left = cost(pruner.model)['macs']
+        left = cost(pruner.model, shape)['macs']
         if left > target * whole:
             low = (low + high) / 2
             continue

@@ -211,7 +211,7 @@ class Bench:
     def _peer(self, piece: Piece, shares: Sequence[float], calibration: Any, test: Any) -> Iterator[Dict[str, Any]]:
         method = criteria_table.Method(piece.criterion, PEERS[piece.criterion], 'global')
         for share in shares:
-            model, _ = prune_by_peer(copy.deepcopy(self.dense), method, share, calibration)
+            model, _ = prune_by_peer(copy.deepcopy(self.dense), method, share, calibration, self.network.shape)
             found = dict(share=share, cut=accuracy(model, test))
             recalibrate(model, [inputs for inputs, _ in calibration])
             yield dict(found, norms=accuracy(model, test))
