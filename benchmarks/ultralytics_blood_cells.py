@@ -24,7 +24,6 @@ from ultralytics.nn.tasks import DetectionModel
 import mmprune
 from mmprune.command_line import run
 from mmprune.files import write_text
-from mmprune.graph.nested import output_tensors
 from mmprune.integrations.ultralytics import cut_to, prune, trainer_for
 from mmprune.units.equivalence import relative_difference
 
@@ -146,9 +145,10 @@ class Road:
 
 
 def outputs(network: Any, x: torch.Tensor) -> List[torch.Tensor]:
-    """Return all tensors that a network returns in eval mode."""
+    """Return what a network predicts in eval mode, decoded and raw, without the feature maps that its head read."""
     with torch.no_grad():
-        return output_tensors(network.eval()(x))
+        decoded, raw = network.eval()(x)
+    return [decoded, raw['boxes'], raw['scores']]
 
 
 def onnx_check(yolo: Any, files: Dict[str, str], x: torch.Tensor) -> Dict[str, Any]:
