@@ -189,10 +189,3 @@ def test_mistakes_are_one_line(tmp_path):
     yolo.fuse()
     with pytest.raises(UserError, match='^the norms of this YOLO are folded into its convolutions'):
         prune(yolo, dict(flops=0.5), 'L1', imgsz=SIZE)
-
-
-def test_latency_is_a_target(tmp_path):
-    pytest.importorskip('onnxruntime')
-    yolo = fresh('yolov8n', tmp_path)
-    pruned = prune(yolo, dict(latency=0.8), 'L1', imgsz=SIZE, runtime=dict(type='OnnxRuntime', threads=1, networks=8))
-    assert pruned.pruner.mutator.cost['macs'] < pruned.pruner.mutator.complexity.cost({})['macs']
