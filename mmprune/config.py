@@ -117,7 +117,8 @@ def _lr(base: Mapping[str, Any], ratio: float) -> float:
     return float(_part(base, 'optim_wrapper', 'optimizer', 'lr', what='config of a training')) * ratio
 
 
-def _structure_hooks(interval: int = 1) -> List[Config]:
+def structure_hooks(interval: int = 1) -> List[Config]:
+    """Return the hooks of exact resume and of the structure."""
     return [dict(type='mmprune.ExactResumeHook'),
             dict(type='mmprune.PruningStructureHook', by_epoch=True, interval=interval)]
 
@@ -150,7 +151,7 @@ def prune_hooks(base: Mapping[str, Any], target_flop_ratio: Optional[float] = No
         'target_latency', LATENCY, target_latency)
     share(option, target, f'it is what stays of the dense {name}, so it must lie between 0 and 1')
     options = {key: plain(given) for key, given in (('runtime', runtime), ('repair', repair)) if given is not None}
-    return [*plain(base.get('custom_hooks') or []), *_structure_hooks(),
+    return [*plain(base.get('custom_hooks') or []), *structure_hooks(),
             dict(type='mmprune.ResourceInfoHook', interval=log_interval, resource_type=name,
                  save_ckpt_thr=[target], early_stop=True, **options)]
 
@@ -227,7 +228,7 @@ def schedule_settings(base: Mapping[str, Any], schedule: Union[Config, Sequence[
     """Return ``model, model_wrapper_cfg, optim_wrapper, custom_hooks`` of a prune config with a schedule."""
     model = pruning_model(base, pretrained_path, input_shape, mutate_linear, choice)
     schedules = [schedule] if isinstance(schedule, Mapping) else list(schedule)
-    hooks = [*plain(base.get('custom_hooks') or []), *_structure_hooks(interval=10), *plain(schedules)]
+    hooks = [*plain(base.get('custom_hooks') or []), *structure_hooks(interval=10), *plain(schedules)]
     return _settings(base, model, 'ShrinkingDDP', _lr(base, lr_ratio), hooks)
 
 
@@ -243,7 +244,7 @@ def finetune_settings(base: Mapping[str, Any], pruned_path: str, finetune_lr: fl
     model = dict(_delete_=True, type='mmprune.GroupFisherSubModel', algorithm=algorithm, divisor=divisor)
     hooks = [hook for hook in plain(base.get('custom_hooks') or []) if not str(hook['type']).startswith(OWN_HOOKS)]
     model, wrapper, optim_wrapper, hooks = _settings(base, model, 'PortableDDP', finetune_lr,
-                                                     [*hooks, *_structure_hooks()])
+                                                     [*hooks, *structure_hooks()])
     return model, dict(wrapper, _delete_=True), optim_wrapper, hooks
 
 

@@ -4,14 +4,18 @@ import sys
 import textwrap
 
 import pytest
+from paths import TINY
 
 from mmprune.arguments import UserError
+from mmprune.engine.compress.configs import RoadConfigs
 from mmprune.engine.compress.curve import format_curve, point_within
 from mmprune.engine.compress.options import CompressOptions, parse_target
 from mmprune.engine.compress.plan import plan_of, remembered
 from mmprune.engine.compress.road import Road
 from mmprune.engine.compress.stages import Stage
+from mmprune.engine.compress.survey import Survey
 from mmprune.engine.headline import headline
+from mmprune.models.from_config import read_config
 from mmprune.report.stage_record import read_record
 
 POINTS = [dict(asked=share, latency=share, ms=10 * share, flops=share, params=share, metrics={'accuracy/top1': top})
@@ -63,6 +67,34 @@ def test_the_fastest_point_before_a_larger_drop():
         point_within(POINTS, 'accuracy/top1', 0.2)
     assert [line.split()[-1] for line in format_curve(POINTS, 'accuracy/top1').splitlines()[1:]] == [
         '+0.00', '-0.50', '-2.00', '-0.10']
+
+
+@pytest.mark.parametrize(('method', 'target', 'hook'), [
+    ('one-shot', {'latency': 0.5, 'flops': 0.6}, 'OneShotPruningHook'),
+    ('group-fisher', {'latency': 0.5}, 'ResourceInfoHook'), ('group-fisher', {'flops': 0.5}, 'ResourceInfoHook')])
+def test_the_configs_that_are_written(tmp_path, method, target, hook):
+    known = Survey(400, 100, 50, 500, 0.01, None)
+    configs = RoadConfigs(read_config(str(TINY)), options(tmp_path, method=method, target=target), known)
+    configs.write_dense()
+    configs.write_prune()
+    configs.write_curve()
+    configs.write_finetune('pruned.pth')
+    prune, curve, finetune = (read_config(configs.path(f'{name}.py')) for name in ('prune', 'curve', 'finetune'))
+    assert prune.custom_hooks[-1].type == f'mmprune.{hook}'
+    assert curve.custom_hooks[-1].type == 'mmprune.AccuracyCurveHook'
+    assert [one.type for one in finetune.custom_hooks] == ['mmprune.ExactResumeHook', 'mmprune.PruningStructureHook']
+    if method == 'one-shot':
+        assert prune.custom_hooks[-1].target == dict(target, align='auto')
+    else:
+        assert prune.custom_hooks[-1].save_ckpt_thr == [0.5]
+
+
+@pytest.mark.parametrize('target', [{'params': 0.5}, {'latency': 0.5, 'flops': 0.6}, {'latency_ms': 3.0}])
+def test_group_fisher_ends_at_a_share_of_the_time_or_of_the_flops(tmp_path, target):
+    configs = RoadConfigs(read_config(str(TINY)), options(tmp_path, method='group-fisher', target=target),
+                          Survey(400, 100, 50, 500, 0.01, None))
+    with pytest.raises(UserError, match='--method group-fisher'):
+        configs.write_prune()
 
 
 def test_a_stage_runs_once(tmp_path):

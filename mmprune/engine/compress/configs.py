@@ -1,10 +1,10 @@
 """The configs of a road, written out: the dense model's own, flat, and short ones upon it."""
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping
 
 from mmengine.config import Config
 
 from ...arguments import UserError
-from ...config import OWN_HOOKS, plain
+from ...config import plain, structure_hooks
 from ...deploy.shipped import deploy_config_for
 from ...files import write_text
 from .options import CompressOptions
@@ -86,41 +86,28 @@ class RoadConfigs:
 
     def write_prune(self) -> None:
         """Write the config of the prune run."""
-        options = self.options
+        options, target = self.options, dict(self.options.target)
         if options.method == 'one-shot':
-            self._write(self._one_shot('mmprune.OneShotPruningHook', f'Prunes to {self._target()}, by '
-                                      f'{options.criterion}, and repairs in rounds; trains nothing.', dict(
-                                          target=self._target())), PRUNE)
-            return
-        target = self._target()
-        if set(target) & {'latency_ms', 'params', 'acts'} or len(target) > 1:
-            raise UserError('--method group-fisher ends at a share of the time or of the FLOPs: give --target '
-                            'latency=SHARE or flops=SHARE')
-        name = 'target_latency' if 'latency' in target else 'target_flop_ratio'
-        share = target.get('latency', target.get('flops'))
-        train_cfg = dict(training_length(self.base, MOST_LENGTHS).train_cfg, _delete_=True)
-        train_cfg.pop('dynamic_intervals', None)
-        self._write(GROUP_FISHER.format(
-            what=f'Prunes to {target} while it trains.', base=DENSE, checkpoint=options.checkpoint, interval=INTERVAL,
-            target=f'{name}={share}', shape=tuple(options.input_shape), runtime=options.runtime if 'latency' in target
-            else None, channels=self._channels_per_event(), train_cfg=_assigned(train_cfg=train_cfg)),
-            PRUNE)
+            text = self._one_shot(
+                'mmprune.OneShotPruningHook', f'Prunes to {target}, by {options.criterion}, and repairs in rounds; '
+                'trains nothing.', dict(target=dict(target, align='auto')), rounds='auto')
+        else:
+            text = self._group_fisher(target)
+        self._write(text, PRUNE)
 
     def write_curve(self) -> None:
         """Write the config of the run that looks at several shares."""
         self._write(self._one_shot('mmprune.AccuracyCurveHook', 'Accuracy against milliseconds, without training.',
-                                  dict(shares=CURVE_SHARES)), CURVE)
+                                   dict(shares=CURVE_SHARES)), CURVE)
 
     def write_finetune(self, pruned: str) -> None:
         """Write the config of the finetuning of a pruned checkpoint."""
         length = self.finetuning()
-        hooks = [*length.custom_hooks, dict(type=f'{OWN_HOOKS}ExactResumeHook'),
-                 dict(type=f'{OWN_HOOKS}PruningStructureHook', by_epoch=True, interval=1)]
         self._write(FINETUNED.format(
             what='Finetunes the pruned network.', base=PRUNE, pruned=pruned, lr=self.lr(), part=self.options.finetune,
             count=length.length, unit=length.unit, schedule=_assigned(
                 param_scheduler=length.param_scheduler, train_cfg=dict(length.train_cfg, _delete_=True),
-                custom_hooks=hooks)), FINETUNE)
+                custom_hooks=[*length.custom_hooks, *structure_hooks()])), FINETUNE)
 
     def write_deploy(self, structure: str) -> None:
         """Write the config of the pruned network for deployment."""
@@ -154,22 +141,29 @@ class RoadConfigs:
             raise UserError(f'{self.options.config} has no optim_wrapper.optimizer.lr, which the finetuning starts '
                             'from') from None
 
-    def _target(self) -> Dict[str, Any]:
-        return dict(self.options.target)
-
-    def _one_shot(self, hook: str, what: str, own: Mapping[str, Any]) -> str:
+    def _one_shot(self, hook: str, what: str, own: Mapping[str, Any], **repair: Any) -> str:
         """Return the config of a run that cuts and repairs."""
         options = self.options
-        own = dict(own)
-        if 'target' in own:
-            own['target'] = dict(own['target'], align='auto')
-        repair = dict(images=options.images, rounds='auto')
-        if 'target' not in own:
-            del repair['rounds']
-        arguments = dict(criterion=options.criterion, **own, repair=repair, runtime=options.runtime)
+        arguments = dict(criterion=options.criterion, **own, repair=dict(images=options.images, **repair),
+                         runtime=options.runtime)
         text = ',\n         '.join(f'{name}={_written(value)}' for name, value in arguments.items())
         return ONE_SHOT.format(what=what, base=DENSE, hook=hook, arguments=text, checkpoint=options.checkpoint,
                                shape=tuple(options.input_shape))
+
+    def _group_fisher(self, target: Mapping[str, float]) -> str:
+        """Return the config of a run that prunes while it trains."""
+        options = self.options
+        if len(target) > 1 or not set(target) <= {'latency', 'flops'}:
+            raise UserError('--method group-fisher ends at a share of the time or of the FLOPs: give --target '
+                            'latency=SHARE or flops=SHARE')
+        ((kind, share),) = target.items()
+        name, runtime = ('target_latency', options.runtime) if kind == 'latency' else ('target_flop_ratio', None)
+        train_cfg = dict(training_length(self.base, MOST_LENGTHS).train_cfg, _delete_=True)
+        train_cfg.pop('dynamic_intervals', None)
+        return GROUP_FISHER.format(
+            what=f'Prunes to {target} while it trains.', base=DENSE, checkpoint=options.checkpoint, interval=INTERVAL,
+            target=f'{name}={share}', shape=tuple(options.input_shape), runtime=runtime,
+            channels=self._channels_per_event(), train_cfg=_assigned(train_cfg=train_cfg))
 
     def _channels_per_event(self) -> int:
         """Return how many channels go at once: half of all in about :data:`GROUP_FISHER_PART` of a training.

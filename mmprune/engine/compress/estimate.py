@@ -1,14 +1,16 @@
 """How long the stages of a road will take, roughly: by the time of one forward pass."""
 from typing import Dict
 
+from ...pruning.rounds import STEP as ROUND
+from .configs import GROUP_FISHER_PART
 from .options import CompressOptions
 from .schedule_length import training_length
 from .survey import Survey
 
 #: A step of training in forward passes of its images.
 STEP = 3.0
-#: Forward passes of an image: by scoring in a round, by a repair (twice through, and the solutions), by a prune run
-#: while training.
+#: Forward passes of an image by scoring in a round, and by a repair (twice through, and the solutions); batches that
+#: are scored.
 SCORING, REPAIR, BATCHES = 3.0, 6.0, 8
 #: Seconds of what does not depend on the model's size: starting, tracing, exporting, a latency table.
 START, TABLE, EXPORT = 15.0, 90.0, 60.0
@@ -28,9 +30,9 @@ def estimate(options: CompressOptions, survey: Survey, base: Dict) -> Dict[str, 
     length = training_length(base)
     epoch = survey.train_images * one * STEP
     training = length.length * (epoch if length.unit == 'epochs' else epoch / max(1, survey.batches))
-    rounds = max(1.0, (1 - left) / 0.08)
+    rounds = max(1.0, (1 - left) / ROUND)
     batch = survey.train_images / max(1, survey.batches)
-    pruning = training * 0.5 if options.method == 'group-fisher' else \
+    pruning = training * GROUP_FISHER_PART if options.method == 'group-fisher' else \
         rounds * one * (BATCHES * batch * SCORING + options.images * REPAIR)
     found = dict(dense=test, prune=pruning + TABLE + 2 * START + test)
     if options.finetune:

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence, Union
 
 from ...arguments import UserError, nearest, number, share
+from ...pruning.target import LATENCIES, PruningTarget
 from ...units.complexity import COSTS
 
 METHODS = ('one-shot', 'group-fisher')
 #: What a target may be: a time, or costs.
-TARGETS = ('latency', 'latency_ms', *COSTS)
+TARGETS = (*LATENCIES, *COSTS)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ def parse_target(texts: Sequence[str]) -> Dict[str, float]:
     """Return the target that was typed, ``['latency=0.5', 'flops=0.6']``.
 
     Raises:
-        UserError: A part is no ``name=number``, a name is none of :data:`TARGETS`, or a share is not between 0 and 1.
+        UserError: A part is no ``name=number``, a name is none of :data:`TARGETS`, a share is not between 0 and 1, or
+            the parts exclude each other.
     """
     found: Dict[str, float] = {}
     for text in texts:
-        name, equals, value = text.partition('=')
+        name, _, value = text.partition('=')
         if name not in TARGETS:
             raise UserError(f'--target {text}: {name!r} is none of {", ".join(TARGETS)}{nearest(name, TARGETS)}')
         if name in found:
@@ -84,9 +86,7 @@ def parse_target(texts: Sequence[str]) -> Dict[str, float]:
         else:
             share(f'--target {name}', parsed, 'it is what stays of the dense model, so it must lie between 0 and 1')
         found[name] = parsed
-    times = [name for name in ('latency', 'latency_ms') if name in found]
-    if len(times) > 1 or (not times and len(found) > 1):
-        raise UserError(f'--target: {" and ".join(found)} are given; a target is one of them, or one time with bounds '
-                        'on the others')
+    if found:
+        PruningTarget.of(found)
     return found
 

@@ -13,15 +13,15 @@ from .options import CompressOptions
 #: Packages whose versions decide what comes out.
 PACKAGES = ('torch', 'onnxruntime', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcls', 'mmpretrain', 'mmdet', 'mmpose',
             'mmsegmentation', 'mmdeploy')
+#: Options that are fields of a plan themselves, and its folder.
+OWN_FIELDS = ('config', 'checkpoint', 'folder', 'target', 'input_shape')
 #: Fields of a plan that may differ where a road goes on.
 FREE = ('metric', 'versions', 'machine')
 
 
 def plan_of(options: CompressOptions, cfg_options: Mapping[str, Any]) -> CompressPlan:
     """Return the plan; the metric is known once the dense network is tested."""
-    values = asdict(options)
-    given = {name: values[name] for name in ('image', 'deploy_config', 'method', 'criterion', 'images', 'finetune',
-                                             'lr_ratio', 'threads', 'metric', 'max_drop', 'int8')}
+    given = {name: value for name, value in asdict(options).items() if name not in OWN_FIELDS}
     return CompressPlan(options.config, options.checkpoint, dict(options.target), '', list(options.input_shape),
                         dict(given, cfg_options={key: str(value) for key, value in cfg_options.items()}), _versions(),
                         cpu_name())

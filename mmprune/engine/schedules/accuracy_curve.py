@@ -1,5 +1,4 @@
 """Accuracy against time before any training: prune in rounds, repair after each, evaluate."""
-from numbers import Real
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from mmengine import dist
@@ -73,6 +72,6 @@ class AccuracyCurveHook(PruningSchedule):
         if dist.is_main_process():
             found = [self.evaluation(self.algorithm.architecture)]  # type: ignore[misc]
         dist.broadcast_object_list(found)
-        point['metrics'] = {name: float(value) for name, value in found[0].items() if isinstance(value, Real)}
+        point['metrics'] = found[0]
         runner.logger.info(f'{asked:g} of the dense {self.cost}: {point["metrics"]}')
         return point
