@@ -101,6 +101,17 @@ def ratio(text: str) -> float:
         raise argparse.ArgumentTypeError(f'{text!r} is no number between 0 and 1') from None
 
 
+def points(text: str) -> float:
+    """Return points of a metric that were typed."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 100')
+    return value
+
+
 def device(text: str) -> str:
     """Return a device that was typed."""
     try:

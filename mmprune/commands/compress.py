@@ -18,7 +18,7 @@ from typing import Dict, Optional, Sequence
 from mmengine.config import Config
 
 from ..arguments import UserError, number
-from ..command_line import add_config_options, add_shape_option, command_parser, data_named, threads, whole
+from ..command_line import add_config_options, add_shape_option, command_parser, data_named, points, threads, whole
 from ..criteria.criterion import make_criterion
 from ..deploy.image import existing_image
 from ..engine.compress.configs import RoadConfigs
@@ -76,7 +76,7 @@ def parse(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namesp
     parser.add_argument('--target', nargs='+', default=[], metavar='NAME=VALUE',
                         help='latency=SHARE of the dense time that stays, latency_ms=MILLISECONDS, flops=, params= or '
                              'acts=SHARE; a time with bounds on the others')
-    parser.add_argument('--max-drop', type=float, metavar='POINTS',
+    parser.add_argument('--max-drop', type=points, metavar='POINTS',
                         help='instead of a target: the fastest point of the curve that loses at most so much')
     parser.add_argument('--curve', action='store_true', help='measure the curve; without a target, end there')
     parser.add_argument('--method', choices=METHODS, default=METHODS[0],
@@ -92,7 +92,7 @@ def parse(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namesp
     parser.add_argument('--image', help='image that the deployed file is checked with (the first test image)')
     parser.add_argument('--metric', help='by which networks are compared (top-1, mAP, AP, mIoU)')
     parser.add_argument('--no-int8', action='store_true', help='do not quantise')
-    parser.add_argument('--int8-drop', type=float, default=1.0, metavar='POINTS',
+    parser.add_argument('--int8-drop', type=points, default=1.0, metavar='POINTS',
                         help='points that the INT8 file may lose (1)')
     parser.add_argument('--work-dir', help='where everything goes (default: work_dirs/compress/<config name>)')
     parser.add_argument('--dry-run', action='store_true', help='print the stages and about how long they take')
@@ -111,9 +111,8 @@ def checked_target(args: argparse.Namespace) -> Dict[str, float]:
     if not target and args.max_drop is None and not args.curve:
         raise UserError('nothing says how far: give --target latency=0.5 (share of the time that stays), flops=, '
                         'params= or latency_ms=, or --max-drop POINTS, or look at the --curve first')
-    for name, most in (('finetune', 100), ('lr_ratio', 1000), ('int8_drop', 100), ('max_drop', 100)):
-        if getattr(args, name) is not None:
-            number(f'--{name.replace("_", "-")}', getattr(args, name), 0, most, above=name == 'lr_ratio')
+    number('--finetune', args.finetune, 0, 100)
+    number('--lr-ratio', args.lr_ratio, 0, 1000, above=True)
     if target and args.max_drop is not None:
         raise UserError('--target and --max-drop are given: the one says how far, the other lets the curve say it')
     make_criterion(args.criterion)

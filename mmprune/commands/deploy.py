@@ -41,6 +41,7 @@ from ..command_line import (
     data_named,
     device,
     emit_json,
+    points,
     rounds,
     threads,
     whole,
@@ -218,17 +219,6 @@ def _add_int8_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--max-drop', type=points, default=1.0,
                        help='points of the metric that may be lost; sensitive layers stay in float (%(default)s)')
     group.add_argument('--metric', help="which metric (default: the config's save_best, else the first)")
-
-
-def points(text: str) -> float:
-    """Return points of a metric that were typed."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 100')
-    return value
 
 
 def write_int8(deploy_cfg: Config, model_cfg: Config, deployed: Deployed, compared: bool,
