@@ -25,6 +25,7 @@ from ..units.structure import StructureError, read_structure, write_structure
 from ..version import __version__
 
 Record = Dict[str, Any]
+Folder = Union[str, 'os.PathLike[str]']
 #: What holds the units of a model that it has cut.
 Source = Union[Pruner, PruningAlgorithm]
 #: Under which name a config holds the record.

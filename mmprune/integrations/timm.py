@@ -18,6 +18,7 @@ from ..units.modes import in_eval
 from ..units.structure import StructureError
 from .record import (
     KEY,
+    Folder,
     Source,
     check_record,
     check_same,
@@ -29,7 +30,6 @@ from .record import (
     write_beside,
 )
 
-Folder = Union[str, 'os.PathLike[str]']
 WEIGHTS = 'pytorch_model.bin'
 #: Attributes that state how wide what ``forward_features`` returns is, and what the classifier reads.
 OF_FEATURES, OF_CLASSIFIER = ('num_features', 'embed_dim'), ('head_hidden_size',)

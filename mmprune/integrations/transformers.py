@@ -13,6 +13,7 @@ from ..models.checkpoint_file import CheckpointError, first_line
 from ..units.structure import StructureError
 from .record import (
     KEY,
+    Folder,
     Source,
     check_record,
     check_same,
@@ -24,7 +25,6 @@ from .record import (
     write_beside,
 )
 
-Folder = Union[str, 'os.PathLike[str]']
 #: The weights are called ``model.pruned.safetensors``: who reads the config alone finds none that he could mistake for
 #: those of the dense network.
 VARIANT = 'pruned'
