@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import torch
-from criteria_table import PEER
+from criteria_table import PEER, bisected, cost
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
@@ -33,22 +33,14 @@ from mmprune.deploy.machine import cpu_name
 from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
 from mmprune.deploy.timing import Candidate, measure
 from mmprune.files import read_json, write_json, write_text
-from mmprune.graph.demo_input import DemoInput
-from mmprune.graph.grouping import build_graph
 from mmprune.models.architecture import build_architecture
 from mmprune.models.from_config import dense_config, read_config
 from mmprune.report.stage_record import read_records
-from mmprune.units.complexity import Complexity
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/mmdet/bccd/retinanet_r18_fpn_bccd.py'
 SHAPE, METRIC = (1, 3, 240, 320), 'coco/bbox_mAP'
-WAYS, SEEDS, BISECTIONS = ('ours', 'peer'), (0, 1, 2), 12
-
-
-def macs(model: nn.Module) -> int:
-    """Return the multiply-adds of a model."""
-    return Complexity.of(model, build_graph(model, DemoInput(SHAPE))).cost({})['macs']
+WAYS, SEEDS = ('ours', 'peer'), (0, 1, 2)
 
 
 class Bench:
@@ -103,7 +95,7 @@ class Bench:
         dense = build_architecture(dense_config(cfg)[0], None)[0]
         load_checkpoint(dense, self.args.checkpoint, map_location='cpu')
         model = pruned_by_peer(dense.eval(), ours['macs'])
-        left, before = macs(model), copy.deepcopy(model)
+        left, before = cost(model, SHAPE)['macs'], copy.deepcopy(model)
         hooks = [hook for hook in plain(cfg.custom_hooks) if hook['type'] != 'mmprune.PruningStructureHook']
         parts = {name: plain(cfg[name]) for name in (
             'train_dataloader', 'train_cfg', 'val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
@@ -127,24 +119,19 @@ class Bench:
 
 
 def pruned_by_peer(model: Any, target: int) -> nn.Module:
-    """Prune a detector by torch-pruning; the ratio that leaves at most so many multiply-adds is found by bisection."""
+    """Prune a detector by torch-pruning to at most so many multiply-adds; what its head predicts stays."""
     import torch_pruning
-    head, low, high, found = model.bbox_head, 0.0, 1.0, None
-    ignored = [name for name, module in model.named_modules() if module in (head.retina_cls, head.retina_reg)]
-    for _ in range(BISECTIONS):
-        one, ratio = copy.deepcopy(model), (low + high) / 2
-        modules = dict(one.named_modules())
-        pruner = torch_pruning.pruner.BasePruner(
+    outputs = (model.bbox_head.retina_cls, model.bbox_head.retina_reg)
+    ignored = [place for place, module in enumerate(model.modules()) if module in outputs]
+
+    def pruner_of(ratio: float) -> Any:
+        one = copy.deepcopy(model)
+        modules = [*one.modules()]
+        return torch_pruning.pruner.BasePruner(
             one, torch.zeros(SHAPE), importance=torch_pruning.importance.GroupMagnitudeImportance(p=1),
-            global_pruning=True, pruning_ratio=ratio, ignored_layers=[modules[name] for name in ignored])
-        pruner.step()
-        if macs(one) > target:
-            low = ratio
-        else:
-            high, found = ratio, one
-    if found is None:
-        raise RuntimeError(f'no pruning ratio leaves {target} multiply-adds')
-    return found
+            global_pruning=True, pruning_ratio=ratio, ignored_layers=[modules[place] for place in ignored])
+
+    return bisected(pruner_of, target, SHAPE)
 
 
 def spread(values: Sequence[float]) -> str:

@@ -24,7 +24,7 @@ import textwrap
 import time
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import mmcv
 import torch
@@ -251,22 +251,28 @@ def prune_by_peer(model: nn.Module, method: Method, target: float, calibration: 
     for group in first.DG.get_all_groups(first.ignored_layers, first.root_module_types):
         first.estimate_importance(group)
     score_s += time.perf_counter() - began
-    whole, found, low, high = cost(model, shape)['macs'], None, 0.0, 1.0
+    found = bisected(pruner_of, target * cost(model, shape)['macs'], shape)
+    for parameter in found.parameters():
+        parameter.grad = None
+    return found, score_s
+
+
+def bisected(pruner_of: Callable[[float], Any], target: float, shape: Sequence[int]) -> nn.Module:
+    """Return the largest network that torch-pruning leaves within a number of multiply-adds, by its pruning ratio."""
+    found, low, high = None, 0.0, 1.0
     for _ in range(BISECTIONS):
         pruner = pruner_of((low + high) / 2)
         pruner.step()
         left = cost(pruner.model, shape)['macs']
-        if left > target * whole:
+        if left > target:
             low = (low + high) / 2
             continue
         high = (low + high) / 2
         if found is None or left > found[0]:
             found = left, pruner.model
     if found is None:
-        raise RuntimeError(f'no pruning ratio leaves {target} of the multiply-adds')
-    for parameter in found[1].parameters():
-        parameter.grad = None
-    return found[1], score_s
+        raise RuntimeError(f'no pruning ratio leaves {target:.0f} multiply-adds')
+    return found[1]
 
 
 def cpu_name() -> str:

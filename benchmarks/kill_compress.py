@@ -18,13 +18,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Dict
 
 import torch
 
 from mmprune.command_line import run
 from mmprune.engine.compress.survey import SURVEY
 from mmprune.engine.latency_record import LATENCY_JSON
+from mmprune.graph.nested import output_tensors
 from mmprune.report.stage_record import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,18 +74,10 @@ class Compressing:
         return not (self.folder / 'stages' / f'{stage}.json').exists()
 
 
-def tensors_of(value: Any) -> List[torch.Tensor]:
-    """Return the tensors of a checkpoint, at any depth, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    several = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for one in several for tensor in tensors_of(one)]
-
-
 def same_checkpoint(first: Path, second: Path) -> bool:
     """Tell whether weights and optimizers of two checkpoints are equal bit for bit."""
     states = [torch.load(path, weights_only=False) for path in (first, second)]  # written by this script's runs
-    pairs = [[tensors_of(state.get(key, {})) for state in states] for key in ('state_dict', 'optimizer')]
+    pairs = [[output_tensors(state.get(key, {})) for state in states] for key in ('state_dict', 'optimizer')]
     return all(len(one) == len(other) and all(map(torch.equal, one, other)) for one, other in pairs)
 
 

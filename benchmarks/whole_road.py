@@ -24,6 +24,7 @@ from mmengine.hub import get_config
 
 from mmprune.command_line import run
 from mmprune.config import plain
+from mmprune.engine.deployed_evaluation import innermost
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = dict(classes=('RBC', 'WBC', 'Platelets'))
@@ -83,13 +84,6 @@ def replaced(value: Any, table: Dict[Tuple[int, ...], Tuple[int, ...]]) -> Any:
         return table.get(tuple(value) if all(isinstance(item, int) for item in value) else (),
                          type(value)(replaced(item, table) for item in value))
     return value
-
-
-def innermost(dataset: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the config of the data set inside its wrappers."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
 
 
 def data_of(network: Network, data: Path) -> Dict[str, Tuple[Dict[str, Any], str]]:
