@@ -51,7 +51,7 @@ def format_end(records: Sequence[StageRecord], metric: str) -> str:
         if metric in found:
             lost = drop(metric, dense, found[metric])
             lines.append(f'{name}: {metric} {in_points(found[metric], dense):.2f}, dense '
-                         f'{in_points(dense, dense):.2f} ({-lost:+.2f} points)')
+                         f'{in_points(dense, dense):.2f} ({0.0 - lost:+.2f} points)')
     times = {**by_name.get('deploy', {}).get('times', {}), **by_name.get('int8', {}).get('times', {})}
     if {'dense', 'pruned'} <= set(times):
         fastest = min((name for name in times if name.startswith('pruned')), key=lambda name: times[name]['median'])
