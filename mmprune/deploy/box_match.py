@@ -2,7 +2,8 @@
 
 Two correct networks find the same boxes but for the last digits of float32, which decide where a score is at its
 threshold, where the last of so many boxes is cut off, and where two boxes overlap by the threshold of the NMS, or have
-equal scores. A box that one network alone has is explained only there.
+equal scores. A box that one network alone has is explained only there, or where a file has it since it counts places
+before its NMS (the best ``nms_pre``), of which mmdet counts every class by itself.
 """
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
@@ -97,8 +98,8 @@ def compare_boxes(wanted: InstanceData, found: InstanceData, rules: Rules = KEEP
         wanted (InstanceData): PyTorch's ``bboxes`` ``Tensor[N, 4]``, ``scores`` and ``labels`` ``Tensor[N]``.
         found (InstanceData): The same of a file; boxes without an area do not count, as mmdet has none.
         rules (Rules): What the post-processing keeps.
-        candidates (Callable, optional): Returns PyTorch's boxes before its last NMS; those of all proposals if its
-            argument is true.
+        candidates (Callable, optional): Returns PyTorch's boxes before its last NMS; those of all proposals, or of
+            all places of the network, if its argument is true.
         tolerance (float): Largest difference of equal boxes, see :func:`gaps`.
     """
     if not (found.bboxes.isfinite().all() and found.scores.isfinite().all()):
@@ -153,12 +154,15 @@ def _unexplained(wanted: Side, found: Side, rules: Rules, candidates: Candidates
     rest = left(False)
     if rules.two_stage and 0 < sum(int(side.sum()) for side in rest) <= max(2, SHARE * total):
         rest = left(True)
+    elif not rules.two_stage and rest[1].any():  # of places that PyTorch's limit before the NMS leaves out
+        outside = ~_among(new, candidates, False, tolerance) & _among(new, candidates, True, tolerance)
+        rest = (rest[0], rest[1] & ~(kept & outside))
     return lost[rest[0]], new[rest[1]]
 
 
-def _among(boxes: InstanceData, candidates: Candidates, proposals: bool, tolerance: float) -> Tensor:
+def _among(boxes: InstanceData, candidates: Candidates, more: bool, tolerance: float) -> Tensor:
     """Tell which boxes are candidates."""
-    known = candidates(proposals) if len(boxes) else boxes
+    known = candidates(more) if len(boxes) else boxes
     if not len(known):
         return torch.zeros(len(boxes), dtype=torch.bool)
     return gaps(boxes, known).amin(dim=1) <= tolerance

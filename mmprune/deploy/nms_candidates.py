@@ -29,16 +29,18 @@ def rules_of(model: nn.Module, post_processing: Mapping[str, Any]) -> Rules:
 
 
 @contextmanager
-def without_nms(model: nn.Module, proposals: bool) -> Iterator[None]:
-    """Let a detector return all boxes that its last NMS gets, and with ``proposals`` those of all proposals."""
+def without_nms(model: nn.Module, more: bool) -> Iterator[None]:
+    """Let a detector return all boxes that its last NMS gets; with ``more`` those of all proposals, or all places."""
     changed: List[Tuple[nn.Module, Any]] = []
     for module in model.modules():
         settings = getattr(module, 'test_cfg', None)
-        if isinstance(settings, Mapping) and settings.get('nms') and (proposals or 'score_thr' in settings):
+        if isinstance(settings, Mapping) and settings.get('nms') and (more or 'score_thr' in settings):
             changed.append((module, settings))
             module.test_cfg = copy.deepcopy(settings)
             module.test_cfg['nms']['iou_threshold'] = 1.0
             module.test_cfg['max_per_img'] = ALL
+            if more and 'score_thr' in settings:
+                module.test_cfg['nms_pre'] = ALL
     try:
         yield
     finally:

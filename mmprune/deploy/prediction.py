@@ -87,7 +87,7 @@ def summary(agreement: Agreement) -> str:
     line = f'{agreement.matched} of {agreement.total} predictions are equal within {TOLERANCE:g}'
     if not agreement.explained:
         return line
-    return f'{line}; rounding alone decides on {agreement.explained} more, at a threshold or a tie'
+    return f'{line}; a limit, a threshold or a tie decides on {agreement.explained} more'
 
 
 def _keypoints(model: nn.Module, path: Union[str, 'os.PathLike[str]'], inputs: Inputs,
@@ -106,8 +106,8 @@ def _boxes(task: Any, model: nn.Module, inputs: Inputs, wanted: Sequence[Instanc
     """Compare boxes after the NMS, and tell those that rounding lets it decide otherwise."""
     rules = rules_of(model, task.deploy_cfg.codebase_config.get('post_processing') or {})
 
-    def candidates(image: int, proposals: bool) -> InstanceData:
-        with without_nms(model, proposals):
+    def candidates(image: int, more: bool) -> InstanceData:
+        with without_nms(model, more):
             return predict(model, inputs)[image]
 
     return combined([compare_boxes(left, right, rules, functools.partial(candidates, i))

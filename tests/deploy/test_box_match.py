@@ -159,12 +159,29 @@ def test_a_few_boxes_may_come_from_other_proposals(two_stage):
         return InstanceData.cat([wanted, found]) if proposals else wanted
 
     agreement = compare_boxes(wanted, found, Rules(0.05, 0.5, two_stage=two_stage), candidates)
-    assert (agreement.matched, agreement.total, agreement.explained) == (39, 40, 2 if two_stage else 0)
+    assert (agreement.matched, agreement.total, agreement.explained) == (39, 40, 2 if two_stage else 1)
     assert bool(agreement.text) != two_stage
-    assert calls == [False, True] if two_stage else [False]
+    assert calls == ([False, True] if two_stage else [False, False, True])
     found.scores[:12] -= 0.03
     found.bboxes[:12] += torch.tensor([0., 1, 0, 1])
     assert compare_boxes(wanted, found, Rules(0.05, 0.5, two_stage=two_stage), candidates).text  # not so many
+
+
+def test_a_file_may_have_places_that_the_limit_before_the_nms_leaves_out():
+    """mmdet takes the best 3 pairs of place and class, a file the best 3 places: it has a box more, and no other."""
+    boxes, scores, labels = [[20 * i, 0, 20 * i + 10, 10] for i in range(4)], (0.9, 0.8, 0.7, 0.6), [0] * 4
+    everything, rules = detections(boxes, scores, labels), Rules(0.05, 0.5)
+
+    def candidates(more):
+        return everything if more else everything[:3]
+
+    agreement = compare_boxes(everything[:3], everything, rules, candidates)
+    assert (agreement.matched, agreement.explained, agreement.text) == (3, 1, '')
+    assert compare_boxes(everything[:3], everything, rules, lambda _: everything[:3]).text  # no such place
+    assert compare_boxes(everything[:3], everything, rules, lambda _: everything).text  # within the limit
+    assert compare_boxes(everything, everything[:3], rules, candidates).text  # the file lacks it
+    beside = detections([*boxes[:3], [40, 0, 50, 11]], scores, labels)  # its NMS had to drop it
+    assert compare_boxes(everything[:3], beside, rules, lambda more: beside if more else beside[:3]).text
 
 
 def test_what_differs_is_named():

@@ -57,6 +57,14 @@ def test_nms_is_off_for_a_moment():
     assert (before.nms.iou_threshold, before.max_per_img) == (0.6, 50)
 
 
+@pytest.mark.parametrize('more', [False, True])
+def test_places_before_it_are_limited_unless_asked_for(more):
+    model = Detector(score_thr=0.01, nms=NMS, nms_pre=1000)
+    with without_nms(model, more):
+        assert model.bbox_head.test_cfg.nms_pre == (ALL if more else 1000)
+    assert model.bbox_head.test_cfg.nms_pre == 1000
+
+
 @pytest.mark.parametrize('proposals', [False, True])
 def test_that_of_proposals_stays_unless_asked_for(proposals):
     model = two_stage()

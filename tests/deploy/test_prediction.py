@@ -108,7 +108,7 @@ def test_a_box_at_the_threshold_of_the_nms_may_be_in_the_file_alone():
     assert check_predictions(Task(boxes), model, 'x.onnx', INPUTS)[:4] == (0, 2, 3, 1)
     assert model.test_cfg.nms.iou_threshold == 0.3333  # as before
     assert summary(check_predictions(Task(boxes), model, 'x.onnx', INPUTS)) == (
-        '2 of 3 predictions are equal within 0.0003; rounding alone decides on 1 more, at a threshold or a tie')
+        '2 of 3 predictions are equal within 0.0003; a limit, a threshold or a tie decides on 1 more')
     assert summary(check_predictions(Task(boxes[1:]), Predicts(boxes[1:]), 'x.onnx', INPUTS)) == (
         '2 of 2 predictions are equal within 0.0003')
     with pytest.raises(ParityError, match='2 of 3 predictions'):
