@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'mmprune'
 RANKS = (
     ('version', 'arguments', 'random_state'),
     ('registry', 'files'),
-    ('graph',),
+    ('graph', 'attention'),
     ('units',),
     ('config',),
     ('models',),

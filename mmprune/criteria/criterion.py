@@ -10,6 +10,7 @@ from ..graph.channels import Member
 from ..group_fisher.taps import untapped_weight
 from ..registry import CRITERIA, build
 from ..units.mutator import ChannelMutator
+from ..units.ranks import by_element, rank
 from ..units.structure import Structure
 from ..units.unit import ChannelUnit
 from ..units.weight_norm import effective
@@ -89,6 +90,8 @@ class Criterion:
     def score(self, unit: ChannelUnit) -> Tensor:
         """Return ``Tensor[C]``: a score for each present set of tied channels of a unit, in their order.
 
+        Dimensions of heads are scored one by one and ranked in each head, the best first.
+
         Raises:
             CriterionError: The criterion has seen no data since the last cut.
             UnscorableError: No layer of the unit has what the criterion looks at.
@@ -96,6 +99,10 @@ class Criterion:
         if not self.is_calibrated:
             what = 'has seen no data' if self._structure is None else 'has seen no data since the model was cut'
             raise CriterionError(f'{type(self).__name__} scores channels by data, and {what}: call calibrate first')
+        return rank(unit, self.element_scores(by_element(unit)))
+
+    def element_scores(self, unit: ChannelUnit) -> Tensor:
+        """Return the scores of a unit whose sets may all go alone."""
         scores = self.member_scores(unit)
         if not scores:
             raise UnscorableError(f'{type(self).__name__} cannot score unit {unit.name!r}: {self.missing(unit)}')

@@ -20,7 +20,7 @@ from .attributes import unchanged_attributes
 from .idle import NEVER_RUN, whole_modules
 from .module_rules import ModuleRules
 from .nested import output_tensors
-from .rules import movement, openmmlab, order, product, spectrum, weight  # noqa: F401  (fill the tables)
+from .rules import attention, movement, openmmlab, order, product, spectrum, weight  # noqa: F401  (fill the tables)
 from .rules.table import LAYER_RULES, OP_RULES, Call, applies, follow_nothing
 from .trace import Trace
 from .tracer import Tracer

@@ -4,6 +4,7 @@ from typing import Collection, Dict, List, Optional
 
 import numpy as np
 
+from .factors import ProductCall
 from .trace import Axis, LayerCall
 
 #: Roles of axes, in the order in which they name a unit.
@@ -26,6 +27,7 @@ class CoupledChannels:
     members: List[Member]  #: in the order of the forward pass
     reason: Optional[str] = None  #: why the channels must stay; None if they may be pruned
     attributes: List[Member] = field(default_factory=list)  #: module attributes that equal the number of channels
+    part: str = ''  #: ``heads``, ``qk`` or ``v``, where the channels lie as heads times dimensions
     named_by: Optional[Member] = None  #: the member that :attr:`first` was before tensors were removed
 
     @property
@@ -71,3 +73,4 @@ class ChannelGraph:
     axes: List[Axis]  #: all axes indexed by channels, frozen channels included
     #: layer name -> ``conv``, ``linear`` or a kind that a user's layer rule records
     kinds: Dict[str, str] = field(default_factory=dict)
+    products: List[ProductCall] = field(default_factory=list)  #: products of two activations

@@ -3,7 +3,7 @@
 Ids that are tied form a *set*: channels that can only be removed together. Sets with equally many indices on the same
 axes form a *unit*. Both steps work on whole arrays.
 """
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from .capture import trace_model
 from .channels import ROLES, ChannelGraph, CoupledChannels, Member
 from .coupling import Reasons, couple
+from .factors import Factors
 from .trace import Axis, IdleLayer, Trace
 
 NO_CONSUMER = 'no conv or linear layer reads it'
@@ -47,24 +48,32 @@ def group_channels(traced: Trace) -> ChannelGraph:
             for used in traced.axes:
                 if used.tensor == name:
                     reasons.add(root[used.ids], reason)
-    components = [root[axis.ids] for axis in axes]
     for call in traced.calls:
-        if call.channels is not None:
-            call.repeated = next(((axis.tensor, axis.dim) for axis, ids in zip(axes, components)
-                                  if np.array_equal(ids, root[call.channels])), None)
-    kinds = {call.layer: call.kind for call in traced.calls if call.weight}
+        call.repeated = None if call.channels is None else _axis_of(call.channels, axes, root)
+    for product in traced.products:
+        product.axis = _axis_of(product.channels, axes, root)
+    factors = Factors(traced.head_layouts, root, reasons)
+    axes = factors.split(axes)
+    components = [np.where(axis.ids >= 0, root[axis.ids], -1) for axis in axes]
+    kinds = {axis.layer: 'product' for axis in axes if axis.role == 'in'}
+    kinds.update({call.layer: call.kind for call in traced.calls if call.weight})
     kinds.update({layer.layer: layer.kind for layer in traced.idle})
     inference = {call.layer for call in traced.calls if not call.training_only}
     units: List[CoupledChannels] = []
     frozen: List[CoupledChannels] = []
-    for group in _signature_groups(axes, components, reasons):
+    for group in _signature_groups(axes, components, reasons, factors.part):
         reason = group.reason = _reason_to_stay(group, inference)
         if group.producers or group.consumers:
             (units if reason is None else frozen).append(group)
     frozen += [group for layer in traced.idle for group in _idle_channels(layer)]
     _name(units)
     _name(frozen)
-    return ChannelGraph(units, frozen, traced.calls, axes, kinds)
+    return ChannelGraph(units, frozen, traced.calls, axes, kinds, traced.products)
+
+
+def _axis_of(channels: np.ndarray, axes: List[Axis], root: np.ndarray) -> Optional[Tuple[str, int]]:
+    """Return the tensor and the axis that hold given channels in their order, or None."""
+    return next(((axis.tensor, axis.dim) for axis in axes if np.array_equal(root[axis.ids], root[channels])), None)
 
 
 def _reason_to_stay(group: CoupledChannels, inference: Set[str]) -> Optional[str]:
@@ -102,7 +111,7 @@ def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
     signature = reasons.number.copy()
     fresh = int(signature.max(initial=0)) + 1
     for on_axis in components:  # every axis splits the components that it touches by how often it does
-        present, times = np.unique(on_axis, return_counts=True)
+        present, times = np.unique(on_axis[on_axis >= 0], return_counts=True)
         pairs = np.stack([signature[present], times])
         inverse = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
         signature[present] = fresh + inverse
@@ -110,19 +119,23 @@ def _signatures(components: List[np.ndarray], reasons: Reasons) -> np.ndarray:
     return signature
 
 
-def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Reasons) -> List[CoupledChannels]:
+def _signature_groups(axes: List[Axis], components: List[np.ndarray], reasons: Reasons,
+                      parts: Mapping[int, str]) -> List[CoupledChannels]:
     """Group components, which are sets, by signature; a group becomes a unit or is frozen."""
     signature = _signatures(components, reasons)
     groups: Dict[int, CoupledChannels] = {}
     rank: np.ndarray = np.zeros(len(signature), dtype=np.int64)
     for position in sorted(range(len(axes)), key=lambda number: (ROLES.index(axes[number].role), number)):
         on_axis = components[position]
-        marks = signature[on_axis]
-        order = np.argsort(marks, kind='stable')  # the indices of each mark side by side, ascending
+        marks = np.where(on_axis >= 0, signature[on_axis], -1)
+        order = np.argsort(marks, kind='stable')[(marks < 0).sum():]  # the indices of each mark side by side, ascending
+        if not len(order):
+            continue
         for here in np.split(order, np.flatnonzero(np.diff(marks[order])) + 1):
             mark = int(marks[here[0]])
             if mark not in groups:  # the first producer gives each set its rank
-                groups[mark] = CoupledChannels('', [], reasons.of(int(on_axis[here[0]])))
+                groups[mark] = CoupledChannels('', [], reasons.of(int(on_axis[here[0]])),
+                                               part=parts.get(int(on_axis[here[0]]), ''))
                 present, first = np.unique(on_axis[here], return_index=True)
                 rank[present[np.argsort(first)]] = np.arange(len(present))
             ranks = rank[on_axis[here]]
@@ -154,6 +167,6 @@ def _name(groups: List[CoupledChannels]) -> None:
             ranges.append((start, end, together))
         for start, end, together in ranges:
             for group in together:
-                name = f'{group.first.axis.layer}_({start}, {end})_{group.width}'
+                name = f'{group.first.axis.layer}_({start}, {end})_{group.width}{group.part and "#" + group.part}'
                 seen[name] = seen.get(name, 0) + 1
                 group.name = name if seen[name] == 1 else f'{name}#{seen[name]}'

@@ -4,6 +4,8 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
+from .factors import HeadLayout, ProductCall
+
 
 def layer_of(tensor: str) -> str:
     """Return the module that uses a parameter or buffer: its owner, or the layer that the owner parametrizes."""
@@ -25,6 +27,10 @@ class Axis:
     ids: np.ndarray  #: ``ndarray[size]``: the channel id of each index
     #: columns of a tensor from which its layer computes a weight that depends on all of them: a standardised one
     standardised: bool = False
+    #: of a norm over all channels, for which removed ones count as zeros
+    across: bool = False
+    #: of dimensions of heads: the head of each index, ``ndarray[size]``, -1 for none
+    lanes: Optional[np.ndarray] = None
 
     @property
     def layer(self) -> str:
@@ -103,3 +109,5 @@ class Trace:
     grids: List[Grid] = field(default_factory=list)  #: tensors that must stay rectangular
     broadcasts: List[Broadcast] = field(default_factory=list)  #: operations that repeat one operand over the other
     idle: List[IdleLayer] = field(default_factory=list)  #: conv and linear modules that were not seen as layers
+    head_layouts: List[HeadLayout] = field(default_factory=list)  #: channels that lie as heads times dimensions
+    products: List[ProductCall] = field(default_factory=list)  #: products of two activations

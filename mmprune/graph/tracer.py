@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .deferred import Deferred
+from .factors import HeadLayout, ProductCall
 from .idle import COMPUTED, NEVER_RUN, NOT_FOLLOWED, layer_modules
 from .label import canonical, compact, constant_along, distinct_slices, take_first, to_axis
 from .label_store import Companion, LabelStore
@@ -35,6 +36,8 @@ class Tracer(LabelStore):
         self.deferred = Deferred()
         self.grids: Dict[Tuple[Any, ...], Grid] = {}
         self.broadcasts: List[Broadcast] = []
+        self.head_layouts: List[HeadLayout] = []
+        self.products: List[ProductCall] = []
         #: names of weights from which their layers compute others, filter by filter but not column by column
         self.standardised: Set[str] = set()
         #: weight name -> conv or linear module; those with an axis count as seen in the end
@@ -293,5 +296,5 @@ class Tracer(LabelStore):
         idle = [replace(layer, reason=COMPUTED) if layer.weight in self.computed_with else layer
                 for layer in self.idle.values() if layer.weight not in weights and layer.layer not in layers]
         return Trace(self._num_ids, list(self.axes.values()), loose, (left, right), self._frozen, self.calls,
-                     list(self.grids.values()), self.broadcasts, idle)
+                     list(self.grids.values()), self.broadcasts, idle, self.head_layouts, self.products)
 

@@ -14,6 +14,7 @@ from ..units.choice import Floor, Patterns
 from ..units.complexity import LATENCY
 from ..units.consumers import Consumers
 from ..units.mutator import ChannelMutator
+from ..units.ranks import by_element, rank
 from ..units.selection import NotFiniteError, Pool, PrunedSet, least_important
 from ..units.unit import by_name
 from .taps import TapRecorder, untapped_weight
@@ -30,7 +31,8 @@ class GroupFisherChannelMutator(ChannelMutator):
     Args:
         channel_unit_cfg (dict): Defaults to ``dict(type='GroupFisherChannelUnit')``.
         demo_input (dict): How to run the model once; see :mod:`mmprune.graph.demo_input`.
-        include, exclude, min_channels, trial_cut: See :class:`~mmprune.units.mutator.ChannelMutator`.
+        include, exclude, min_channels, trial_cut, attention, stream: See
+            :class:`~mmprune.units.mutator.ChannelMutator`.
 
     Attributes:
         fisher (Tensor[total sets]): One accumulator for all units, so that one all_reduce serves an event.
@@ -42,9 +44,10 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True, attention: bool = True,
+                 stream: str = 'exact') -> None:
         super().__init__(channel_unit_cfg or dict(type='GroupFisherChannelUnit'), demo_input, include, exclude,
-                         min_channels, trial_cut)
+                         min_channels, trial_cut, attention, stream)
 
     def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
         """Trace the dense model, build its units and tap the inputs of their consumers."""
@@ -54,7 +57,7 @@ class GroupFisherChannelMutator(ChannelMutator):
     def _tap(self) -> None:
         """Record what the consumers of the units read."""
         consumers = Consumers(self)
-        self._start = consumers.start
+        self._start, self._count = consumers.start, consumers.count
         self.register_buffer('fisher', _empty_accumulator(self.model, consumers.total))
         self.taps = TapRecorder(consumers)
         self._unrecorded: Set[str] = set()
@@ -118,12 +121,21 @@ class GroupFisherChannelMutator(ChannelMutator):
         for unit in self.units:
             if unit.normalization_type == LATENCY:
                 unit.milliseconds = self.milliseconds_of(unit, sets)
-            start = self._start[unit.name]
-            unit.fisher = self.fisher[start:start + len(unit.kept)]
+            start, count = self._start[unit.name], self._count[unit.name]
+            unit.fisher = self.fisher[start:start + count]
+            if count != len(unit.kept):
+                unit.fisher = self._by_rank(unit, unit.fisher)
             if unit.num_sets > unit.min_sets:
                 present = torch.from_numpy(unit.kept).to(self.fisher.device)
                 scores[unit.name] = unit.score(self.complexity, widths).masked_fill(~present, float('inf'))
         return scores
+
+    def _by_rank(self, unit: GroupFisherChannelUnit, recorded: Tensor) -> Tensor:
+        """Order the dimensions of each head by what was recorded of them; return their sums by rank."""
+        kept = torch.from_numpy(by_element(unit).kept).to(recorded.device)
+        found = recorded.new_zeros(len(unit.kept))
+        found[torch.from_numpy(unit.kept).to(recorded.device)] = rank(unit, recorded[kept])
+        return found
 
     @property
     def divides_by_time(self) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
 from ..graph.trace import LayerCall
-from ..units.consumers import Consumers
+from ..units.consumers import DIMENSIONS, Consumers
 from ..units.layer import is_tappable
 from .ops import add_tap, recorded_with, remove_tap
 
@@ -40,6 +40,9 @@ class TapRecorder:
         for layer in [layer for layer in self.layers if f'{layer}.weight' in removed]:
             remove_tap(self.layers.pop(layer))
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
+        dims = {layer: torch.from_numpy(self.consumers.owners(layer, DIMENSIONS)) for layer in self.layers}
+        #: of layers that read dimensions of heads
+        self._dims = {layer: owners for layer, owners in dims.items() if bool((owners < self.consumers.total).any())}
         self._indices: Dict[Tuple[Any, ...], Tensor] = {}
 
     def record(self, recording: bool) -> None:
@@ -87,7 +90,11 @@ class TapRecorder:
         for layers, grads in batches.values():
             joined = torch.cat(grads, 1).to(dtype)
             index = self._index(tuple(layers), joined.device)
-            sums.append(joined.new_zeros(len(joined), self.consumers.total + 1).index_add_(1, index, joined)[:, :-1])
+            found = joined.new_zeros(len(joined), self.consumers.total + 1).index_add_(1, index, joined)
+            for layer, grad in zip(layers, grads):
+                if layer in self._dims:
+                    found.index_add_(1, self._dims[layer].to(grad.device), grad.to(dtype))
+            sums.append(found[:, :-1])
         return sums
 
     def _index(self, layers: Tuple[str, ...], device: torch.device) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..arguments import nearest
 from ..files import whole_file
-from ..units import mutator
+from ..units import kept_state
 from .checkpoint_file import CheckpointError, is_whole, read_file, read_url
 
 #: Prefixes of the keys of a prune run's checkpoint: the weights of its model, and the structure.
-ARCHITECTURE, KEPT = 'architecture.', f'mutator.{mutator.KEPT}'
+ARCHITECTURE, KEPT = 'architecture.', f'mutator.{kept_state.KEPT}'
 
 #: Keys of torchvision's MobileNetV2, which OpenMMLab names otherwise.
 TORCHVISION_KEYS = {'features.0.0.weight', 'features.18.0.weight', 'classifier.1.weight'}

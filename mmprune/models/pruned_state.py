@@ -5,7 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..units.mutator import KEPT, ChannelMutator
+from ..units.kept_state import KEPT
+from ..units.mutator import ChannelMutator
 from ..units.structure import StructureError
 from .checkpoint import check_fit, is_dense
 from .checkpoint_file import CheckpointError

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..config import demo_input_of
 from ..graph.input_shape import shape_or_test_input
 from ..registry import MODELS, build
+from ..units.choice import CHOICE
 from ..units.copies import own_copy
 from ..units.mutator import ChannelMutator
 from .architecture import build_architecture, prepare, pretrained_path
@@ -17,8 +18,6 @@ from .pruned_state import leave_lacking_whole, masks_of, refuse_mmrazor
 
 #: What the checkpoints are called in messages.
 PRUNED, DENSE = 'PRUNED', '--dense'
-#: What the parts of a mutator's config may say of which units there are.
-CHOICE = ('include', 'exclude', 'min_channels')
 
 
 class Twins(NamedTuple):

@@ -3,12 +3,15 @@ import math
 from fnmatch import fnmatchcase
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Union
 
-from ..arguments import UserError, nearest, share, typed, whole_number
+from ..arguments import UserError, nearest, one_of, share, typed, whole_number
 from ..graph.channels import CoupledChannels
 
 Patterns = Union[str, Sequence[str]]
 #: Arguments of :class:`Choice`.
-CHOICE = ('include', 'exclude', 'min_channels')
+CHOICE = ('include', 'exclude', 'min_channels', 'attention', 'stream')
+#: What becomes of the channels between the blocks of a transformer: pruned so that norms count removed ones as zeros,
+#: pruned with plain norms over what is left, or left whole.
+STREAMS = ('exact', 'kept', 'whole')
 #: Channels that stay at least: how many, or which share of those that the dense unit has.
 Floor = Union[int, float]
 
@@ -70,14 +73,19 @@ class Choice:
         exclude (str or list[str], optional): Units with a producer that matches are not pruned.
         min_channels (int, float or dict[str, int or float]): Channels that stay at least, for every unit or by
             pattern: a whole number of them, or a share between 0 and 1 of those that the dense unit has.
+        attention (bool): Prune the heads of transformers, and their dimensions.
+        stream (str): One of :data:`STREAMS`: ``exact``, which is equal to the masked model, ``kept``, whose norms know
+            only what is left (faster, and no longer equal), or ``whole``.
 
     Raises:
-        UserError: ``min_channels`` is neither a positive whole number nor a share.
+        UserError: ``min_channels`` is neither a positive whole number nor a share, or ``stream`` is none of these.
     """
 
     @typed
     def __init__(self, include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[Floor, Mapping[str, Floor]] = 1) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, attention: bool = True,
+                 stream: str = 'exact') -> None:
+        self.attention, self.stream = attention, one_of('stream', stream, STREAMS)
         self.include = None if include is None else _as_list(include)
         self.exclude = [] if exclude is None else _as_list(exclude)
         self.min_channels = dict(min_channels) if isinstance(min_channels, Mapping) else {'*': min_channels}

@@ -8,7 +8,8 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 from torch import nn
 
-from ..graph.channels import ChannelGraph, CoupledChannels
+from ..graph.channels import ChannelGraph, CoupledChannels, Member
+from ..graph.factors import HEADS
 from ..graph.trace import LayerCall
 
 #: (call, shape of the weight) -> multiply-adds of the call
@@ -95,20 +96,44 @@ class Complexity:
         tensor, dim = call.repeated
         return self.shape(tensor, widths)[dim], self.shapes[tensor][dim]
 
+    def products(self, widths: Widths) -> int:
+        """Return the multiply-adds of the products of activations, those of queries and keys, of weights and values."""
+        return sum(product.positions * (len(product.channels) if product.axis is None else
+                                        self.shape(product.axis[0], widths)[product.axis[1]])
+                   for product in self.graph.products if not product.training_only)
+
     def channel_acts(self, unit: CoupledChannels) -> int:
         """Return the activations of a single set of a unit: its producers' output elements."""
         return sum(call.out_positions * call.out_channels // len(member.axis.ids) * member.index.shape[1]
                    for member in unit.producers for call in self._calls(member.axis.tensor))
 
     def channel_macs(self, unit: CoupledChannels, widths: Widths) -> int:
-        """Return the multiply-adds of a single set in its producers and consumers, at the given widths."""
+        """Return the multiply-adds of a single set in its producers, consumers and products, at the given widths."""
         total = 0
+        held = {product.axis: product.positions for product in self.graph.products if not product.training_only}
         for member in {id(m): m for m in [*unit.producers, *unit.consumers]}.values():
-            axis = member.axis
+            axis, each = member.axis, self._present(unit, member, widths)
             sizes = enumerate(self.shape(axis.tensor, widths))
-            shape = tuple(member.index.shape[1] if dim == axis.dim else size for dim, size in sizes)
+            shape = tuple(each if dim == axis.dim else size for dim, size in sizes)
             total += sum(COUNTERS[call.kind](call, shape) for call in self._calls(axis.tensor))
+        for tensor, dim in {(member.axis.tensor, member.axis.dim) for member in unit.members} & {*held}:
+            member = next(one for one in unit.members if (one.axis.tensor, one.axis.dim) == (tensor, dim))
+            total += held[tensor, dim] * self._present(unit, member, widths)
         return total
+
+    def _present(self, unit: CoupledChannels, member: Member, widths: Widths) -> int:
+        """Return the present indices of a single set: heads and dimensions that share rows have fewer after a cut."""
+        if not unit.part:
+            return int(member.index.shape[1])
+        own = {member.axis.tensor.rpartition('.')[2]: member.axis for member in unit.attributes}
+        name = next(iter(own.values())).tensor.rpartition('.')[0]
+        if unit.part != HEADS:
+            heads = next(axis for axis in self.graph.axes if axis.tensor == f'{name}.heads')
+            return int(member.index.shape[1] * widths.get((f'{name}.heads', 0), len(heads.ids)) // len(heads.ids))
+        left = widths.get((f'{name}.heads', 0), unit.num_sets)
+        size = self.shape(member.axis.tensor, widths)[member.axis.dim]
+        inside = len(member.axis.ids) == member.index.size
+        return int(size // max(1, left)) if inside else int(member.index.shape[1])
 
     def _calls(self, weight: str) -> Tuple[LayerCall, ...]:
         if not hasattr(self, '_by_weight'):

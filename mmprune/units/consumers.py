@@ -1,5 +1,5 @@
 """The layers that read units, and the set that each of their input channels belongs to."""
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import numpy as np
 import torch
@@ -7,25 +7,33 @@ from torch import Tensor, nn
 
 from .layer import is_tappable
 from .mutator import ChannelMutator
+from .ranks import by_element, elements_of
 from .unit import ChannelUnit
+
+#: Parts of units that are dimensions of heads.
+DIMENSIONS = ('qk', 'v')
 
 
 class Consumers:
     """The modules that read the units of a prepared mutator, with a number for every set of every unit.
+
+    Of dimensions of heads every element has a number, lane after lane, since the heads choose theirs.
 
     Args:
         mutator (ChannelMutator): The mutator.
 
     Attributes:
         start (dict[str, int]): Unit name -> number of its first set; a unit's sets are numbered in their order.
-        total (int): Sets of all units, dropped sets included.
+        count (dict[str, int]): Unit name -> how many numbers it has.
+        total (int): Numbers of all units, dropped sets included.
         layers (dict[str, nn.Module]): Name -> module, in the order of the units.
     """
 
     def __init__(self, mutator: ChannelMutator) -> None:
         self.mutator = mutator
-        bounds = np.cumsum([0] + [len(unit.kept) for unit in mutator.units])
-        self.start: Dict[str, int] = dict(zip((unit.name for unit in mutator.units), bounds[:-1].tolist()))
+        self.count = {unit.name: elements_of(unit) for unit in mutator.units}
+        bounds = np.cumsum([0, *self.count.values()])
+        self.start: Dict[str, int] = dict(zip(self.count, bounds[:-1].tolist()))
         self.total = int(bounds[-1])
         self.layers: Dict[str, nn.Module] = {}
         for unit in mutator.units:
@@ -37,16 +45,23 @@ class Consumers:
         """The layers whose input is the module's input: conv and linear modules."""
         return {name: module for name, module in self.layers.items() if is_tappable(module)}
 
-    def owners(self, layer: str) -> np.ndarray:
-        """Return the set number ``ndarray[present input channels]`` of a layer's inputs; ``total`` for no unit."""
+    def owners(self, layer: str, part: Tuple[str, ...] = ('', 'heads')) -> np.ndarray:
+        """Return the set number ``ndarray[present input channels]`` of a layer's inputs; ``total`` for no unit.
+
+        Args:
+            layer (str): A layer that reads units.
+            part (tuple[str]): Of units of these parts; inputs of an attention's output projection have two.
+        """
         weight = f'{layer}.weight' if layer else 'weight'
         module: Any = self.layers[layer]
-        members = self.mutator.surgery.members[weight]
-        axis = next(m.axis for _, m in members if m.axis.role in ('in', 'depthwise'))
+        members = [(unit, member) for unit, member in self.mutator.surgery.members[weight]
+                   if member.axis.role in ('in', 'depthwise')]
+        axis = members[0][1].axis
         owner: np.ndarray = np.full(len(axis.ids), self.total)
         for unit, member in members:
-            if member.axis is axis:
-                owner[member.index] = self.start[unit.name] + np.arange(len(member.index))[:, None]
+            if unit.channels.part in part:
+                single = next(one for one in by_element(unit).channels.members if one.axis is member.axis)
+                owner[single.index] = self.start[unit.name] + np.arange(len(single.index))[:, None]
         owner = owner[self.mutator.layout(weight)[axis.dim].astype(int)]
         groups = getattr(module, 'groups', 1)
         if axis.role == 'depthwise':
@@ -66,7 +81,8 @@ class Consumers:
         Returns:
             Tensor[C]: A value for each present set.
         """
-        sets = torch.from_numpy(self.owners(layer) - self.start[unit.name])
+        part = ('', 'heads') if unit.channels.part in ('', 'heads') else DIMENSIONS
+        sets = torch.from_numpy(self.owners(layer, part) - self.start[unit.name])
         own = (sets >= 0) & (sets < len(unit.kept))
         index, own = sets[own].to(values.device), own.to(values.device)
         sums = values.new_zeros(len(unit.kept)).index_add_(0, index, values[own])

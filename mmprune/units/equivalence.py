@@ -110,13 +110,15 @@ def _dropped_columns(model: nn.Module, units: Sequence[ChannelUnit],
                      masks: Masks) -> Dict[Tuple[str, int], Tuple[Tensor, Tensor]]:
     """Return (tensor name, axis) -> the weight and the indices along the axis of all that read dropped channels.
 
+    Of a stream over which norms compute, whatever writes it too: the norms count removed channels as zeros.
     Layers that standardise their filters over dropped channels are baked: ``model`` is a copy.
     """
     dropped: Dict[Tuple[str, int], List[np.ndarray]] = {}
     standardised: Set[str] = set()
     for unit in units:
+        written = any(member.axis.across for member in unit.channels.members)
         for member in unit.channels.members:
-            if member.axis.role == 'in' and unit.name in masks:
+            if (member.axis.role == 'in' or written) and unit.name in masks:
                 columns = member.index[~masks[unit.name]].reshape(-1)
                 dropped.setdefault((member.axis.tensor, member.axis.dim), []).append(columns)
                 standardised |= {member.axis.layer} if member.axis.standardised and len(columns) else set()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError
+from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
 
 
@@ -27,7 +28,7 @@ def is_deformable(module: nn.Module) -> bool:
 
 def is_tappable(module: nn.Module) -> bool:
     """Tell whether a module is a layer whose input can be tapped."""
-    return isinstance(module, CONV_OR_LINEAR) or is_deformable(module)
+    return isinstance(module, (*CONV_OR_LINEAR, QueryScale)) or is_deformable(module)
 
 
 def gather(tensor: Tensor, dim: int, source: Tensor, fill: float = 0.0) -> Tensor:

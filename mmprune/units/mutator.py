@@ -15,13 +15,13 @@ from .block_removal import Block, find_blocks, remove, switch_off
 from .breaking import breaking_units
 from .choice import Choice, Floor, Patterns, layers_of
 from .complexity import Complexity
+from .kept_state import KeptState
 from .layer import check_optimizers
 from .reasons import what_stays
 from .structure import Structure, StructureError, check_structure, relocate
-from .surgery import Surgery
+from .surgery import Surgery, present_indices
+from .transformer import Transformer
 from .unit import ChannelUnit, by_name
-
-KEPT = 'kept.'
 
 
 class NoPrunableUnitError(UserError):
@@ -29,14 +29,14 @@ class NoPrunableUnitError(UserError):
 
 
 @MODELS.register_module()
-class ChannelMutator(nn.Module):
+class ChannelMutator(KeptState):
     """The units of a model, which sets of them are kept, and its structure.
 
     Args:
         channel_unit_cfg (dict): Type and arguments of the units.
         demo_input (dict or list[dict]): How to run the model once, or several times where one input does not reach all
             of its branches; see :mod:`mmprune.graph.demo_input`.
-        include, exclude, min_channels: See :class:`~mmprune.units.choice.Choice`.
+        include, exclude, min_channels, attention, stream: See :class:`~mmprune.units.choice.Choice`.
         trial_cut (bool): Cut a copy of the model once and freeze the units that break it; see :mod:`.trial`.
 
     Attributes:
@@ -52,11 +52,13 @@ class ChannelMutator(nn.Module):
 
     def __init__(self, channel_unit_cfg: Optional[dict] = None, demo_input: Union[None, dict, Sequence[dict]] = None,
                  include: Optional[Patterns] = None, exclude: Optional[Patterns] = None,
-                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True) -> None:
+                 min_channels: Union[Floor, Mapping[str, Floor]] = 1, trial_cut: bool = True, attention: bool = True,
+                 stream: str = 'exact') -> None:
         super().__init__()
         self.channel_unit_cfg = dict(channel_unit_cfg or dict(type='ChannelUnit'))
         self.demo_input = build_demo_input(demo_input)
-        self.choice = Choice(include, exclude, min_channels)
+        self.choice = Choice(include, exclude, min_channels, attention, stream)
+        self.transformer = Transformer(self.choice)
         self.trial_cut = trial_cut
 
     def prepare(self, model: nn.Module, proven: Collection[str] = ()) -> None:
@@ -73,6 +75,7 @@ class ChannelMutator(nn.Module):
         """
         # not as a child module: the architecture belongs to the algorithm
         object.__setattr__(self, 'model', model)
+        self.transformer.take(model, self.demo_input)
         graph = build_graph(model, self.demo_input)
         self.complexity = Complexity.of(model, graph)
         self.choice.check(layers_of([*graph.units, *graph.frozen]))
@@ -87,6 +90,7 @@ class ChannelMutator(nn.Module):
         if self.trial_cut:
             known = relocate(dict.fromkeys(proven), [unit.name for unit in self.units])
             self._freeze(breaking_units(model, self.units, self.demo_input, known))
+        self.transformer.settle(model, [unit.channels for unit in self.units])
         self.surgery = Surgery(model, self.units)
         self.removed: List[Any] = []
         self._order = [unit.name for unit in self.units]
@@ -141,11 +145,6 @@ class ChannelMutator(nn.Module):
     def cost(self) -> Dict[str, int]:
         """``{'macs', 'params', 'acts'}`` of the present structure."""
         return self.complexity.cost(self.widths)
-
-    @property
-    def kept(self) -> Dict[str, np.ndarray]:
-        """Unit name -> 0/1 vector ``ndarray[width]`` over the first producer's original channels."""
-        return {unit.name: unit.kept_channels for unit in self.all_units}
 
     @property
     def blocks(self) -> List[Block]:
@@ -253,41 +252,7 @@ class ChannelMutator(nn.Module):
     def positions(self, unit: ChannelUnit, member: Member) -> torch.Tensor:
         """Return the indices of a unit's present sets on a member's axis, ``LongTensor[C, k]``."""
         layout = self.layout(member.axis.tensor)[member.axis.dim]
-        return torch.from_numpy(np.searchsorted(layout, member.index[unit.kept]))
-
-    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, vector in self.kept.items():
-            destination[f'{prefix}{KEPT}{name}'] = torch.from_numpy(vector)
-
-    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        unexpected = args[3] if len(args) > 3 else []
-        for key in [key for key in unexpected if key.startswith(prefix + KEPT)]:
-            unexpected.remove(key)
-
-    def masks_from(self, state_dict: Mapping[str, Any], prefix: str,
-                   source: str = 'the structure of the checkpoint') -> Optional[Dict[str, np.ndarray]]:
-        """Read the kept vectors of a checkpoint, which may lack units.
-
-        Args:
-            state_dict (dict): A state dict of an algorithm.
-            prefix (str): Prefix of the mutator's keys.
-            source (str): Where it comes from, for the error message.
-
-        Returns:
-            dict or None: Unit name -> kept sets ``ndarray[sets], bool``; None without a structure in the state dict.
-
-        Raises:
-            StructureError: The structure does not fit the model.
-        """
-        start = prefix + KEPT
-        vectors = {key[len(start):]: value for key, value in state_dict.items() if key.startswith(start)}
-        if not vectors:
-            return None
-        units, counts = self.all_units, {name: int(vector.sum()) for name, vector in vectors.items()}
-        check_structure(counts, units, source, removable=self._removable(counts))
-        return {unit.name: unit.mask_of(vectors[unit.name].cpu().numpy()) for unit in units if unit.name in vectors}
+        return torch.from_numpy(np.searchsorted(layout, present_indices(layout, member.index[unit.kept])))
 
     def leave_whole(self, reasons: Mapping[str, str]) -> None:
         """Prune units no more, which the checkpoint of an earlier version does not have: unit name -> why."""

@@ -1,4 +1,5 @@
 """Surgery: which original channels every axis of every tensor holds at present, and how that is changed."""
+import math
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
+from ..graph.factors import HEADS
 from ..graph.trace import Axis, layer_of
 from ..graph.written_size import set_attribute
 from .baking import Undo, bake
@@ -40,6 +42,8 @@ class Surgery:
                 self.members.setdefault(member.axis.tensor, []).append((unit, member))
             for member in unit.channels.attributes:
                 self.attributes.setdefault(member.axis.tensor, []).append((unit, member))
+        #: (tensor, axis) -> heads, their dimensions and how many indices both have
+        self.shared = {key: found for name, members in self.members.items() for key, found in _shared(name, members)}
         #: (tensor, axis) that a layer with standardised filters reads -> the layer
         self.standardised = {(member.axis.tensor, member.axis.dim): member.axis.layer for members in
                              self.members.values() for _, member in members if member.axis.standardised}
@@ -62,6 +66,11 @@ class Surgery:
                 dropped = (len(member.index) - sets[unit.name]) * member.index.shape[1]
                 key = (axis.tensor, axis.dim)
                 sizes[key] = sizes.get(key, len(axis.ids)) - dropped
+        for key, shared in self.shared.items():  # what two units drop was counted twice
+            for heads, dims, count in shared:
+                whole = [len(unit.kept) for unit in (heads, dims)]
+                sizes[key] += count * math.prod(full - sets[unit.name] for full, unit in zip(whole, (heads, dims))
+                                                ) // math.prod(whole)
         return sizes
 
     def cut(self, masks: Mapping[str, np.ndarray], optimizers: Iterable[torch.optim.Optimizer] = (),
@@ -157,7 +166,8 @@ class Surgery:
                 dropped = unit.kept & ~masks.get(unit.name, unit.kept)
                 if dropped.any() and (where is None or where(member)):
                     layout = self.layout(name)[member.axis.dim]
-                    index = np.asarray(np.searchsorted(layout, member.index[dropped].reshape(-1)))
+                    index = present_indices(layout, member.index[dropped]).reshape(-1)
+                    index = np.asarray(np.searchsorted(layout, index))
                     found.setdefault((name, member.axis.dim), []).append(index)
         owners = _owners(self.model, {name for name, _ in found})
         return {(name, dim): (owners[name][0], torch.from_numpy(np.concatenate(parts)).to(owners[name][0].device))
@@ -191,6 +201,26 @@ class Surgery:
         if axis.role == 'depthwise':
             return (kept[:, None] * times + np.arange(times)).reshape(-1)
         return (np.arange(times)[:, None] * len(axis.ids) + kept).reshape(-1)
+
+
+def present_indices(layout: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return those of the indices ``ndarray[sets, k]`` of present sets that are left, ``ndarray[sets, k']``.
+
+    Where heads and dimensions share rows, a head that stays has lost those of its dimensions, and the reverse.
+    """
+    present = np.isin(index, layout)
+    return index if present.all() else index[present].reshape(len(index), -1)
+
+
+def _shared(tensor: str, members: Sequence[Tuple[ChannelUnit, Member]]) -> List[Tuple[
+        Tuple[str, int], List[Tuple[ChannelUnit, ChannelUnit, int]]]]:
+    """Return for every axis of a tensor on which heads and dimensions lie: the two, and how many indices they share."""
+    found: Dict[Tuple[str, int], List[Tuple[ChannelUnit, ChannelUnit, int]]] = {}
+    for heads, first in [pair for pair in members if pair[0].channels.part == HEADS]:
+        for dims, second in [pair for pair in members if pair[0].channels.part not in ('', HEADS)]:
+            if first.axis.dim == second.axis.dim and (both := len(np.intersect1d(first.index, second.index))):
+                found.setdefault((tensor, first.axis.dim), []).append((heads, dims, both))
+    return list(found.items())
 
 
 def _source(before: np.ndarray, after: np.ndarray) -> Optional[Tensor]:

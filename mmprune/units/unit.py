@@ -7,6 +7,7 @@ import numpy as np
 from ..arguments import UserError
 from ..graph.channels import CoupledChannels
 from ..registry import MODELS
+from .ranks import adopt
 from .structure import StructureError
 
 
@@ -72,11 +73,15 @@ class ChannelUnit:
     def mask_of(self, vector: np.ndarray) -> np.ndarray:
         """Return which sets ``ndarray[sets]`` a 0/1 vector over the first producer's channels keeps.
 
+        Dimensions of heads get the ranks that the vector asks for.
+
         Raises:
+            StructureError: The heads keep different numbers of dimensions.
             ValueError: The vector has another length than the unit.
         """
         if vector.shape != (self.width,):
             raise ValueError(f'kept vector of {self.name!r} has {vector.size} entries, the unit {self.width}')
+        adopt(self, vector)
         return vector.astype(bool)[self._channels_of_sets].all(axis=1)
 
     def mask_of_numbers(self, channels: Union[int, Sequence[int]]) -> np.ndarray:

@@ -1,0 +1,2 @@
+"""The forwards of all known attentions: importing this registers them."""
+from . import timm  # noqa: F401

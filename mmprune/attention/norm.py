@@ -1,0 +1,61 @@
+"""Layer norms over a stream of which channels were removed: exact, since removed channels count as zeros."""
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StreamNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` over the channels of a stream that are left, which computes what it did over all of them.
+
+    The masked stream has zeros where channels are removed. Of ``K`` kept of ``C`` channels the mean is
+    ``sum(x) / C`` and the variance ``(sum((x - mean)^2) + (C - K) mean^2) / C``.
+
+    Attributes:
+        dense_width (int): ``C``.
+        counts_removed (bool): Whether removed channels count as zeros; else the norm is a plain one over what is left,
+            which is faster and no longer equal to the masked model.
+    """
+
+    dense_width: int
+    counts_removed = True
+
+    def begin(self) -> None:
+        """Take over from a dense layer norm."""
+        self.dense_width = int(self.normalized_shape[0])
+
+    def _apply_norm(self, x: Tensor) -> Tensor:
+        kept = self.weight.numel()
+        if kept == self.dense_width or not self.counts_removed:
+            return F.layer_norm(x, (kept, ), self.weight, self.bias, self.eps)
+        weight, bias = self.weight, self.bias
+        dtype = x.dtype
+        if torch.is_autocast_enabled(x.device.type) or dtype in (torch.float16, torch.bfloat16):
+            x, weight = x.float(), weight.float()
+            bias = bias if bias is None else bias.float()
+            dtype = dtype if dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(
+                x.device.type) else torch.float32
+        mean = x.sum(-1, keepdim=True) / self.dense_width
+        centred = x - mean
+        removed = self.dense_width - kept
+        variance = (centred.square().sum(-1, keepdim=True) + removed * mean.square()) / self.dense_width
+        out = centred * (variance + self.eps).rsqrt() * weight
+        return (out if bias is None else out + bias).to(dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``Tensor[..., K]``."""
+        return self._apply_norm(input)
+
+
+class StreamNorm2d(StreamNorm):
+    """The same over axis 1 of a feature map ``Tensor[N, K, H, W]``."""
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Normalise ``Tensor[N, K, H, W]``."""
+        return self._apply_norm(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def is_over_channels(norm: nn.LayerNorm) -> bool:
+    """Tell whether a layer norm is over one axis and has a weight, which a cut can follow."""
+    return len(norm.normalized_shape) == 1 and norm.weight is not None

@@ -1,0 +1,101 @@
+"""Modules of known classes run the forward that is written here, from the trace on, and get their own one back.
+
+Only the class of an object changes: parameters, keys, hooks, optimizers and whoever holds the module keep what they
+have.
+"""
+from typing import Any, Callable, Dict, Iterable, Optional, Type
+
+from torch import nn
+
+from .norm import StreamNorm, StreamNorm2d, is_over_channels
+
+#: ``package.Class`` -> the class whose forward such modules run.
+ATTENTIONS: Dict[str, Type['PrunableAttention']] = {}
+#: ``package.Class`` of layer norms -> the norm of a stream that does the same.
+NORMS: Dict[str, Type[StreamNorm]] = {
+    'torch.LayerNorm': StreamNorm, 'timm.LayerNorm': StreamNorm, 'timm.LayerNorm2d': StreamNorm2d}
+
+
+class PrunableAttention(nn.Module):
+    """The forward of an attention whose sizes are those of its :class:`~mmprune.attention.product.AttentionProduct`.
+
+    A subclass is registered for the classes whose ``__init__`` made the module. It has a ``forward`` with their
+    arguments and results, and reads sizes from ``self.product`` and from the shapes of weights alone.
+    """
+
+    def unfit(self) -> Optional[str]:
+        """Return what about this module the forward here does not do, None where it does all; called before begin."""
+        return None
+
+    def begin(self) -> None:
+        """Set ``self.product`` to the sizes of the dense module."""
+        raise NotImplementedError
+
+
+def register_attention(*names: str) -> Callable[[Type[PrunableAttention]], Type[PrunableAttention]]:
+    """Register what modules of a class run, by the package and the name of the class: ``timm.Attention``."""
+
+    def add(cls: Type[PrunableAttention]) -> Type[PrunableAttention]:
+        ATTENTIONS.update(dict.fromkeys(names, cls))
+        return cls
+
+    return add
+
+
+_MADE: Dict[Any, Type[nn.Module]] = {}
+
+
+def _made(plain: Type[nn.Module], ours: Type[nn.Module]) -> Type[nn.Module]:
+    """Return the class of modules that run our forward and have the attributes of their own class."""
+    if (plain, ours) not in _MADE:
+        _MADE[plain, ours] = type(f'{ours.__name__}Of{plain.__name__}', (ours, plain), {'__reduce_ex__': _reduce})
+    return _MADE[plain, ours]
+
+
+def _reduce(module: nn.Module, protocol: int) -> Any:
+    ours, plain = type(module).__mro__[1:3]
+    return _empty, (plain, ours), module.__dict__
+
+
+def _empty(plain: Type[nn.Module], ours: Type[nn.Module]) -> nn.Module:
+    made: Any = _made(plain, ours)
+    return made.__new__(made)  # type: ignore[no-any-return]
+
+
+def key_of(cls: Type[nn.Module]) -> str:
+    """Return the package and the name of a class."""
+    return f'{cls.__module__.partition(".")[0]}.{cls.__name__}'
+
+
+def forward_for(module: nn.Module, attention: bool = True, norms: bool = True) -> Optional[Type[nn.Module]]:
+    """Return the class whose forward a module can run, or None.
+
+    Args:
+        module (nn.Module): Any module.
+        attention (bool): Among attentions.
+        norms (bool): Among layer norms over channels.
+    """
+    if isinstance(module, (PrunableAttention, StreamNorm)):
+        return None
+    key = key_of(type(module))
+    if norms and key in NORMS:
+        return NORMS[key] if is_over_channels(module) else None  # type: ignore[arg-type]
+    ours = ATTENTIONS.get(key) if attention else None
+    return None if ours is None or ours.unfit(module) is not None else ours  # type: ignore[arg-type]
+
+
+def take_over(modules: Iterable[nn.Module]) -> None:
+    """Let modules of known classes run the forward that is here; see :func:`forward_for`."""
+    for module in modules:
+        ours = forward_for(module)
+        assert ours is not None
+        module.__class__ = _made(type(module), ours)
+        module.begin()  # type: ignore[operator]
+
+
+def give_back(modules: Iterable[nn.Module]) -> None:
+    """Give modules the class back that they had; what they began with goes."""
+    for module in modules:
+        module.__class__ = type(module).__mro__[2]
+        module._modules.pop('product', None)
+        module.__dict__.pop('dense_width', None)

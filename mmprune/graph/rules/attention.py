@@ -1,0 +1,98 @@
+"""Rules for the product of an attention and the norm of a stream, which stand in :mod:`mmprune.attention`."""
+from typing import Any, Optional
+
+from torch import Tensor
+
+from ..factors import HeadLayout, ProductCall
+from ..label import constant_along
+from ..tracer import Tracer
+from .table import Call, follow_nothing, register_module
+
+WITHOUT_CHANNELS = 'attention reads something there that no layer has produced'
+
+
+@register_module('StreamNorm')
+def stream_norm(tracer: Tracer, call: Call) -> None:
+    """A layer norm for which removed channels count as zeros: its weight and bias go with the channels."""
+    norm: Any = tracer.module
+    x = call.args[0] if call.args else call.kwargs['input']
+    labels = tracer.labels_of(x)
+    axis = x.dim() - 1 if 'StreamNorm2d' not in {kind.__name__ for kind in type(norm).__mro__} else 1
+    if labels is None:
+        return
+    if constant_along(labels, [axis]):
+        tracer.set_labels(call.out, labels)
+        return
+    ids = tracer.channels_of(x, axis)
+    _follow_norm(tracer, norm, ids, x)
+    tracer.set_channels(call.out, ids, axis)
+
+
+def _follow_norm(tracer: Tracer, norm: Any, ids: Tensor, x: Optional[Tensor] = None) -> None:
+    """Tie the weight and the bias of a norm to the channels that it normalises over."""
+    for tensor in (norm.weight, norm.bias):
+        if tensor is not None:
+            tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids, x)
+            tracer.axes[id(tensor), 0].across = True
+
+
+@register_module('AttentionProduct')
+def attention_product(tracer: Tracer, call: Call) -> None:
+    """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
+    product: Any = tracer.module
+    q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
+    ids = [tracer.channels_of(x, x.dim() - 1) for x in (q, k, v) if x is not None]
+    if len(ids) == 1:
+        ids = list(ids[0].split(product.sizes))
+    if any(bool((own < 0).any()) for own in ids):
+        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+        return
+    heads, kv_heads = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'kv_heads'))
+    qk_dims, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('qk_dims', 'v_dims'))
+    _couple_heads(tracer, heads, kv_heads)
+    out = tracer.new_ids(len(heads) * len(v_dims))
+    for own, family, dims in ((ids[0], heads, qk_dims), (ids[1], kv_heads, qk_dims), (ids[2], kv_heads, v_dims),
+                              (out, heads, v_dims)):
+        tracer.head_layouts.append(HeadLayout(own.view(len(family), -1).numpy(), family.numpy(), dims.numpy(),
+                                              'qk' if dims is qk_dims else 'v'))
+    tracer.tie(tracer.axis(product.query.weight, 0, 'in'), ids[0])
+    _bias(tracer, call, heads)
+    for name in ('q_norm', 'k_norm'):
+        _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
+    pairs = q.numel() // q.size(-1) * (q if k is None else k).size(1)
+    tracer.products += [ProductCall(own.numpy(), pairs, tracer.training_only) for own in (ids[0], out)]
+    tracer.set_channels(call.out, out, -1)
+
+
+def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
+    """Tie the heads of queries to those of the keys that they read; a single one, which all read, stays."""
+    if len(kv_heads) > 1:
+        tracer.tie(heads.view(len(kv_heads), -1), kv_heads[:, None].expand(-1, len(heads) // len(kv_heads)))
+    elif len(heads) > 1:
+        tracer.freeze(kv_heads, 'all heads of queries read its keys and values')
+    else:
+        tracer.tie(heads, kv_heads)
+
+
+def _bias(tracer: Tracer, call: Call, heads: Tensor) -> None:
+    """Tie what is added to the products to the heads, where each has its own."""
+    mask, bias = call.arg(4, 'mask'), call.arg(3, 'bias')
+    if isinstance(mask, Tensor) and tracer.labels_of(mask) is not None:
+        tracer.freeze(tracer.labels_of(mask), 'attention adds it to its products')  # type: ignore[arg-type]
+    if not isinstance(bias, Tensor) or bias.dim() < 3 or bias.size(-3) == 1:
+        return
+    own = tracer.channels_of(bias, bias.dim() - 3)
+    tracer.tie(own, heads)
+    tracer.freeze(heads[own < 0], 'attention adds a constant to its products, another one for each head')
+
+
+def _norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
+    """Follow a norm over the channels of a head, which is one for all heads."""
+    kinds = {kind.__name__ for kind in type(norm).__mro__}
+    if norm is None or kinds & {'Identity'}:
+        return
+    if 'StreamNorm' in kinds:
+        _follow_norm(tracer, norm, dims)
+    else:
+        tracer.freeze(dims, f'{name} is a {type(norm).__name__}, which is not followed')
+

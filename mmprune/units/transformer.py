@@ -1,0 +1,83 @@
+"""Attentions and norms of a model are taken over while it is prunable, and those that no unit touches given back."""
+from typing import Any, Callable, List, Optional, Sequence
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..arguments import UserError
+from ..attention import families  # noqa: F401  (fills the table)
+from ..attention.norm import StreamNorm
+from ..attention.product import AttentionProduct
+from ..attention.taking_over import forward_for, give_back, key_of, take_over
+from ..graph.capture import ERRORS
+from ..graph.channels import CoupledChannels
+from .choice import Choice
+from .equivalence import outputs, relative_difference
+from .modes import in_eval
+
+#: Largest relative difference of float32 outputs of a model before and after its attentions were taken over.
+TOLERANCE = 1e-3
+
+
+class Transformer:
+    """The modules of a model that run another forward while they are prunable.
+
+    Args:
+        choice (Choice): Its ``attention`` and ``stream`` say what of a transformer is pruned.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        self.attention, self.stream = choice.attention, choice.stream
+        self.taken: List[nn.Module] = []
+
+    def take(self, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
+        """Take over what is known, where the model computes the same afterwards.
+
+        Args:
+            model (nn.Module): The dense model.
+            forward (Callable): Runs it on a demo input.
+        """
+        known = [module for module in model.modules() if forward_for(module, self.attention, self.stream != 'whole')]
+        if not known:
+            return
+        before = _outputs(model, forward)
+        take_over(known)
+        self.taken = known
+        if before is None:
+            return
+        for key in sorted({key_of(type(module).__mro__[2]) for module in self.taken}):
+            after = _outputs(model, forward)
+            if after is not None and relative_difference(before, after) <= TOLERANCE:
+                return
+            print_log(f'a model with modules like {key} computes something else when mmprune runs them: they stay as '
+                      'they are, and their heads whole', logger='current', level=30)
+            self._return([module for module in self.taken if key_of(type(module).__mro__[2]) == key])
+
+    def _return(self, modules: Sequence[nn.Module]) -> None:
+        give_back(modules)
+        self.taken = [module for module in self.taken if not any(module is other for other in modules)]
+
+    def settle(self, model: nn.Module, units: Sequence[CoupledChannels]) -> None:
+        """Give back what no unit touches; with ``stream='kept'`` let the norms forget what was removed."""
+        names = {id(module): name for name, module in model.named_modules()}
+        touched = {member.axis.tensor for unit in units for member in [*unit.members, *unit.attributes]}
+        used = {tensor.rpartition('.')[0] for tensor in touched}
+        unused = []
+        for module in self.taken:
+            own = names[id(module)]
+            product = getattr(module, 'product', None)
+            inside = f'{own}.product' if own else 'product'
+            if not (inside in used if isinstance(product, AttentionProduct) else own in used):
+                unused.append(module)
+            elif isinstance(module, StreamNorm):
+                module.counts_removed = self.stream != 'kept'
+        self._return(unused)
+
+
+def _outputs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Optional[List[Tensor]]:
+    """Return what a model computes in eval mode, its outputs as they are, or None where it does not run in it."""
+    with in_eval(model):
+        try:
+            return outputs(model, forward, False)
+        except (UserError, *ERRORS):  # whatever is wrong with the model or its input, the trace says it
+            return None
