@@ -11,6 +11,7 @@ from typing import Optional, Sequence
 
 from ..command_line import add_config_options, add_shape_option, command_parser, emit_json
 from ..models.from_config import mutator_from_config
+from ..units.complexity import PRODUCTS
 from ..units.structure import blamed_on, read_structure
 
 
@@ -40,6 +41,7 @@ def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> No
     if args.json != '-':
         shape = ' x '.join(map(str, mutator.demo_input.input_shape))
         print(f'{type(mutator.model).__name__}, input {shape}')
-        for key, name in (('macs', 'multiply-adds'), ('params', 'parameters'), ('acts', 'activations')):
+        rows = {'macs': 'multiply-adds', PRODUCTS: 'of attention', 'params': 'parameters', 'acts': 'activations'}
+        for key, name in [(key, name) for key, name in rows.items() if key in cost]:
             share = '' if structure is None else f'  {cost[key] / dense[key]:7.2%} of {dense[key]:,}'
             print(f'  {name:<14}{cost[key]:>18,}{share}')

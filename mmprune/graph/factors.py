@@ -33,6 +33,7 @@ class ProductCall:
 
     channels: np.ndarray  #: ids of the channels that it sums over or issues
     positions: int  #: multiply-adds a channel
+    samples: int = 1  #: rows of the batch
     training_only: bool = False  #: it runs in training only
     axis: Optional[Tuple[str, int]] = None  #: tensor and axis that hold these channels, once they are known
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from ..attention.product import QueryScale
 from ..units.layer import DEFORMABLE
 
 #: Elements of the largest product that a CPU makes at once: fresh pages for one of 50 MB take three times as long as
@@ -101,7 +102,7 @@ def add_tap(module: nn.Module) -> None:
         return
     plain = type(module)
     if plain not in _TAPPED:  # a subclass, for example mmcv's Conv2dAdaptivePadding: keep its own forward
-        axis = -1 if isinstance(module, nn.Linear) else 1
+        axis = -1 if isinstance(module, (nn.Linear, QueryScale)) else 1
         _TAPPED[plain] = type(f'GroupFisher{plain.__name__}', (GroupFisherMixin, plain), {'channel_axis': axis})
     module.__class__ = _TAPPED[plain]
     module.stats = []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
-from ..graph.trace import LayerCall
+from ..graph.trace import LayerCall, layer_of
 from ..units.consumers import DIMENSIONS, Consumers
 from ..units.layer import is_tappable
 from .ops import add_tap, recorded_with, remove_tap
@@ -29,8 +29,10 @@ class TapRecorder:
             self.layers.pop(inner, None)
         for module in self.layers.values():
             add_tap(module)
-        calls = consumers.mutator.complexity.graph.calls
-        self._samples = {layer: tuple(sorted({call.samples for call in calls if call.layer == layer}))
+        graph = consumers.mutator.complexity.graph
+        samples = [(call.layer, call.samples) for call in graph.calls] + [
+            (layer_of(product.axis[0]), product.samples) for product in graph.products if product.axis is not None]
+        self._samples = {layer: tuple(sorted({count for name, count in samples if name == layer}))
                          for layer in self.layers}
         self.refresh()
 

@@ -1,10 +1,13 @@
 """How many channels a tensor has, as a sum over units: of a plain layer one unit, behind a concat several."""
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..graph.factors import HEADS
 from ..units.mutator import ChannelMutator
+from ..units.unit import ChannelUnit
 
 #: Runtimes lay channels out in vectors of so many; the shapes in a profile may be rounded up to them.
 VECTORS = (1, 4, 8, 16)
@@ -33,17 +36,27 @@ def rounded_up(value: int, block: int) -> int:
 
 
 def axis_sums(mutator: ChannelMutator) -> Dict[Tuple[str, int], ChannelSum]:
-    """Return (tensor, axis) -> its size, for every axis that a unit touches."""
+    """Return (tensor, axis) -> its size, for every axis that a unit touches, with the heads as they are at present."""
     found: Dict[Tuple[str, int], ChannelSum] = {}
     for tensor, members in mutator.surgery.members.items():
         for dim in sorted({member.axis.dim for _, member in members}):
             parts: Dict[str, int] = {}
             own = [(unit, member) for unit, member in members if member.axis.dim == dim]
+            constant, crossed = len(own[0][1].axis.ids), (tensor, dim) in mutator.surgery.shared
             for unit, member in own:
-                parts[unit.name] = parts.get(unit.name, 0) + member.index.shape[1]
-            constant = len(own[0][1].axis.ids) - sum(member.index.size for _, member in own)
+                if crossed and unit.channels.part == HEADS:
+                    continue
+                share = _present_heads(mutator, (tensor, dim), unit)
+                parts[unit.name] = parts.get(unit.name, 0) + int(member.index.shape[1] * share)
+                constant -= member.index.size
             found[tensor, dim] = ChannelSum(tuple(sorted(parts.items())), constant)
     return found
+
+
+def _present_heads(mutator: ChannelMutator, axis: Tuple[str, int], unit: ChannelUnit) -> Fraction:
+    """Return the share of heads that are present on an axis that they share with a unit of their dimensions, else 1."""
+    heads = next((heads for heads, dims, _ in mutator.surgery.shared.get(axis, ()) if dims is unit), None)
+    return Fraction(1) if heads is None else Fraction(heads.num_sets, len(heads.kept))
 
 
 def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:

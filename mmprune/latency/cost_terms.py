@@ -101,4 +101,8 @@ def complexity_terms(mutator: ChannelMutator, resource: str, names: Sequence[str
             each = call.out_positions * call.out_channels / len(axis.ids)
             side = sizes.get((axis.tensor, axis.dim), ChannelSum((), len(axis.ids)))
             terms.add((0.0, 0.0, each, 0.0), ChannelSum(()), side)
+    for product in complexity.graph.products if resource == 'macs' else ():
+        whole = ChannelSum((), len(product.channels))
+        side = whole if product.axis is None else sizes.get(product.axis, whole)
+        terms.add((0.0, 0.0, float(product.positions), 0.0), ChannelSum(()), side)
     return terms

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..arguments import UserError, whole_number
 from ..deploy.runtimes.runtime import NodeTime, Runtime
+from ..graph.factors import HEADS
 from ..units.mutator import ChannelMutator
 from .channel_sum import ChannelSum, channel_sums, find_sum
 from .node_law import ObservedNode, fit_laws
@@ -59,6 +60,9 @@ def random_widths(mutator: ChannelMutator, block: int, count: int, seed: int = 0
         share = random.uniform(*WIDTHS)
         counts = {}
         for unit in units:
+            if unit.channels.part == HEADS:  # what heads and their dimensions take is no sum of terms
+                counts[unit.name] = unit.num_sets
+                continue
             wanted = share * random.uniform(*SPREAD) * len(unit.kept)
             levels = levels_of(len(unit.kept), unit.min_sets, unit.sets_in(block))
             counts[unit.name] = int(min(levels, key=lambda level: abs(level - wanted)))

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..units.mutator import ChannelMutator
-from ..units.surgery import padding_blocks
+from ..units.surgery import padding_blocks, present_indices
 from ..units.unit import ChannelUnit
 
 
@@ -28,7 +28,8 @@ def pad(mutator: ChannelMutator, divisor: int) -> None:
     for unit in mutator.units:
         wanted = divisible_sets(unit, divisor)
         beyond = max(0, wanted - len(unit.kept))
-        if beyond and any(padding_blocks(member.index) is None for member in unit.channels.members):
+        blocks = [padding_blocks(member.index) for member in unit.channels.members]
+        if beyond and (unit.channels.part or None in blocks):
             print_log(f'{unit.name} interleaves with other units and cannot be padded beyond its original width; '
                       'it is padded to that', logger='current', level=30)
             beyond = 0
@@ -81,7 +82,8 @@ def _fresh_indices(mutator: ChannelMutator, fresh: Mapping[str, np.ndarray]) -> 
     for unit in mutator.units:
         for member in unit.channels.members:
             key = (member.axis.tensor, member.axis.role, member.axis.dim)
-            originals.setdefault(key, []).append(member.index[fresh[unit.name]].reshape(-1))
+            index = present_indices(mutator.layout(key[0])[key[2]], member.index[fresh[unit.name]])
+            originals.setdefault(key, []).append(index.reshape(-1))
     for key, parts in originals.items():
         index = np.concatenate(parts)
         if len(index):

@@ -6,7 +6,7 @@ import numpy as np
 from ..latency.cost_terms import complexity_terms
 from ..latency.table import LatencyTable
 from ..latency.widths import Cost
-from ..units.complexity import COSTS
+from ..units.complexity import COSTS, amount
 from ..units.mutator import ChannelMutator
 from .target import PruningTarget, TargetError
 
@@ -45,7 +45,7 @@ class Budgets:
                  progress: float = 1.0, correction: float = 1.0) -> None:
         self.mutator, self.table, self.correction = mutator, table, correction
         dense = mutator.complexity.cost({})
-        wanted = {name: Budget(name, share, float(dense[COSTS[name]])) for name, share in target.bounds.items()}
+        wanted = {name: Budget(name, share, float(amount(dense, name))) for name, share in target.bounds.items()}
         if target.needs_latency:
             if table is None:
                 raise TargetError('the target is a time, and nothing says where it is measured: give '
@@ -59,7 +59,7 @@ class Budgets:
         if budget.name == 'latency' and self.table is not None:
             counts = {name: int(mask.sum()) for name, mask in masks.items()}
             return self.correction * self.table.predict(counts)
-        return float(self.mutator.complexity.cost(self.mutator.surgery.widths_with(masks))[COSTS[budget.name]])
+        return float(amount(self.mutator.complexity.cost(self.mutator.surgery.widths_with(masks)), budget.name))
 
     def are_met(self, masks: Masks) -> bool:
         """Tell whether a structure is within all budgets."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..arguments import UserError, whole_number
 from ..repair.result import Repair
+from ..units.complexity import amount
 from ..units.copies import own_copy
 from ..units.mutator import ChannelMutator
 
@@ -49,5 +50,5 @@ def rounds_for(mutator: ChannelMutator, masks: Mapping[str, np.ndarray]) -> int:
         mutator (ChannelMutator): Of the model as it is.
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay in the end.
     """
-    goes = mutator.cost['macs'] - mutator.complexity.cost(mutator.surgery.widths_with(masks))['macs']
-    return max(1, math.ceil(goes / max(1, mutator.complexity.cost({})['macs']) / STEP - 1e-9))
+    goes = amount(mutator.cost, 'flops') - amount(mutator.complexity.cost(mutator.surgery.widths_with(masks)), 'flops')
+    return max(1, math.ceil(goes / max(1, amount(mutator.complexity.cost({}), 'flops')) / STEP - 1e-9))

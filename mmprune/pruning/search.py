@@ -5,9 +5,10 @@ from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 from torch import Tensor
 
+from ..graph.factors import HEADS
 from ..latency.solver import InfeasibleError, Solution, solve
 from ..latency.widths import WidthProblem, levels_of
-from ..units.complexity import COSTS
+from ..units.complexity import amount
 from ..units.mutator import ChannelMutator
 from ..units.selection import Pool, PrunedSet, least_important
 from ..units.unit import ChannelUnit
@@ -57,7 +58,8 @@ class Search:
         self.budgets = budgets or Budgets(target, mutator, progress=progress)
         self.align = measured_align(target) if align is None else align
         self.levels = target.levels_of(mutator)
-        units = [unit for unit in target.chosen_units(mutator) if unit.name in scores]
+        units = [unit for unit in target.chosen_units(mutator) if unit.name in scores
+                 and not (target.needs_latency and unit.channels.part == HEADS)]  # no table has their time
         self.pools = {unit.name: pool_of(unit, scores[unit.name], target.floor(unit, unit.name in self.levels),
                                          unit.sets_in(self.align)) for unit in units}
         self.units = {unit.name: unit for unit in units}
@@ -213,8 +215,9 @@ def share_of_cost(mutator: ChannelMutator, masks: Mapping[str, np.ndarray], reso
         masks (dict): Unit name -> ``ndarray[sets]`` of bool.
         resource (str): ``flops``, ``params`` or ``acts``.
     """
-    complexity, cost = mutator.complexity, COSTS[resource]
-    return complexity.cost(mutator.surgery.widths_with(masks))[cost] / complexity.cost({})[cost]
+    complexity = mutator.complexity
+    left = amount(complexity.cost(mutator.surgery.widths_with(masks)), resource)
+    return left / amount(complexity.cost({}), resource)
 
 
 def pool_of(unit: ChannelUnit, scores: Tensor, floor: int, block: int = 1) -> Pool:

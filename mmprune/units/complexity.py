@@ -20,6 +20,8 @@ COUNTERS: Dict[str, Counter] = {}
 Widths = Mapping[Tuple[str, int], int]
 #: What users call a cost -> its key in :meth:`Complexity.cost`.
 COSTS = {'flops': 'macs', 'params': 'params', 'acts': 'acts'}
+#: The key of the multiply-adds of products of activations.
+PRODUCTS = 'products'
 #: What a score may be divided by: what one channel costs in activations or multiply-adds, or nothing.
 NORMALIZATION_TYPES = ('act', 'flops', 'none')
 #: What is measured instead of counted; scores of a run may also be divided by it.
@@ -44,6 +46,11 @@ def dense_macs(call: LayerCall, weight: Tuple[int, ...]) -> int:
     return call.positions * math.prod(weight)
 
 
+def amount(cost: Mapping[str, int], name: str) -> int:
+    """Return ``flops``, ``params`` or ``acts`` of a cost; the products of attention are part of the FLOPs."""
+    return cost[COSTS[name]] + (cost.get(PRODUCTS, 0) if name == 'flops' else 0)
+
+
 @dataclass
 class Complexity:
     """Costs of the structures of a traced model."""
@@ -64,7 +71,11 @@ class Complexity:
         return tuple(widths.get((tensor, dim), size) for dim, size in enumerate(self.shapes[tensor]))
 
     def cost(self, widths: Widths) -> Dict[str, int]:
-        """Return ``{'macs', 'params', 'acts'}`` of a structure; ``acts`` are output elements of conv and linear."""
+        """Return ``{'macs', 'params', 'acts'}`` of a structure; ``acts`` are output elements of conv and linear.
+
+        A model with attention that can be pruned has ``products`` too: the multiply-adds of its products of
+        activations, which ``macs`` leaves out, as published counts of conv and linear layers do.
+        """
         macs = acts = 0
         rows = {axis.tensor: axis for axis in self.graph.axes if axis.role in ('out', 'depthwise')}
         for call in [call for call in self.graph.calls if not call.training_only]:
@@ -78,7 +89,8 @@ class Complexity:
             macs += COUNTERS[call.kind](call, self.shape(call.weight, widths)) * left // of
             acts += call.out_positions * (call.out_channels * kept // len(axis.ids)) * left // of
         params = sum(math.prod(self.shape(tensor, widths)) for tensor in self.parameters)
-        return {'macs': macs, 'params': params, 'acts': acts}
+        found = {'macs': macs, 'params': params, 'acts': acts}
+        return {**found, PRODUCTS: self.products(widths)} if self.graph.products else found
 
     def macs_by_layer(self, widths: Widths) -> Dict[str, int]:
         """Return layer -> its multiply-adds in a structure, those of all its calls; computed weights under ``''``."""

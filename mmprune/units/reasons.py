@@ -26,6 +26,9 @@ CATEGORIES: Dict[str, str] = {
     'layers that do not run': 'never runs|training only|is not used by',
     'operations without a rule': 'no channel rule|outside torch'}
 OTHER = 'other operations'
+#: What units of heads and dimensions are called.
+PARTS = {'heads': 'heads', 'qk': 'query-key dimensions', 'v': 'value dimensions'}
+STREAM, INNER = 'stream', 'inner channels'
 #: Of which the message of an error lists the first.
 MOST = 10
 
@@ -68,12 +71,38 @@ def _reasons_by_layer(frozen: Sequence[CoupledChannels]) -> Dict[str, List[str]]
     return found
 
 
+def kind_of(channels: CoupledChannels) -> str:
+    """Return what the channels of a unit are in a transformer: heads, dimensions, the stream, or inner channels."""
+    if channels.part:
+        return PARTS[channels.part]
+    return STREAM if any(member.axis.across for member in channels.members) else INNER
+
+
+def shares_by_kind(mutator: Any) -> Dict[str, float]:
+    """Return kind of unit -> share of the dense multiply-adds that goes if only units of this kind go, to a single set.
+
+    Empty where a model has no heads and no stream among its units.
+    """
+    kinds = {unit.name: kind_of(unit.channels) for unit in mutator.units}
+    whole, found = mutator.complexity.cost({})['macs'], {}
+    for kind in (*PARTS.values(), INNER, STREAM):
+        masks = {unit.name: np.arange(len(unit.kept)) == 0 for unit in mutator.units if kinds[unit.name] == kind}
+        if masks:
+            found[kind] = 1 - mutator.complexity.cost(mutator.surgery.widths_with(masks))['macs'] / whole
+    return {} if {*found} <= {INNER} else found
+
+
 def explain(mutator: Any) -> str:
-    """Return a line such as ``58 % of the multiply-adds can go; 42 % stay: attention 31, layer norm 11``."""
+    """Return a line such as ``58 % of the multiply-adds can go; 42 % stay: attention 31, layer norm 11``.
+
+    Of a transformer it ends with what each kind of unit could take alone.
+    """
     shares = stay_shares(mutator)
     stay = round(100 * sum(shares.values()))
     parts = ', '.join(f'{name} {percent}' for name, percent in _percents(shares, stay).items() if percent)
-    return f'{100 - stay} % of the multiply-adds can go; {stay} % stay' + (f': {parts}' if parts else '')
+    line = f'{100 - stay} % of the multiply-adds can go; {stay} % stay' + (f': {parts}' if parts else '')
+    kinds = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares_by_kind(mutator).items())
+    return line + (f'; alone could go: {kinds}' if kinds else '')
 
 
 def _percents(shares: Mapping[str, float], total: int) -> Dict[str, int]:

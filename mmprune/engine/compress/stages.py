@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ...arguments import UserError
 from ...files import read_json
+from ...units.complexity import amount
 from ..runner import FIX_SUBNET_JSON
 from ..schedules.schedule import PRUNED
 from .configs import DENSE, DEPLOY, FINETUNE, PRUNE, RoadConfigs
@@ -135,7 +136,7 @@ class Stages:
         return dict(checkpoint=self._relative(self.pruned), structure=f'prune/{FIX_SUBNET_JSON}',
                     config=self._relative(self.configs.path(PRUNE)), log='prune', metrics=self._metrics('prune'),
                     cost=dict(dense=dense, pruned=pruned),
-                    reached=dict(flops=pruned['macs'] / dense['macs'], params=pruned['params'] / dense['params']))
+                    reached={name: amount(pruned, name) / amount(dense, name) for name in ('flops', 'params')})
 
     def _finetune(self) -> List[Command]:
         return [['train', self.configs.path(FINETUNE), '--work-dir', self.at('finetune'), '--resume']]

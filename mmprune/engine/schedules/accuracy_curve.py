@@ -8,7 +8,7 @@ from ...arguments import UserError, share
 from ...files import write_json
 from ...pruning.target import PruningTarget
 from ...registry import HOOKS
-from ...units.complexity import COSTS
+from ...units.complexity import COSTS, amount
 from ..evaluation import evaluation_of
 from .schedule import PruningSchedule
 
@@ -63,7 +63,7 @@ class AccuracyCurveHook(PruningSchedule):
         """Return a point of the curve; every rank waits for the first one."""
         mutator = self.algorithm.mutator
         dense, cost = mutator.complexity.cost({}), mutator.cost
-        point: Dict[str, Any] = dict(asked=asked, **{name: cost[key] / dense[key] for name, key in COSTS.items()})
+        point: Dict[str, Any] = dict(asked=asked, **{name: amount(cost, name) / amount(dense, name) for name in COSTS})
         if self.record is not None:
             table = self.record.start(runner, mutator)
             point['ms'] = table.predict({unit.name: int(unit.kept.sum()) for unit in mutator.units})

@@ -13,7 +13,7 @@ from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.target import PruningTarget
 from ...pruning.time_target import TimeTarget
-from ...units.complexity import COSTS
+from ...units.complexity import COSTS, amount
 from ...units.layer import check_optimizers
 from ...units.structure import format_structure
 from ..distributed import ShrinkingDDP, broadcast_tensors
@@ -137,7 +137,7 @@ class PruningSchedule(Hook):
             self.algorithm.cut(plan.masks, optimizers_of(runner))
         mutator = self.algorithm.mutator
         dense, cost = mutator.complexity.cost({}), mutator.cost
-        shares = ', '.join(f'{name} {cost[key] / dense[key]:.4f}' for name, key in COSTS.items())
+        shares = ', '.join(f'{name} {amount(cost, name) / amount(dense, name):.4f}' for name in COSTS)
         runner.logger.info(format_structure(mutator.structure, mutator.dense_widths, f'pruned to {shares} of dense:'))
         for note in plan.notes():
             runner.logger.warning(note)

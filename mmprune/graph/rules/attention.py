@@ -60,7 +60,7 @@ def attention_product(tracer: Tracer, call: Call) -> None:
     for name in ('q_norm', 'k_norm'):
         _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
     pairs = q.numel() // q.size(-1) * (q if k is None else k).size(1)
-    tracer.products += [ProductCall(own.numpy(), pairs, tracer.training_only) for own in (ids[0], out)]
+    tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
     tracer.set_channels(call.out, out, -1)
 
 
