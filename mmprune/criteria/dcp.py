@@ -10,6 +10,7 @@ from ..arguments import number, whole_number
 from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
 from ..repair.windows import channels_first
+from ..units.consumers import DIMENSIONS
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError
@@ -103,7 +104,8 @@ class DCP(Criterion):
 
     def _score_layer(self, weight: str, module: nn.Module, pieces: List[Tuple[Tensor, Tensor]]) -> None:
         """Append a layer's scores to those of each unit that it reads."""
-        members = [(unit, member) for unit, member in self.mutator.surgery.members[weight] if member.axis.role == 'in']
+        members = [(unit, member) for unit, member in self.mutator.surgery.members[weight]
+                   if member.axis.role == 'in' and unit.channels.part not in DIMENSIONS]
         dim = members[0][1].axis.dim
         task = LayerTask(module, dim, pieces, self.discrimination)
         owner = torch.full((task.weight.size(dim),), -1, device=task.weight.device)

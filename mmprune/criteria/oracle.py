@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..arguments import one_of
 from ..registry import CRITERIA
+from ..units.ranks import by_element
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion
@@ -35,7 +36,8 @@ class Oracle(Criterion):
         before = _mean_loss(calibration)
         self.losses: Dict[str, Tensor] = {}
         for unit in self.mutator.units:
-            changes = [self._without(unit, number, calibration) - before for number in range(int(unit.kept.sum()))]
+            single = by_element(unit)
+            changes = [self._without(single, number, calibration) - before for number in range(int(single.kept.sum()))]
             self.losses[unit.name] = torch.tensor(changes, dtype=torch.float64)
 
     def _without(self, unit: ChannelUnit, number: int, calibration: Calibration) -> float:

@@ -10,7 +10,7 @@ from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..repair.moments import Inverse
 from ..repair.windows import channels_first
-from ..units.consumers import Consumers
+from ..units.consumers import DIMENSIONS, Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
@@ -50,7 +50,8 @@ class ThiNet(Criterion):
     def observe(self, calibration: Calibration) -> None:
         """Sample outputs of all layers that read units."""
         self._consumers = Consumers(self.mutator)
-        self.grams: Dict[str, LayerGram] = {}
+        #: layer -> products of what it reads; with :data:`DIMENSIONS` of those of heads, which lie across others
+        self.grams: Dict[Any, LayerGram] = {}
         self._samples, self._replaying = Samples(self.positions, self.outputs, self.seed), False
         with reads_seen(self.mutator, self._see):
             for batch in calibration.batches:
@@ -64,7 +65,16 @@ class ThiNet(Criterion):
             return
         if layer not in self.grams:
             self.grams[layer] = LayerGram(self._consumers.owners(layer), x.device)
-        add, kind = self.grams[layer].add, running_class(module)
+            dims = self._consumers.owners(layer, DIMENSIONS)
+            if (dims < self._consumers.total).any():
+                self.grams[layer, DIMENSIONS] = LayerGram(dims, x.device)
+        kind = running_class(module)
+        grams = [self.grams[key] for key in (layer, (layer, DIMENSIONS)) if key in self.grams]
+
+        def add(contributions: Tensor) -> None:
+            for gram in grams:
+                gram.add(contributions)
+
         if kind in WINDOWED:
             add_by_windows(module, channels_first(module, x), self._samples, add)
             return
@@ -79,7 +89,8 @@ class ThiNet(Criterion):
         start = self._consumers.start[unit.name]
         numbers: np.ndarray = start + np.flatnonzero(unit.kept)
         layers = dict.fromkeys(member.axis.layer for member in reading(unit))
-        parts = [self.grams[layer].relative(numbers) for layer in layers if layer in self.grams]
+        keys = [(layer, DIMENSIONS) if unit.channels.part in DIMENSIONS else layer for layer in layers]
+        parts = [self.grams[key].relative(numbers) for key in keys if key in self.grams]
         if not parts:
             return []
         scores = torch.empty(len(numbers), dtype=torch.float64)
@@ -107,7 +118,8 @@ class ThiNet(Criterion):
         readers: Dict[str, List[Tuple[ChannelUnit, Member]]] = {}
         for unit in units:
             for member in reading(unit):
-                readers.setdefault(member.axis.layer, []).append((unit, member))
+                if unit.channels.part not in DIMENSIONS:
+                    readers.setdefault(member.axis.layer, []).append((unit, member))
         for layer, members in readers.items():
             if layer in self.grams:
                 self._rescale(self.grams[layer], members, masks)

@@ -4,6 +4,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 from torch import nn
 
 from ..arguments import UserError
+from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
 from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
@@ -109,6 +110,8 @@ def _left(mutator: ChannelMutator, survey: Survey, layers: Sequence[Layer]) -> D
         if unit is None or name in solved:
             continue
         module = mutator.model.get_submodule(name)
+        if isinstance(module, QueryScale):  # it has nothing to solve
+            continue
         found[weight] = ('it does not run as a module of its own on these images' if name not in ran else
                          'a transposed convolution is not solved' if getattr(module, 'transposed', False) else
                          'a deformable convolution is not solved' if is_deformable(module) else
