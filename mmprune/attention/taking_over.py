@@ -53,13 +53,18 @@ def _made(plain: Type[nn.Module], ours: Type[nn.Module]) -> Type[nn.Module]:
 
 
 def _reduce(module: nn.Module, protocol: int) -> Any:
-    ours, plain = type(module).__mro__[1:3]
+    ours, plain = type(module).__bases__
     return _empty, (plain, ours), module.__dict__
 
 
 def _empty(plain: Type[nn.Module], ours: Type[nn.Module]) -> nn.Module:
     made: Any = _made(plain, ours)
     return made.__new__(made)  # type: ignore[no-any-return]
+
+
+def plain_class(module: nn.Module) -> Type[nn.Module]:
+    """Return the class that a module had before it was taken over."""
+    return type(module).__bases__[1]
 
 
 def key_of(cls: Type[nn.Module]) -> str:
@@ -96,6 +101,6 @@ def take_over(modules: Iterable[nn.Module]) -> None:
 def give_back(modules: Iterable[nn.Module]) -> None:
     """Give modules the class back that they had; what they began with goes."""
     for module in modules:
-        module.__class__ = type(module).__mro__[2]
+        module.__class__ = plain_class(module)
         module._modules.pop('product', None)
         module.__dict__.pop('dense_width', None)

@@ -8,7 +8,7 @@ from ..arguments import UserError
 from ..attention import families  # noqa: F401  (fills the table)
 from ..attention.norm import StreamNorm
 from ..attention.product import AttentionProduct
-from ..attention.taking_over import forward_for, give_back, key_of, take_over
+from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over
 from ..graph.capture import ERRORS
 from ..graph.channels import CoupledChannels
 from .choice import Choice
@@ -45,13 +45,13 @@ class Transformer:
         self.taken = known
         if before is None:
             return
-        for key in sorted({key_of(type(module).__mro__[2]) for module in self.taken}):
+        for key in sorted({key_of(plain_class(module)) for module in self.taken}):
             after = _outputs(model, forward)
             if after is not None and relative_difference(before, after) <= TOLERANCE:
                 return
             print_log(f'a model with modules like {key} computes something else when mmprune runs them: they stay as '
                       'they are, and their heads whole', logger='current', level=30)
-            self._return([module for module in self.taken if key_of(type(module).__mro__[2]) == key])
+            self._return([module for module in self.taken if key_of(plain_class(module)) == key])
 
     def _return(self, modules: Sequence[nn.Module]) -> None:
         give_back(modules)
