@@ -1,6 +1,6 @@
 """The two products of an attention: what is between its projections, with the sizes of heads written down."""
 import math
-from typing import List, Optional
+from typing import List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,8 @@ class AttentionProduct(nn.Module):
 
     def forward(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None, bias: Optional[Tensor] = None,
                 mask: Optional[Tensor] = None, q_norm: Optional[nn.Module] = None,
-                k_norm: Optional[nn.Module] = None, causal: bool = False) -> Tensor:
+                k_norm: Optional[nn.Module] = None, causal: bool = False,
+                need_weights: bool = False) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Return what the heads read, side by side.
 
         Args:
@@ -79,9 +80,11 @@ class AttentionProduct(nn.Module):
             q_norm (nn.Module, optional): Norm of queries over the channels of a head.
             k_norm (nn.Module, optional): The same of keys.
             causal (bool): A token sees those before it only.
+            need_weights (bool): Whether the attention weights are returned, too.
 
         Returns:
-            Tensor[B, N, heads * v_dims]: In the order of the heads.
+            Tensor[B, N, heads * v_dims]: In the order of the heads; with the weights ``Tensor[B, heads, N, M]`` as the
+            second of two.
         """
         if k is None or v is None:
             q, k, v = q.split(self.sizes, dim=-1)
@@ -95,9 +98,24 @@ class AttentionProduct(nn.Module):
         k, v = k.transpose(1, 2), v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)
         if self.kv_heads != self.heads:
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, _joined(bias, mask, q.dtype), is_causal=causal, scale=1.0,
-                                             dropout_p=self.dropout if self.training else 0.0)
-        return out.transpose(1, 2).reshape(batch, tokens, self.heads * self.v_dims)
+        added, dropout = _joined(bias, mask, q.dtype), self.dropout if self.training else 0.0
+        if need_weights:
+            weights = F.dropout(_weights(q, k, added, causal), dropout)
+            out = weights @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
+        out = out.transpose(1, 2).reshape(batch, tokens, self.heads * self.v_dims)
+        return (out, weights) if need_weights else out
+
+
+def _weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Tensor:
+    """Return the softmax over the keys of what queries and keys have in common, ``Tensor[B, heads, N, M]``."""
+    products = q @ k.transpose(-1, -2)
+    if causal:
+        products = products.masked_fill(torch.ones_like(products[0, 0], dtype=torch.bool).triu(1), float('-inf'))
+    if added is not None:
+        products = products.masked_fill(~added, float('-inf')) if added.dtype == torch.bool else products + added
+    return products.softmax(-1, torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
 
 
 def _joined(bias: Optional[Tensor], mask: Optional[Tensor], dtype: torch.dtype) -> Optional[Tensor]:

@@ -61,7 +61,9 @@ def attention_product(tracer: Tracer, call: Call) -> None:
         _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
     pairs = q.numel() // q.size(-1) * (q if k is None else k).size(1)
     tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
-    tracer.set_channels(call.out, out, -1)
+    tracer.set_channels(call.result, out, -1)
+    if len(call.results) > 1:  # the attention weights
+        tracer.set_channels(call.results[1], heads, 1)
 
 
 def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
