@@ -1,4 +1,4 @@
-"""Layer norms over a stream of which channels were removed: exact, since removed channels count as zeros."""
+"""Norms over a stream of which channels were removed: exact, since removed channels count as zeros."""
 from typing import Any
 
 import torch
@@ -56,6 +56,32 @@ class StreamNorm2d(StreamNorm):
         return self._apply_norm(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def is_over_channels(norm: nn.LayerNorm) -> bool:
-    """Tell whether a layer norm is over one axis and has a weight, which a cut can follow."""
-    return len(norm.normalized_shape) == 1 and norm.weight is not None
+class StreamRMSNorm(nn.Module):
+    """A root mean square norm over the channels of a stream that are left: the mean is ``sum(x^2) / C``.
+
+    The norms of all libraries that write ``weight * x / sqrt(mean(x^2) + eps)``, in float32 at least.
+
+    Attributes:
+        dense_width (int): ``C``.
+        counts_removed (bool): See :class:`StreamNorm`.
+    """
+
+    dense_width: int
+    counts_removed = True
+    weight: Tensor
+
+    def begin(self) -> None:
+        """Take over from a dense norm."""
+        self.dense_width = self.weight.numel()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``Tensor[..., K]``."""
+        eps = getattr(self, 'variance_epsilon', None) or getattr(self, 'eps', None) or torch.finfo(input.dtype).eps
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        square = x.square().sum(-1, keepdim=True) / (self.dense_width if self.counts_removed else self.weight.numel())
+        return self.weight * (x * (square + eps).rsqrt()).to(input.dtype)
+
+
+def is_over_channels(norm: nn.Module) -> bool:
+    """Tell whether a norm is over one axis and has a weight, which a cut can follow."""
+    return isinstance(norm.weight, Tensor) and norm.weight.dim() == 1

@@ -3,17 +3,19 @@
 Only the class of an object changes: parameters, keys, hooks, optimizers and whoever holds the module keep what they
 have.
 """
-from typing import Any, Callable, Dict, Iterable, Optional, Type
+from typing import Any, Callable, Dict, Iterable, Optional, Type, Union
 
 from torch import nn
 
-from .norm import StreamNorm, StreamNorm2d, is_over_channels
+from .norm import StreamNorm, StreamNorm2d, StreamRMSNorm, is_over_channels
 
 #: ``package.Class`` -> the class whose forward such modules run.
 ATTENTIONS: Dict[str, Type['PrunableAttention']] = {}
-#: ``package.Class`` of layer norms -> the norm of a stream that does the same.
-NORMS: Dict[str, Type[StreamNorm]] = {
-    'torch.LayerNorm': StreamNorm, 'timm.LayerNorm': StreamNorm, 'timm.LayerNorm2d': StreamNorm2d}
+#: ``package.Class`` of norms -> the norm of a stream that does the same.
+NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
+    'torch.LayerNorm': StreamNorm, 'timm.LayerNorm': StreamNorm, 'timm.LayerNorm2d': StreamNorm2d,
+    **dict.fromkeys([f'transformers.{name}RMSNorm' for name in (
+        'Llama', 'Mistral', 'Mixtral', 'Qwen2', 'Qwen3', 'Phi3', 'SmolLM3')], StreamRMSNorm)}
 
 
 class PrunableAttention(nn.Module):
@@ -80,11 +82,11 @@ def forward_for(module: nn.Module, attention: bool = True, norms: bool = True) -
         attention (bool): Among attentions.
         norms (bool): Among layer norms over channels.
     """
-    if isinstance(module, (PrunableAttention, StreamNorm)):
+    if isinstance(module, (PrunableAttention, StreamNorm, StreamRMSNorm)):
         return None
     key = key_of(type(module))
     if norms and key in NORMS:
-        return NORMS[key] if is_over_channels(module) else None  # type: ignore[arg-type]
+        return NORMS[key] if is_over_channels(module) else None
     ours = ATTENTIONS.get(key) if attention else None
     return None if ours is None or ours.unfit(module) is not None else ours  # type: ignore[arg-type]
 

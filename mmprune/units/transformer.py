@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..attention import families  # noqa: F401  (fills the table)
-from ..attention.norm import StreamNorm
+from ..attention.norm import StreamNorm, StreamRMSNorm
 from ..attention.product import AttentionProduct
 from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over
 from ..graph.capture import ERRORS
@@ -69,7 +69,7 @@ class Transformer:
             inside = f'{own}.product' if own else 'product'
             if not (inside in used if isinstance(product, AttentionProduct) else own in used):
                 unused.append(module)
-            elif isinstance(module, StreamNorm):
+            elif isinstance(module, (StreamNorm, StreamRMSNorm)):
                 module.counts_removed = self.stream != 'kept'
         self._return(unused)
 

@@ -11,9 +11,9 @@ from .table import Call, follow_nothing, register_module
 WITHOUT_CHANNELS = 'attention reads something there that no layer has produced'
 
 
-@register_module('StreamNorm')
+@register_module('StreamNorm', 'StreamRMSNorm')
 def stream_norm(tracer: Tracer, call: Call) -> None:
-    """A layer norm for which removed channels count as zeros: its weight and bias go with the channels."""
+    """A norm for which removed channels count as zeros: its weight and bias go with the channels."""
     norm: Any = tracer.module
     x = call.args[0] if call.args else call.kwargs['input']
     labels = tracer.labels_of(x)
@@ -30,7 +30,7 @@ def stream_norm(tracer: Tracer, call: Call) -> None:
 
 def _follow_norm(tracer: Tracer, norm: Any, ids: Tensor, x: Optional[Tensor] = None) -> None:
     """Tie the weight and the bias of a norm to the channels that it normalises over."""
-    for tensor in (norm.weight, norm.bias):
+    for tensor in (norm.weight, getattr(norm, 'bias', None)):
         if tensor is not None:
             tracer.tie_or_freeze(tracer.axis(tensor, 0, 'affine'), ids, x)
             tracer.axes[id(tensor), 0].across = True
@@ -93,7 +93,7 @@ def _norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
     kinds = {kind.__name__ for kind in type(norm).__mro__}
     if norm is None or kinds & {'Identity'}:
         return
-    if 'StreamNorm' in kinds:
+    if kinds & {'StreamNorm', 'StreamRMSNorm'}:
         _follow_norm(tracer, norm, dims)
     else:
         tracer.freeze(dims, f'{name} is a {type(norm).__name__}, which is not followed')
