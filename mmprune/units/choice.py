@@ -103,7 +103,9 @@ class Choice:
             check_patterns(option, patterns, layers)
 
     def reason_to_freeze(self, channels: CoupledChannels) -> Optional[str]:
-        """Return why the patterns do not let a unit be pruned, or None."""
+        """Return why the choice does not let a unit be pruned, or None."""
+        if channels.part and not self.attention:
+            return 'it is excluded: heads and their dimensions stay (attention=False)'
         for layer in producers_of(channels):
             pattern = next((pattern for pattern in self.exclude if matches(layer, pattern)), None)
             if pattern is not None:

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..attention import families  # noqa: F401  (fills the table)
-from ..attention.norm import StreamNorm, StreamRMSNorm
-from ..attention.product import AttentionProduct
+from ..attention.norm import StreamNorm
 from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over
 from ..graph.capture import ERRORS
 from ..graph.channels import CoupledChannels
@@ -37,7 +36,8 @@ class Transformer:
             model (nn.Module): The dense model.
             forward (Callable): Runs it on a demo input.
         """
-        known = [module for module in model.modules() if forward_for(module, self.attention, self.stream != 'whole')]
+        norms = self.stream != 'whole'
+        known = [module for module in model.modules() if forward_for(module, self.attention or norms, norms)]
         if not known:
             return
         before = _outputs(model, forward)
@@ -61,15 +61,12 @@ class Transformer:
         """Give back what no unit touches; with ``stream='kept'`` let the norms forget what was removed."""
         names = {id(module): name for name, module in model.named_modules()}
         touched = {member.axis.tensor for unit in units for member in [*unit.members, *unit.attributes]}
-        used = {tensor.rpartition('.')[0] for tensor in touched}
         unused = []
         for module in self.taken:
             own = names[id(module)]
-            product = getattr(module, 'product', None)
-            inside = f'{own}.product' if own else 'product'
-            if not (inside in used if isinstance(product, AttentionProduct) else own in used):
+            if own and not any(tensor.startswith(f'{own}.') for tensor in touched):
                 unused.append(module)
-            elif isinstance(module, (StreamNorm, StreamRMSNorm)):
+            elif isinstance(module, StreamNorm):
                 module.counts_removed = self.stream != 'kept'
         self._return(unused)
 
