@@ -6,6 +6,7 @@ import torch
 from paths import ROOT
 from torch import nn
 
+from mmprune.attention.taking_over import ATTENTIONS
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
 from mmprune.registry import MODELS, RUNTIMES, build
@@ -26,7 +27,7 @@ NAMED = sorted({(page.name, path) for page in PAGES for path in re.findall(
 @pytest.fixture(autouse=True)
 def own_tables():
     """What a snippet registers is gone after the test."""
-    tables = [OP_RULES, LAYER_RULES, MODULE_RULES, COUNTERS, MODELS._module_dict, RUNTIMES._module_dict]
+    tables = [OP_RULES, LAYER_RULES, MODULE_RULES, COUNTERS, ATTENTIONS, MODELS._module_dict, RUNTIMES._module_dict]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before):
