@@ -1,6 +1,6 @@
 """The two products of an attention: what is between its projections, with the sizes of heads written down."""
 import math
-from typing import List, Optional, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ HEADS, QUERY_KEY, VALUE = 'heads', 'qk', 'v'
 
 
 class QueryScale(nn.Module):
-    """Multiplies each query channel by a number of its own, the scale of the attention.
+    """Multiplies queries by the scale of the attention, and each channel by a number of its own, which is 1.
 
     What is zero here is gone from the products with the keys, after whatever norm the queries have: this is where
     a head's query-key dimensions are masked and scored. The numbers are no part of a checkpoint.
@@ -28,11 +28,12 @@ class QueryScale(nn.Module):
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
-        self.register_buffer('weight', torch.full((channels, ), scale), persistent=False)
+        self.scale = scale
+        self.register_buffer('weight', torch.ones(channels), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Scale queries ``Tensor[..., channels]``."""
-        return input * self.weight.to(input.dtype)
+        return input * (self.weight.to(input.dtype) * self.scale)
 
 
 class AttentionProduct(nn.Module):
@@ -45,15 +46,24 @@ class AttentionProduct(nn.Module):
         scale (float, optional): By default ``qk_dims ** -0.5``.
         kv_heads (int, optional): Heads of keys and values, each read by as many heads of queries; by default ``heads``.
         dropout (float): Share of the attention weights that training drops.
+        by_head (bool): Packed projections have head after head, of each the queries, the keys and the values; by
+            default the queries of all heads, then the keys, then the values.
 
     Attributes:
         heads, kv_heads, qk_dims, v_dims (int): The present sizes; a cut writes them.
         query (QueryScale): Of the queries.
+        of_heads (tuple[str]): Arguments of ``forward`` with a value for each head, on the third axis from the end.
+        heads_stay, qk_stay (str, optional): Why the heads, or the query-key dimensions, cannot be pruned.
     """
 
+    of_heads: Tuple[str, ...] = ('bias', )
+    heads_stay: Optional[str] = None
+    qk_stay: Optional[str] = None
+
     def __init__(self, heads: int, qk_dims: int, v_dims: int, scale: Optional[float] = None,
-                 kv_heads: Optional[int] = None, dropout: float = 0.0) -> None:
+                 kv_heads: Optional[int] = None, dropout: float = 0.0, by_head: bool = False) -> None:
         super().__init__()
+        self.by_head = by_head
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.qk_dims, self.v_dims = qk_dims, v_dims
         self.query = QueryScale(heads * qk_dims, 1 / math.sqrt(qk_dims) if scale is None else scale)
@@ -64,6 +74,30 @@ class AttentionProduct(nn.Module):
         """Channels of the queries, of the keys and of the values, of all heads."""
         return [self.heads * self.qk_dims, self.kv_heads * self.qk_dims, self.kv_heads * self.v_dims]
 
+    def parts(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values apart, of anything that has their channels last; see :meth:`forward`."""
+        if k is None:
+            q, k, v = self._unpacked(q, self.sizes)
+        elif v is None:
+            k, v = self._unpacked(k, self.sizes[1:])
+        assert v is not None
+        return q, k, v
+
+    def apart(self, q: Tensor, k: Tensor, v: Tensor) -> List[Tensor]:
+        """Return queries, keys and values ``Tensor[B, heads, tokens, dims]``, keys and values for each head of queries."""
+        q = q.unflatten(-1, (self.heads, self.qk_dims)).transpose(1, 2)
+        k = k.unflatten(-1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
+        v = v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)
+        if self.kv_heads != self.heads:
+            k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
+        return [q, k, v]
+
+    def _unpacked(self, packed: Tensor, sizes: List[int]) -> Sequence[Tensor]:
+        if not self.by_head:
+            return packed.split(sizes, dim=-1)
+        sizes = [size // self.heads for size in sizes]
+        return [part.flatten(-2) for part in packed.unflatten(-1, (self.heads, sum(sizes))).split(sizes, dim=-1)]
+
     def forward(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None, bias: Optional[Tensor] = None,
                 mask: Optional[Tensor] = None, q_norm: Optional[nn.Module] = None,
                 k_norm: Optional[nn.Module] = None, causal: bool = False,
@@ -72,7 +106,7 @@ class AttentionProduct(nn.Module):
 
         Args:
             q (Tensor[B, N, heads * qk_dims]): Queries; alone, with keys and values behind them on the last axis.
-            k (Tensor[B, M, kv_heads * qk_dims], optional): Keys.
+            k (Tensor[B, M, kv_heads * qk_dims], optional): Keys; without values, with these behind them.
             v (Tensor[B, M, kv_heads * v_dims], optional): Values.
             bias (Tensor, optional): Added to the products; of a shape like ``[B, heads, N, M]``, its head axis third
                 from the end.
@@ -86,21 +120,16 @@ class AttentionProduct(nn.Module):
             Tensor[B, N, heads * v_dims]: In the order of the heads; with the weights ``Tensor[B, heads, N, M]`` as the
             second of two.
         """
-        if k is None or v is None:
-            q, k, v = q.split(self.sizes, dim=-1)
+        q, k, v = self.parts(q, k, v)
         batch, tokens = q.shape[:2]
         if q_norm is not None:
             q = q_norm(q.unflatten(-1, (self.heads, self.qk_dims))).flatten(-2)
-        k = k.unflatten(-1, (self.kv_heads, self.qk_dims))
         if k_norm is not None:
-            k = k_norm(k)
-        q = self.query(q).unflatten(-1, (self.heads, self.qk_dims)).transpose(1, 2)
-        k, v = k.transpose(1, 2), v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)
-        if self.kv_heads != self.heads:
-            k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
-        added, dropout = _joined(bias, mask, q.dtype), self.dropout if self.training else 0.0
+            k = k_norm(k.unflatten(-1, (self.kv_heads, self.qk_dims))).flatten(-2)
+        q, k, v = self.apart(self.query(q), k, v)
+        added, dropout = joined(bias, mask, q.dtype), self.dropout if self.training else 0.0
         if need_weights:
-            weights = F.dropout(_weights(q, k, added, causal), dropout)
+            weights = F.dropout(attention_weights(q, k, added, causal), dropout)
             out = weights @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
@@ -108,7 +137,7 @@ class AttentionProduct(nn.Module):
         return (out, weights) if need_weights else out
 
 
-def _weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Tensor:
     """Return the softmax over the keys of what queries and keys have in common, ``Tensor[B, heads, N, M]``."""
     products = q @ k.transpose(-1, -2)
     if causal:
@@ -118,7 +147,7 @@ def _weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Ten
     return products.softmax(-1, torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
 
 
-def _joined(bias: Optional[Tensor], mask: Optional[Tensor], dtype: torch.dtype) -> Optional[Tensor]:
+def joined(bias: Optional[Tensor], mask: Optional[Tensor], dtype: torch.dtype) -> Optional[Tensor]:
     """Return what is added to the products, None for nothing; of a mask alone, what it is."""
     if bias is None or mask is None:
         return mask if bias is None else bias.to(dtype)

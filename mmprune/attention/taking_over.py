@@ -9,7 +9,7 @@ from torch import nn
 
 from .norm import StreamNorm, StreamNorm2d, StreamRMSNorm, is_over_channels
 
-#: ``package.Class`` -> the class whose forward such modules run.
+#: ``package.Class`` or ``package.module.Class`` -> the class whose forward such modules run.
 ATTENTIONS: Dict[str, Type['PrunableAttention']] = {}
 #: ``package.Class`` of norms -> the norm of a stream that does the same.
 NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
@@ -35,7 +35,12 @@ class PrunableAttention(nn.Module):
 
 
 def register_attention(*names: str) -> Callable[[Type[PrunableAttention]], Type[PrunableAttention]]:
-    """Register what modules of a class run, by the package and the name of the class: ``timm.Attention``."""
+    """Register what modules of a class run.
+
+    Args:
+        names (str): Package and name of the class, as ``timm.RelPosAttention``, or, where a package has several of
+            a name, its module, too: ``timm.models.beit.Attention``.
+    """
 
     def add(cls: Type[PrunableAttention]) -> Type[PrunableAttention]:
         ATTENTIONS.update(dict.fromkeys(names, cls))
@@ -87,7 +92,8 @@ def forward_for(module: nn.Module, attention: bool = True, norms: bool = True) -
     key = key_of(type(module))
     if norms and key in NORMS:
         return NORMS[key] if is_over_channels(module) else None
-    ours = ATTENTIONS.get(key) if attention else None
+    kind = type(module)
+    ours = ATTENTIONS.get(f'{kind.__module__}.{kind.__name__}', ATTENTIONS.get(key)) if attention else None
     return None if ours is None or ours.unfit(module) is not None else ours  # type: ignore[arg-type]
 
 
@@ -98,6 +104,8 @@ def take_over(modules: Iterable[nn.Module]) -> None:
         assert ours is not None
         module.__class__ = _made(type(module), ours)
         module.begin()  # type: ignore[operator]
+        if isinstance(module, PrunableAttention):
+            module.product.to(next(module.parameters()).device)  # type: ignore[operator]
 
 
 def give_back(modules: Iterable[nn.Module]) -> None:

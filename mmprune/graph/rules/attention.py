@@ -42,8 +42,7 @@ def attention_product(tracer: Tracer, call: Call) -> None:
     product: Any = tracer.module
     q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
     ids = [tracer.channels_of(x, x.dim() - 1) for x in (q, k, v) if x is not None]
-    if len(ids) == 1:
-        ids = list(ids[0].split(product.sizes))
+    ids = list(product.parts(*ids))
     if any(bool((own < 0).any()) for own in ids):
         follow_nothing(tracer, call, WITHOUT_CHANNELS)
         return
@@ -56,7 +55,10 @@ def attention_product(tracer: Tracer, call: Call) -> None:
         tracer.head_layouts.append(HeadLayout(own.view(len(family), -1).numpy(), family.numpy(), dims.numpy(),
                                               'qk' if dims is qk_dims else 'v'))
     tracer.tie(tracer.axis(product.query.weight, 0, 'in'), ids[0])
-    _bias(tracer, call, heads)
+    for own, reason in ((heads, product.heads_stay), (qk_dims, product.qk_stay)):
+        if reason is not None:
+            tracer.freeze(own, reason)
+    _of_heads(tracer, call, heads)
     for name in ('q_norm', 'k_norm'):
         _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
     pairs = q.numel() // q.size(-1) * (q if k is None else k).size(1)
@@ -76,16 +78,19 @@ def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
         tracer.tie(heads, kv_heads)
 
 
-def _bias(tracer: Tracer, call: Call, heads: Tensor) -> None:
-    """Tie what is added to the products to the heads, where each has its own."""
-    mask, bias = call.arg(4, 'mask'), call.arg(3, 'bias')
+def _of_heads(tracer: Tracer, call: Call, heads: Tensor) -> None:
+    """Tie what has a value for each head, such as what is added to the products, to the heads."""
+    product: Any = tracer.module
+    mask = call.arg(4, 'mask')
     if isinstance(mask, Tensor) and tracer.labels_of(mask) is not None:
         tracer.freeze(tracer.labels_of(mask), 'attention adds it to its products')  # type: ignore[arg-type]
-    if not isinstance(bias, Tensor) or bias.dim() < 3 or bias.size(-3) == 1:
-        return
-    own = tracer.channels_of(bias, bias.dim() - 3)
-    tracer.tie(own, heads)
-    tracer.freeze(heads[own < 0], 'attention adds a constant to its products, another one for each head')
+    for name in product.of_heads:
+        tensor = call.arg(3, name) if name == 'bias' else call.kwargs.get(name)
+        if not isinstance(tensor, Tensor) or tensor.dim() < 3 or tensor.size(-3) == 1:
+            continue
+        own = tracer.channels_of(tensor, tensor.dim() - 3)
+        tracer.tie(own, heads)
+        tracer.freeze(heads[own < 0], f'attention takes a constant {name}, another one for each head')
 
 
 def _norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
