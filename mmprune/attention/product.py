@@ -1,13 +1,17 @@
 """The two products of an attention: what is between its projections, with the sizes of heads written down."""
 import math
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .rotary import Rotary
+
 #: What the units of an attention are called.
 HEADS, QUERY_KEY, VALUE = 'heads', 'qk', 'v'
+#: Takes keys and values of new tokens, ``Tensor[B, kv_heads, M, dims]``, and returns those of all tokens.
+Cache = Callable[[Tensor, Tensor], Tuple[Tensor, Tensor]]
 
 
 class QueryScale(nn.Module):
@@ -48,6 +52,8 @@ class AttentionProduct(nn.Module):
         dropout (float): Share of the attention weights that training drops.
         by_head (bool): Packed projections have head after head, of each the queries, the keys and the values; by
             default the queries of all heads, then the keys, then the values.
+        rotary (bool or str): Whether queries and keys are turned by the positions of their tokens; ``'neighbours'``
+            where pairs lie side by side, see :class:`~mmprune.attention.rotary.Rotary`.
 
     Attributes:
         heads, kv_heads, qk_dims, v_dims (int): The present sizes; a cut writes them.
@@ -61,13 +67,16 @@ class AttentionProduct(nn.Module):
     qk_stay: Optional[str] = None
 
     def __init__(self, heads: int, qk_dims: int, v_dims: int, scale: Optional[float] = None,
-                 kv_heads: Optional[int] = None, dropout: float = 0.0, by_head: bool = False) -> None:
+                 kv_heads: Optional[int] = None, dropout: float = 0.0, by_head: bool = False,
+                 rotary: Union[bool, str] = False) -> None:
         super().__init__()
         self.by_head = by_head
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.qk_dims, self.v_dims = qk_dims, v_dims
         self.query = QueryScale(heads * qk_dims, 1 / math.sqrt(qk_dims) if scale is None else scale)
         self.dropout = dropout
+        self.turned = nn.ModuleList([Rotary(own, qk_dims, rotary == 'neighbours') for own in (heads, self.kv_heads)]
+                                    if rotary else [])
 
     @property
     def sizes(self) -> List[int]:
@@ -76,18 +85,22 @@ class AttentionProduct(nn.Module):
 
     def parts(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values apart, of anything that has their channels last; see :meth:`forward`."""
-        if k is None:
+        if k is None and v is None:
             q, k, v = self._unpacked(q, self.sizes)
+        elif k is None:
+            q, k = self._unpacked(q, self.sizes[:2])
         elif v is None:
             k, v = self._unpacked(k, self.sizes[1:])
+        assert k is not None
         assert v is not None
         return q, k, v
 
-    def apart(self, q: Tensor, k: Tensor, v: Tensor) -> List[Tensor]:
+    def apart(self, q: Tensor, k: Tensor, v: Tensor, cache: Optional[Cache] = None) -> List[Tensor]:
         """Return queries, keys and values ``Tensor[B, heads, tokens, dims]``, keys and values for each head of queries."""
         q = q.unflatten(-1, (self.heads, self.qk_dims)).transpose(1, 2)
         k = k.unflatten(-1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
         v = v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)
+        k, v = (k, v) if cache is None else cache(k, v)
         if self.kv_heads != self.heads:
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
         return [q, k, v]
@@ -100,12 +113,14 @@ class AttentionProduct(nn.Module):
 
     def forward(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None, bias: Optional[Tensor] = None,
                 mask: Optional[Tensor] = None, q_norm: Optional[nn.Module] = None,
-                k_norm: Optional[nn.Module] = None, causal: bool = False,
-                need_weights: bool = False) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+                k_norm: Optional[nn.Module] = None, causal: bool = False, need_weights: bool = False,
+                angles: Optional[Tuple[Tensor, Tensor]] = None,
+                cache: Optional[Cache] = None) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Return what the heads read, side by side.
 
         Args:
-            q (Tensor[B, N, heads * qk_dims]): Queries; alone, with keys and values behind them on the last axis.
+            q (Tensor[B, N, heads * qk_dims]): Queries; without keys, or without both others, with these behind them on
+                the last axis.
             k (Tensor[B, M, kv_heads * qk_dims], optional): Keys; without values, with these behind them.
             v (Tensor[B, M, kv_heads * v_dims], optional): Values.
             bias (Tensor, optional): Added to the products; of a shape like ``[B, heads, N, M]``, its head axis third
@@ -115,6 +130,9 @@ class AttentionProduct(nn.Module):
             k_norm (nn.Module, optional): The same of keys.
             causal (bool): A token sees those before it only.
             need_weights (bool): Whether the attention weights are returned, too.
+            angles (tuple[Tensor, Tensor], optional): Cosines and sines for ``rotary``, ``[..., N, qk_dims]`` of the
+                dense model.
+            cache (Callable, optional): Where keys and values of earlier tokens come from.
 
         Returns:
             Tensor[B, N, heads * v_dims]: In the order of the heads; with the weights ``Tensor[B, heads, N, M]`` as the
@@ -122,11 +140,8 @@ class AttentionProduct(nn.Module):
         """
         q, k, v = self.parts(q, k, v)
         batch, tokens = q.shape[:2]
-        if q_norm is not None:
-            q = q_norm(q.unflatten(-1, (self.heads, self.qk_dims))).flatten(-2)
-        if k_norm is not None:
-            k = k_norm(k.unflatten(-1, (self.kv_heads, self.qk_dims))).flatten(-2)
-        q, k, v = self.apart(self.query(q), k, v)
+        q = self.query(self._placed(q, 0, self.heads, q_norm, angles))
+        q, k, v = self.apart(q, self._placed(k, 1, self.kv_heads, k_norm, angles), v, cache)
         added, dropout = joined(bias, mask, q.dtype), self.dropout if self.training else 0.0
         if need_weights:
             weights = F.dropout(attention_weights(q, k, added, causal), dropout)
@@ -135,6 +150,13 @@ class AttentionProduct(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
         out = out.transpose(1, 2).reshape(batch, tokens, self.heads * self.v_dims)
         return (out, weights) if need_weights else out
+
+    def _placed(self, x: Tensor, which: int, heads: int, norm: Optional[nn.Module],
+                angles: Optional[Tuple[Tensor, Tensor]]) -> Tensor:
+        """Return queries or keys after their norm, turned by the positions of their tokens."""
+        if norm is not None:
+            x = norm(x.unflatten(-1, (heads, self.qk_dims))).flatten(-2)
+        return x if angles is None else self.turned[which](x, *angles, heads)  # type: ignore[no-any-return]
 
 
 def attention_weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Tensor:

@@ -41,8 +41,7 @@ def attention_product(tracer: Tracer, call: Call) -> None:
     """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
     product: Any = tracer.module
     q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
-    ids = [tracer.channels_of(x, x.dim() - 1) for x in (q, k, v) if x is not None]
-    ids = list(product.parts(*ids))
+    ids = list(product.parts(*(None if x is None else tracer.channels_of(x, x.dim() - 1) for x in (q, k, v))))
     if any(bool((own < 0).any()) for own in ids):
         follow_nothing(tracer, call, WITHOUT_CHANNELS)
         return
@@ -58,14 +57,52 @@ def attention_product(tracer: Tracer, call: Call) -> None:
     for own, reason in ((heads, product.heads_stay), (qk_dims, product.qk_stay)):
         if reason is not None:
             tracer.freeze(own, reason)
+    for turned, own in zip(product.turned, ids):  # dimensions that turn together go together
+        tracer.tie(tracer.axis(turned.place, 0, 'affine'), own)
+        tracer.tie(*turned.pairs(own.view(-1, len(qk_dims))))
+        tracer.tie(*turned.pairs(qk_dims))
     _of_heads(tracer, call, heads)
     for name in ('q_norm', 'k_norm'):
         _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
-    pairs = q.numel() // q.size(-1) * (q if k is None else k).size(1)
+    pairs = call.result.numel() // call.result.size(-1) * (q if k is None else k).size(1)
+    for layer in (call.kwargs.get('before'), call.kwargs.get('behind')):
+        _mixer(tracer, layer, pairs, product.heads_stay)
     tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
     tracer.set_channels(call.result, out, -1)
     if len(call.results) > 1:  # the attention weights
         tracer.set_channels(call.results[1], heads, 1)
+
+
+@register_module('CovarianceProduct')
+def covariance_product(tracer: Tracer, call: Call) -> None:
+    """An attention over channels: those of the queries are those of the result; those of keys and values stay."""
+    product: Any = tracer.module
+    q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
+    ids = product.parts(*(None if x is None else tracer.channels_of(x, x.dim() - 1) for x in (q, k, v)))
+    if any(bool((own < 0).any()) for own in ids):
+        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+        return
+    heads, kv_heads = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'kv_heads'))
+    qk_dims, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('qk_dims', 'v_dims'))
+    _couple_heads(tracer, heads, kv_heads)
+    tracer.freeze(qk_dims, product.qk_stay)
+    out = tracer.new_ids(len(heads) * len(v_dims))
+    for own, dims in ((ids[0], v_dims), (ids[1], qk_dims), (ids[2], qk_dims), (out, v_dims)):
+        tracer.head_layouts.append(HeadLayout(own.view(len(heads), -1).numpy(), heads.numpy(), dims.numpy(),
+                                              'qk' if dims is qk_dims else 'v'))
+    _of_heads(tracer, call, heads)
+    pairs = call.result.numel() // call.result.size(-1) * len(qk_dims)
+    tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
+    tracer.set_channels(call.out, out, -1)
+
+
+def _mixer(tracer: Tracer, layer: Any, positions: int, reason: Optional[str]) -> None:
+    """Keep a layer that mixes the heads whole."""
+    if layer is None:
+        return
+    for axis, role in ((0, 'out'), (1, 'in')):
+        tracer.freeze(tracer.axis(layer.weight, axis, role), str(reason))
+    tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', positions)
 
 
 def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
