@@ -92,9 +92,12 @@ def index_put(tracer: Tracer, call: Call) -> None:
 
 @register_op('as_strided', labelled=True)
 def as_strided(tracer: Tracer, call: Call, labels: Tensor) -> None:
-    """A view by positions in memory, whose numbers do not follow a cut."""
+    """A view by positions in memory, whose numbers do not follow a cut; it may be how torch reshapes."""
     source = call.args[0]
     reason = f'{call.name} counts positions in memory'
+    if _reshapes(source, call.out):
+        tracer.set_labels(call.out, labels.reshape(call.out.shape))
+        return
     if not source.is_contiguous() or source.storage_offset():
         follow_nothing(tracer, call, reason)
         return
@@ -102,3 +105,13 @@ def as_strided(tracer: Tracer, call: Call, labels: Tensor) -> None:
     moved = labels.contiguous().as_strided(size, stride, offset)
     tracer.keep_size(moved, range(moved.dim()), reason)
     tracer.set_labels(call.out, moved)
+
+
+def _reshapes(source: Tensor, view: Tensor) -> bool:
+    """Tell whether a view of a tensor has its elements in their order."""
+    if source.numel() != view.numel() or not source.numel():
+        return False
+    first, count = source.storage_offset(), source.untyped_storage().size() // source.element_size()
+    places = torch.arange(count, dtype=torch.int32)
+    return torch.equal(places.as_strided(source.shape, source.stride(), first).reshape(view.shape),
+                       places.as_strided(view.shape, view.stride(), view.storage_offset()))
