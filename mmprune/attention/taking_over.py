@@ -3,7 +3,7 @@
 Only the class of an object changes: parameters, keys, hooks, optimizers and whoever holds the module keep what they
 have.
 """
-from typing import Any, Callable, Dict, Iterable, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple, Type, Union
 
 from torch import nn
 
@@ -23,15 +23,19 @@ class PrunableAttention(nn.Module):
 
     A subclass is registered for the classes whose ``__init__`` made the module. It has a ``forward`` with their
     arguments and results, and reads sizes from ``self.product`` and from the shapes of weights alone.
+
+    Attributes:
+        adds (tuple[str]): Modules that it begins with, of which the class of the module knows nothing.
     """
+
+    adds: Tuple[str, ...] = ('product', )
 
     def unfit(self) -> Optional[str]:
         """Return what about this module the forward here does not do, None where it does all; called before begin."""
         return None
 
     def begin(self) -> None:
-        """Set ``self.product`` to the sizes of the dense module."""
-        raise NotImplementedError
+        """Set ``self.product`` to the sizes of the dense module; one that is around attentions has none."""
 
 
 def register_attention(*names: str) -> Callable[[Type[PrunableAttention]], Type[PrunableAttention]]:
@@ -104,13 +108,14 @@ def take_over(modules: Iterable[nn.Module]) -> None:
         assert ours is not None
         module.__class__ = _made(type(module), ours)
         module.begin()  # type: ignore[operator]
-        if isinstance(module, PrunableAttention):
-            module.product.to(next(module.parameters()).device)  # type: ignore[operator]
+        for name in [name for name in getattr(ours, 'adds', ()) if name in module._modules]:
+            module.get_submodule(name).to(next(module.parameters()).device).train(module.training)
 
 
 def give_back(modules: Iterable[nn.Module]) -> None:
     """Give modules the class back that they had; what they began with goes."""
     for module in modules:
+        for name in getattr(type(module), 'adds', ()):
+            module._modules.pop(name, None)
         module.__class__ = plain_class(module)
-        module._modules.pop('product', None)
         module.__dict__.pop('dense_width', None)

@@ -8,6 +8,7 @@ from ..graph.idle import CONV_OR_LINEAR
 from ..graph.watching import watched
 from ..repair.windows import channels_first
 from ..units.consumers import Consumers
+from ..units.layer import layer_reading
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
@@ -47,7 +48,8 @@ class InputStatistic(Criterion):
         """Return the means of each layer that reads the unit."""
         if self.unseen(unit):
             return []
-        layers = dict.fromkeys(member.axis.layer for member in unit.channels.consumers)
+        read = [layer_reading(self.mutator.model, member.axis.tensor) for member in unit.channels.consumers]
+        layers = dict.fromkeys(layer[0] for layer in read if layer is not None)
         return [self.consumers.mean_by_set(layer, self.means[layer], unit) for layer in layers if layer in self.means]
 
     def missing(self, unit: ChannelUnit) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 from ..group_fisher.ops import GroupFisherMixin
 from ..group_fisher.taps import TapRecorder
 from ..units.consumers import Consumers
+from ..units.layer import layer_reading
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward
 from .criterion import ADVICE, Criterion
@@ -54,7 +55,8 @@ class TappedCriterion(Criterion):
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
         """Return why no gradient could be recorded where layers read the unit, None where it could."""
         reason = super().unseen(unit)
-        if reason is None and not any(member.axis.layer in self.reached for member in unit.channels.consumers):
+        layers = [layer_reading(self.mutator.model, member.axis.tensor) for member in unit.channels.consumers]
+        if reason is None and not any(layer is not None and layer[0] in self.reached for layer in layers):
             return ('no gradient of the loss arrives where layers read it (torch.no_grad, detach, or they did not run '
                     'on the data)')
         return reason

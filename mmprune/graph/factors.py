@@ -76,6 +76,21 @@ class Factors:
         places = np.unique(np.stack([rows.reshape(-1), heads.reshape(-1), dims.reshape(-1)]), axis=1)
         return len(np.unique(places[0])) < places.shape[1]
 
+    def as_many(self, ids: np.ndarray, axes: Sequence['Axis']) -> Optional[Tuple[str, int]]:
+        """Return the tensor and the axis with as many indices as some channels, also after a cut; None if none has.
+
+        Args:
+            ids (ndarray[C]): The channels.
+            axes (list[Axis]): Axes among which one is looked for.
+        """
+        own = self.root[ids]
+        if len(own) and (self.head[own] >= 0).all():
+            for axis in axes:
+                other = self.root[axis.ids]
+                if len(other) == len(own) and all(np.array_equal(of[other], of[own]) for of in (self.head, self.dim)):
+                    return axis.tensor, axis.dim
+        return None
+
     def split(self, axes: Sequence['Axis']) -> List['Axis']:
         """Return axes of single components: one of rows that lie in a layout becomes one of heads, one of dimensions.
 

@@ -53,6 +53,9 @@ def group_channels(traced: Trace) -> ChannelGraph:
     for product in traced.products:
         product.axis = _axis_of(product.channels, axes, root)
     factors = Factors(traced.head_layouts, root, reasons)
+    for call in [call for call in traced.calls if call.rows is not None]:
+        rows = next(axis.ids for axis in axes if (axis.tensor, axis.dim) == (call.weight, 0))
+        call.as_many = factors.as_many(rows[slice(*call.rows)], axes)  # type: ignore[misc]
     axes = factors.split(axes)
     components = [np.where(axis.ids >= 0, root[axis.ids], -1) for axis in axes]
     kinds = {axis.layer: 'product' for axis in axes if axis.role == 'in'}

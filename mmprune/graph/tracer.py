@@ -214,7 +214,7 @@ class Tracer(LabelStore):
                                training_only=self.training_only))
 
     def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int,
-                    repeated: Optional[Tensor] = None) -> None:
+                    repeated: Optional[Tensor] = None, rows: Optional[Tuple[int, int]] = None) -> None:
         """Record a call of a conv or linear layer.
 
         Args:
@@ -224,12 +224,14 @@ class Tracer(LabelStore):
             out (Tensor): Its result.
             axis (int): The channel axis of the result.
             repeated (Tensor, optional): Ids of the channels that it runs for, each for itself.
+            rows (tuple[int, int], optional): The first row that it uses and the one behind the last, where the module
+                that owns the weight has another one compute with it.
         """
         channels, name = out.size(axis), self.names[id(weight)]
-        by_module = bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
+        by_module = rows is not None or bool(self.module_stack) and self.module_stack[-1][0] == name.rpartition('.')[0]
         self._record(LayerCall(name, kind, positions, out.numel() // channels, channels, by_module,
                                training_only=self.training_only, samples=out.size(0) if axis else 1,
-                               channels=None if repeated is None else repeated.numpy()))
+                               channels=None if repeated is None else repeated.numpy(), rows=rows))
 
     def _record(self, call: LayerCall) -> None:
         """Record a call, unless an earlier example has counted the layer."""

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from ..attention.parameter_linear import ParameterLinear
 from ..attention.product import QueryScale
 from ..units.layer import DEFORMABLE
 
@@ -66,7 +67,7 @@ class GroupFisherMixin:
         """Run the layer on the tapped input."""
         x = input  # named as torch names it: callers may pass it by keyword
         if self.recording and torch.is_grad_enabled():
-            if x.dim() < self.weight.dim():
+            if x.dim() < (2 if isinstance(self, ParameterLinear) else self.weight.dim()):
                 raise ValueError(f'a layer got an input of shape {tuple(x.shape)}: scores by gradients need an axis of '
                                  'samples in front')
             dtype = x.dtype if x.dtype == torch.float64 else torch.float32
@@ -102,7 +103,7 @@ def add_tap(module: nn.Module) -> None:
         return
     plain = type(module)
     if plain not in _TAPPED:  # a subclass, for example mmcv's Conv2dAdaptivePadding: keep its own forward
-        axis = -1 if isinstance(module, (nn.Linear, QueryScale)) else 1
+        axis = -1 if isinstance(module, (nn.Linear, QueryScale, ParameterLinear)) else 1
         _TAPPED[plain] = type(f'GroupFisher{plain.__name__}', (GroupFisherMixin, plain), {'channel_axis': axis})
     module.__class__ = _TAPPED[plain]
     module.stats = []

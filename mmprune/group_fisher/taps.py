@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
-from ..graph.trace import LayerCall, layer_of
+from ..graph.trace import LayerCall
 from ..units.consumers import DIMENSIONS, Consumers
-from ..units.layer import is_tappable
+from ..units.layer import is_tappable, layer_reading
 from .ops import add_tap, recorded_with, remove_tap
 
 
@@ -30,16 +30,16 @@ class TapRecorder:
         for module in self.layers.values():
             add_tap(module)
         graph = consumers.mutator.complexity.graph
-        samples = [(call.layer, call.samples) for call in graph.calls] + [
-            (layer_of(product.axis[0]), product.samples) for product in graph.products if product.axis is not None]
-        self._samples = {layer: tuple(sorted({count for name, count in samples if name == layer}))
+        samples = [(call.weight, call.samples) for call in graph.calls] + [
+            (product.axis[0], product.samples) for product in graph.products if product.axis is not None]
+        self._samples = {layer: tuple(sorted({count for name, count in samples if name == consumers.weights[layer]}))
                          for layer in self.layers}
         self.refresh()
 
     def refresh(self) -> None:
         """Work out again which set each input channel belongs to, after a cut; layers of removed blocks are let go."""
         removed = self.consumers.mutator.surgery.removed_tensors
-        for layer in [layer for layer in self.layers if f'{layer}.weight' in removed]:
+        for layer in [layer for layer in self.layers if self.consumers.weights[layer] in removed]:
             remove_tap(self.layers.pop(layer))
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
         dims = {layer: torch.from_numpy(self.consumers.owners(layer, DIMENSIONS)) for layer in self.layers}
@@ -119,6 +119,6 @@ def untapped_weight(model: nn.Module, channels: CoupledChannels, calls: Sequence
 
 def is_run_by_its_module(model: nn.Module, weight: str, calls: Sequence[LayerCall]) -> bool:
     """Tell whether only the conv or linear module that owns a weight uses it, so that its input is what is read."""
-    owner, _, attribute = weight.rpartition('.')
-    return attribute == 'weight' and is_tappable(model.get_submodule(owner)) and all(
+    found = layer_reading(model, weight)
+    return found is not None and is_tappable(found[1]) and all(
         call.by_module for call in calls if call.weight == weight)

@@ -83,11 +83,11 @@ class Complexity:
                 macs += COUNTERS[call.kind](call, call.computed_weight)
                 acts += call.out_positions * call.out_channels
                 continue
-            axis = rows[call.weight]
-            kept = widths.get((axis.tensor, axis.dim), len(axis.ids))
+            axis, shape = rows[call.weight], self._shape_of(call, widths)
+            whole = len(axis.ids) if call.rows is None else call.rows[1] - call.rows[0]
             left, of = self._repetitions(call, widths)
-            macs += COUNTERS[call.kind](call, self.shape(call.weight, widths)) * left // of
-            acts += call.out_positions * (call.out_channels * kept // len(axis.ids)) * left // of
+            macs += COUNTERS[call.kind](call, shape) * left // of
+            acts += call.out_positions * (call.out_channels * shape[axis.dim] // whole) * left // of
         params = sum(math.prod(self.shape(tensor, widths)) for tensor in self.parameters)
         found = {'macs': macs, 'params': params, 'acts': acts}
         return {**found, PRODUCTS: self.products(widths)} if self.graph.products else found
@@ -97,9 +97,18 @@ class Complexity:
         found: Dict[str, int] = {}
         for call in [call for call in self.graph.calls if not call.training_only]:
             left, of = self._repetitions(call, widths)
-            shape = call.computed_weight or self.shape(call.weight, widths)
+            shape = call.computed_weight or self._shape_of(call, widths)
             found[call.layer] = found.get(call.layer, 0) + COUNTERS[call.kind](call, shape) * left // of
         return found
+
+    def _shape_of(self, call: LayerCall, widths: Widths) -> Tuple[int, ...]:
+        """Return the shape of what a call uses of its weight."""
+        shape = self.shape(call.weight, widths)
+        if call.rows is None:
+            return shape
+        if call.as_many is not None:
+            return (self.shape(call.as_many[0], widths)[call.as_many[1]], *shape[1:])
+        return (shape[0] * (call.rows[1] - call.rows[0]) // self.shapes[call.weight][0], *shape[1:])
 
     def _repetitions(self, call: LayerCall, widths: Widths) -> Tuple[int, int]:
         """Return for how many channels a layer that mixes positions runs, and of how many."""
@@ -125,9 +134,10 @@ class Complexity:
         held = {product.axis: product.positions for product in self.graph.products if not product.training_only}
         for member in {id(m): m for m in [*unit.producers, *unit.consumers]}.values():
             axis, each = member.axis, self._present(unit, member, widths)
-            sizes = enumerate(self.shape(axis.tensor, widths))
-            shape = tuple(each if dim == axis.dim else size for dim, size in sizes)
-            total += sum(COUNTERS[call.kind](call, shape) for call in self._calls(axis.tensor))
+            for call in self._calls(axis.tensor):
+                used = each if call.rows is None or axis.dim else self._rows_of_set(call, unit, member, each, widths)
+                sizes = enumerate(self._shape_of(call, widths))
+                total += COUNTERS[call.kind](call, tuple(used if dim == axis.dim else size for dim, size in sizes))
         for tensor, dim in {(member.axis.tensor, member.axis.dim) for member in unit.members} & {*held}:
             member = next(one for one in unit.members if (one.axis.tensor, one.axis.dim) == (tensor, dim))
             total += held[tensor, dim] * self._present(unit, member, widths)
@@ -146,6 +156,15 @@ class Complexity:
         size = self.shape(member.axis.tensor, widths)[member.axis.dim]
         inside = len(member.axis.ids) == member.index.size
         return int(size // max(1, left)) if inside else int(member.index.shape[1])
+
+    def _rows_of_set(self, call: LayerCall, unit: CoupledChannels, member: Member, each: int, widths: Widths) -> int:
+        """Return how many of the present rows of a single set a call uses that does not use all rows."""
+        assert call.rows is not None
+        inside = (member.index[0] >= call.rows[0]) & (member.index[0] < call.rows[1])
+        if unit.part == HEADS and inside.any():
+            own = next(one.axis for one in unit.attributes if one.axis.tensor.endswith('.heads'))
+            return self._shape_of(call, widths)[0] // max(1, widths.get((own.tensor, 0), unit.num_sets))
+        return int(each * inside.sum() // len(inside))
 
     def _calls(self, weight: str) -> Tuple[LayerCall, ...]:
         if not hasattr(self, '_by_weight'):

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layer import is_tappable
+from .layer import is_tappable, layer_reading
 from .mutator import ChannelMutator
 from .ranks import by_element, elements_of
 from .unit import ChannelUnit
@@ -27,6 +27,7 @@ class Consumers:
         count (dict[str, int]): Unit name -> how many numbers it has.
         total (int): Numbers of all units, dropped sets included.
         layers (dict[str, nn.Module]): Name -> module, in the order of the units.
+        weights (dict[str, str]): Name -> its weight, which the module around it may own.
     """
 
     def __init__(self, mutator: ChannelMutator) -> None:
@@ -36,9 +37,12 @@ class Consumers:
         self.start: Dict[str, int] = dict(zip(self.count, bounds[:-1].tolist()))
         self.total = int(bounds[-1])
         self.layers: Dict[str, nn.Module] = {}
+        self.weights: Dict[str, str] = {}
         for unit in mutator.units:
-            for member in [one for one in unit.channels.consumers if one.axis.tensor.rpartition('.')[2] == 'weight']:
-                self.layers[member.axis.layer] = mutator.model.get_submodule(member.axis.layer)
+            for weight in [member.axis.tensor for member in unit.channels.consumers]:
+                found = layer_reading(mutator.model, weight)
+                if found is not None:
+                    self.layers[found[0]], self.weights[found[0]] = found[1], weight
 
     @property
     def tappable(self) -> Dict[str, nn.Module]:
@@ -52,7 +56,7 @@ class Consumers:
             layer (str): A layer that reads units.
             part (tuple[str]): Of units of these parts; inputs of an attention's output projection have two.
         """
-        weight = f'{layer}.weight' if layer else 'weight'
+        weight = self.weights[layer]
         module: Any = self.layers[layer]
         members = [(unit, member) for unit, member in self.mutator.surgery.members[weight]
                    if member.axis.role in ('in', 'depthwise')]

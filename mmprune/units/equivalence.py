@@ -181,6 +181,8 @@ class Deterministic(TorchFunctionMode):
         name = getattr(func, '__name__', '')
         if 'dropout' in name and args and isinstance(args[0], Tensor):
             return args[0]
+        if name == 'scaled_dot_product_attention' and 'dropout_p' in kwargs:
+            kwargs = {**kwargs, 'dropout_p': 0.0}
         if name in ('rand_like', 'randn_like'):  # the number of draws depends on the channels
             return torch.zeros_like(*args, **kwargs)
         if name == 'rrelu':

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError
+from ..attention.parameter_linear import ParameterLinear
 from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
 
@@ -28,7 +29,17 @@ def is_deformable(module: nn.Module) -> bool:
 
 def is_tappable(module: nn.Module) -> bool:
     """Tell whether a module is a layer whose input can be tapped."""
-    return isinstance(module, (*CONV_OR_LINEAR, QueryScale)) or is_deformable(module)
+    return isinstance(module, (*CONV_OR_LINEAR, QueryScale, ParameterLinear)) or is_deformable(module)
+
+
+def layer_reading(model: nn.Module, weight: str) -> Optional[Tuple[str, nn.Module]]:
+    """Return the name and the module whose input the columns of a weight read, by the name of the weight; or None."""
+    owner, _, attribute = weight.rpartition('.')
+    around, _, name = owner.rpartition('.') if attribute == 'weight' else (owner, '', attribute[:-len('_weight')])
+    inner = model.get_submodule(around)._modules.get(f'{name}_rows')
+    if isinstance(inner, ParameterLinear):
+        return f'{around}.{name}_rows' if around else f'{name}_rows', inner
+    return (owner, model.get_submodule(owner)) if attribute == 'weight' else None
 
 
 def gather(tensor: Tensor, dim: int, source: Tensor, fill: float = 0.0) -> Tensor:

@@ -36,6 +36,20 @@ def _follow_norm(tracer: Tracer, norm: Any, ids: Tensor, x: Optional[Tensor] = N
             tracer.axes[id(tensor), 0].across = True
 
 
+@register_module('ParameterLinear')
+def parameter_linear(tracer: Tracer, call: Call) -> None:
+    """A linear layer by some rows of a weight, and of a bias, that the module around it holds."""
+    x, weight, bias, start, stop = call.args[:5]
+    offset = call.kwargs.get('offset', 0)
+    rows = tracer.axis(weight, 0, 'out')[start:stop]
+    tracer.tie_or_freeze(tracer.axis(weight, 1, 'in'), tracer.channels_of(x, x.dim() - 1), x)
+    if bias is not None:
+        tracer.tie(tracer.axis(bias, 0, 'affine')[offset + start:offset + stop], rows)
+    tracer.record_call(weight, 'linear', call.out.numel() // call.out.size(-1), call.out, call.out.dim() - 1,
+                       rows=(start, stop))
+    tracer.set_channels(call.out, rows, -1)
+
+
 @register_module('AttentionProduct')
 def attention_product(tracer: Tracer, call: Call) -> None:
     """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
