@@ -1,2 +1,2 @@
 """The forwards of all known attentions: importing this registers them."""
-from . import timm, timm_biases, timm_mixing, timm_reduced, timm_windows, torch_multihead  # noqa: F401
+from . import timm, timm_biases, timm_mixing, timm_reduced, timm_windows, torch_multihead, torchvision  # noqa: F401

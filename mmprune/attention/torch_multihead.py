@@ -40,9 +40,9 @@ class TorchMultihead(PrunableAttention):
             key_padding_mask = key_padding_mask if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             tokens = [x.transpose(0, 1) for x in tokens]
-        mask = _joined_masks(attn_mask, key_padding_mask, len(tokens[0]), tokens[0].dtype)
-        projected = self._projected(tokens)
-        found: Any = self.product(*projected, mask=mask, causal=is_causal and mask is None, need_weights=need_weights)
+        bias, mask = _added_to_products(attn_mask, key_padding_mask, len(tokens[0]), tokens[0].dtype)
+        found: Any = self.product(*self._projected(tokens), bias=bias, mask=mask, need_weights=need_weights,
+                                  causal=is_causal and attn_mask is None)
         out, weights = found if need_weights else (found, None)
         out = self.out_proj(out)
         if weights is not None and average_attn_weights:
@@ -66,9 +66,9 @@ class TorchMultihead(PrunableAttention):
         return [self.in_proj_rows(x, weight, bias, start, stop) for x, start, stop in zip(tokens, first, first[1:])]
 
 
-def _joined_masks(mask: Optional[Tensor], padding: Optional[Tensor], batch: int,
-                  dtype: torch.dtype) -> Optional[Tensor]:
-    """Return what is added to the products ``Tensor[B, heads, N, M]``, of a shape like theirs.
+def _added_to_products(mask: Optional[Tensor], padding: Optional[Tensor], batch: int,
+                       dtype: torch.dtype) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    """Return what is added to the products ``Tensor[B, heads, N, M]``: of each head, and the same of all heads.
 
     Args:
         mask (Tensor[N, M] or Tensor[B * heads, N, M], optional): Added; True where nothing is seen if it is bool.
@@ -76,11 +76,13 @@ def _joined_masks(mask: Optional[Tensor], padding: Optional[Tensor], batch: int,
         batch (int): B.
         dtype (torch.dtype): Of the products.
     """
-    if mask is not None and mask.dim() == 3:
-        mask = mask.unflatten(0, (batch, -1))
-    padding = None if padding is None else padding[:, None, None, :]
-    found = [_added(one, dtype) for one in (mask, padding) if one is not None]
-    return found[0] if len(found) == 1 else found[0] + found[1] if found else None
+    padding = None if padding is None else _added(padding, dtype)[:, None, None, :]
+    if mask is None:
+        return None, padding
+    mask = _added(mask, dtype)
+    if mask.dim() == 3:
+        return mask.unflatten(0, (batch, -1)), padding
+    return None, mask if padding is None else mask + padding
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
