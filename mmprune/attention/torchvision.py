@@ -1,11 +1,15 @@
 """Attentions of torchvision: windows of Swin, windows and grids of MaxViT."""
+import itertools
+import math
 from typing import Any, List, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .parameter_linear import ParameterLinear
 from .product import AttentionProduct
+from .products import CosineProduct
 from .taking_over import PrunableAttention, register_attention
 
 
@@ -40,6 +44,29 @@ class ShiftedWindowAttention(PrunableAttention):
         """Return what the heads read of windows ``Tensor[B, N, C]``; ``mask`` is that of the windows of one image."""
         mask = None if mask is None else mask.repeat(len(x) // len(mask), 1, 1, 1)
         return self.product(self.qkv(x), bias=self.get_relative_position_bias(), mask=mask)  # type: ignore[no-any-return]
+
+
+@register_attention('torchvision.ShiftedWindowAttentionV2')
+class ShiftedWindowAttentionV2(ShiftedWindowAttention):
+    """Of Swin V2: cosine attention, keys without a bias, and a bias of places that is computed from their distance."""
+
+    adds = ('product', 'qkv_rows')
+
+    def begin(self) -> None:
+        """Write the sizes down."""
+        dims = self.proj.in_features // self.num_heads
+        self.product = CosineProduct(self.num_heads, dims, dims, self.attention_dropout)
+        self.qkv_rows = ParameterLinear()
+
+    def _attend(self, x: Tensor, mask: Any) -> Tensor:
+        mask = None if mask is None else mask.repeat(len(x) // len(mask), 1, 1, 1)
+        bias = self.cpb_mlp(self.relative_coords_table).flatten(0, -2)[self.relative_position_index]
+        bias = 16 * bias.unflatten(0, (x.size(1), -1)).permute(2, 0, 1).unsqueeze(0).sigmoid()
+        first = [0, *itertools.accumulate(self.product.sizes)]
+        parts = [self.qkv_rows(x, self.qkv.weight, self.qkv.bias, start, stop, adds_bias=place != 1)
+                 for place, (start, stop) in enumerate(zip(first, first[1:]))]
+        temperature = self.logit_scale.clamp(max=math.log(100.0)).exp()
+        return self.product(*parts, bias=bias, mask=mask, temperature=temperature)  # type: ignore[no-any-return]
 
 
 def _region_mask(x: Tensor, size: Tuple[int, int], window: List[int], shift: List[int]) -> Tensor:
