@@ -183,7 +183,17 @@ def multi_head_attention(tracer: Tracer, call: Call) -> None:
                 tracer.record_computed_call(part, 'linear', len(more), more, 1)
 
 
-@register_layer('scaled_dot_product_attention', 'embedding', 'embedding_bag')
+@register_layer('embedding')
+def embedding(tracer: Tracer, call: Call) -> None:
+    """Rows of a table: its columns are channels."""
+    weight = call.arg(1, 'weight')
+    if not tracer.is_tensor_of_model(weight) or call.arg(3, 'max_norm') is not None:
+        combine_channels(tracer, call)
+        return
+    tracer.set_channels(call.out, tracer.axis(weight, 1, 'affine'), -1)
+
+
+@register_layer('scaled_dot_product_attention', 'embedding_bag')
 def opaque(tracer: Tracer, call: Call) -> None:
     """Functions whose channel structure is not followed."""
     follow_nothing(tracer, call, f'{call.name} combines its channels with one another')
