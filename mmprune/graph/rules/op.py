@@ -87,10 +87,9 @@ def spatial(tracer: Tracer, call: Call) -> None:
     if labels is None:
         return
     axes = list(range(result.dim() - int(next(c for c in call.name if c in '123')), result.dim()))
-    if not constant_along(labels, axes):
-        tracer.freeze(labels, f'{call.name} mixes positions that belong to different channels')
-        return
-    tracer.set_labels(result, take_first(labels, axes).expand(result.shape))
+    first = tracer.merge_along(labels, axes, f'{call.name} mixes positions that belong to different channels')
+    if first is not None:
+        tracer.set_labels(result, first.expand(result.shape))
 
 
 def keeps_channels(tracer: Tracer, call: Call) -> None:
