@@ -9,11 +9,14 @@ OPAQUE = (str, bytes, type, nn.Module, types.FunctionType, types.MethodType, typ
 
 
 def output_tensors(value: Any, seen: Optional[Set[int]] = None) -> List[Tensor]:
-    """Return the tensors in nested lists, dicts and other collections, and in the attributes of objects."""
+    """Return the tensors in nested lists, dicts and other collections, and in the attributes of objects.
+
+    What a language model keeps of earlier tokens for its next call, an object of a class ``...Cache``, is no output.
+    """
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, OPAQUE) or id(value) in seen:
+    if isinstance(value, OPAQUE) or id(value) in seen or type(value).__name__.endswith('Cache'):
         return []
     if isinstance(value, Mapping):
         items = list(value.values())
