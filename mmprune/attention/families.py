@@ -1,2 +1,13 @@
 """The forwards of all known attentions: importing this registers them."""
-from . import timm, timm_biases, timm_mixing, timm_reduced, timm_windows, torch_multihead, torchvision  # noqa: F401
+from . import (  # noqa: F401
+    huggingface,
+    huggingface_pyramid,
+    huggingface_text,
+    timm,
+    timm_biases,
+    timm_mixing,
+    timm_reduced,
+    timm_windows,
+    torch_multihead,
+    torchvision,
+)

@@ -188,7 +188,7 @@ def embedding(tracer: Tracer, call: Call) -> None:
     """Rows of a table: its columns are channels."""
     weight = call.arg(1, 'weight')
     if not tracer.is_tensor_of_model(weight) or call.arg(3, 'max_norm') is not None:
-        combine_channels(tracer, call)
+        opaque(tracer, call)
         return
     tracer.set_channels(call.out, tracer.axis(weight, 1, 'affine'), -1)
 
