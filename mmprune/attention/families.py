@@ -3,6 +3,7 @@ from . import (  # noqa: F401
     huggingface,
     huggingface_pyramid,
     huggingface_text,
+    mmpretrain,
     timm,
     timm_biases,
     timm_mixing,
