@@ -1,11 +1,9 @@
 """Attentions of timm that are more than a softmax over products of tokens."""
-from typing import Any, Optional
 
 from torch import Tensor
 
-from .product import AttentionProduct
 from .products import CovarianceProduct, GatedPositionProduct, TalkingProduct
-from .taking_over import PrunableAttention, register_attention
+from .taking_over import register_attention
 from .timm import PackedAttention
 
 

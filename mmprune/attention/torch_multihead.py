@@ -2,7 +2,7 @@
 from typing import Any, List, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .parameter_linear import ParameterLinear
 from .product import AttentionProduct
