@@ -38,7 +38,8 @@ DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 12000, 12, 12000, 3
 PEER = 'torch-pruning'
 #: Name -> choice of the units.
 OURS: Dict[str, Dict[str, Any]] = {
-    'all kinds': {}, 'heads, dimensions, MLPs': dict(stream='whole'), 'MLPs alone': dict(exclude='*.attn', stream='whole')}
+    'all kinds': {}, 'heads, dimensions, MLPs': dict(stream='whole'),
+    'MLPs alone': dict(exclude='*.attn', stream='whole')}
 THEIRS = (f'{PEER}, heads and MLPs',)
 
 
@@ -58,7 +59,8 @@ class Bench:
         self.folder, self.results = folder, folder / 'vit_cifar.jsonl'
         folder.mkdir(parents=True, exist_ok=True)
         cfg: Any = read_config(str(CONFIG))
-        self.mean, self.std = (torch.tensor(plain(cfg.data_preprocessor)[name]).view(3, 1, 1) for name in ('mean', 'std'))
+        settings = plain(cfg.data_preprocessor)
+        self.mean, self.std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ('mean', 'std'))
         root = Path(cfg.data_root)
         self.train, self.test = Images.read(root / 'train'), Images.read(root / 'test')
 
@@ -189,11 +191,11 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
     one = found[-1]
     lines = [
         '# A vision transformer at half of its multiply-adds', '',
-        f'`MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W`, {one["date"]}; {one["cpu"]}, 2 cores shared with '
-        f'others, torch {one["torch"]}.', '',
-        f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS} epochs: '
-        f'{dense:.2f} %', f'top-1 on the 10,000 test images. Cut by Taylor scores of {CALIBRATION:,} images in {STEPS} steps '
-        f'({PEER}: in one), then', f'{FINETUNE_EPOCHS} epochs of {FINETUNE:,} images each, all alike; mean and range over '
+        f'`MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W`, {one["date"]}; {one["cpu"]}, 2 cores shared',
+        f'with others, torch {one["torch"]}.', '',
+        f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS} epochs:',
+        f'{dense:.2f} % top-1 on the 10,000 test images. Cut by Taylor scores of {CALIBRATION:,} images in {STEPS} steps',
+        f'({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images each, all alike; mean and range over',
         'seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
         '| --- | ---: | ---: | ---: | ---: |']
     for name in (*OURS, *THEIRS):
