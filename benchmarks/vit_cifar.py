@@ -193,10 +193,10 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
         '# A vision transformer at half of its multiply-adds', '',
         f'`MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W`, {one["date"]}; {one["cpu"]}, 2 cores shared',
         f'with others, torch {one["torch"]}.', '',
-        f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS} epochs:',
-        f'{dense:.2f} % top-1 on the 10,000 test images. Cut by Taylor scores of {CALIBRATION:,} images in {STEPS} steps',
-        f'({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images each, all alike; mean and range over',
-        'seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
+        f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS}',
+        f'epochs: {dense:.2f} % top-1 on the 10,000 test images. Cut by Taylor scores of {CALIBRATION:,} images in',
+        f'{STEPS} steps ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images each, all alike;',
+        'mean and range over seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
         '| --- | ---: | ---: | ---: | ---: |']
     for name in (*OURS, *THEIRS):
         rows = [row for row in found if row['name'] == name]

@@ -94,6 +94,10 @@ class AveragedFollower:
         self.averaged = averaged
         self.refresh()  # loading a checkpoint may have cut the copy
 
+    def take_orders(self, orders: Mapping[str, np.ndarray]) -> None:
+        """Let the dimensions of heads stand as in the model."""
+        self.averaged.module.mutator.take_orders(orders)
+
     def cut(self, masks: Mapping[str, np.ndarray]) -> None:
         """Cut the copy as the model was cut."""
         self.averaged.module.mutator.cut(masks)

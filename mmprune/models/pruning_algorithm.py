@@ -18,6 +18,9 @@ from .pruned_state import check_cut_fit, leave_lacking_whole, masks_of, refuse_m
 class Follower(Protocol):
     """An object with a copy of the model, such as its average over the iterations."""
 
+    def take_orders(self, orders: Mapping[str, np.ndarray]) -> None:
+        """Let the dimensions of heads stand as in the model; see :meth:`ChannelMutator.take_orders`."""
+
     def cut(self, masks: Mapping[str, np.ndarray]) -> None:
         """Cut the copy by the same masks, unit name -> ``ndarray[sets]`` of bool."""
 
@@ -117,8 +120,10 @@ class PruningAlgorithm(BaseModel):
             masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
             optimizers (iterable[Optimizer]): Optimizers of the model.
         """
+        orders = self.mutator.orders
         self.mutator.cut(masks, optimizers)
         for follower in self.followers:
+            follower.take_orders(orders)
             follower.cut(masks)
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:

@@ -17,6 +17,7 @@ from .choice import Choice, Floor, Patterns, layers_of
 from .complexity import Complexity
 from .kept_state import KeptState
 from .layer import check_optimizers
+from .ranks import order_of, take_order
 from .reasons import what_stays
 from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery, present_indices
@@ -145,6 +146,18 @@ class ChannelMutator(KeptState):
     def cost(self) -> Dict[str, int]:
         """``{'macs', 'params', 'acts'}`` of the present structure."""
         return self.complexity.cost(self.widths)
+
+    @property
+    def orders(self) -> Dict[str, np.ndarray]:
+        """Unit name -> ranks of the dimensions of heads, to which masks belong; see :mod:`.ranks`."""
+        found = {unit.name: order_of(unit) for unit in self.units}
+        return {name: order for name, order in found.items() if order is not None}
+
+    def take_orders(self, orders: Mapping[str, np.ndarray]) -> None:
+        """Let the dimensions of heads stand as in another copy of the model, whose masks come next."""
+        units = by_name(self.units)
+        for name, order in orders.items():
+            take_order(units[name], np.asarray(order))
 
     @property
     def blocks(self) -> List[Block]:

@@ -112,6 +112,32 @@ def rank(unit: Any, scores: Tensor) -> Tensor:
     return matrix.gather(1, best).sum(0)
 
 
+def order_of(unit: Any) -> Optional[np.ndarray]:
+    """Return the rank of each dimension of the dense model in every lane, ``ndarray[L, D]``; None without lanes.
+
+    Masks of sets are those of this order: a copy of the model takes it (:func:`take_order`) before it takes them.
+    """
+    lanes = lanes_of(unit.channels)
+    return None if lanes is None else _ranks(unit.channels, lanes)
+
+
+def take_order(unit: Any, wanted: np.ndarray) -> None:
+    """Give dimensions the ranks that :func:`order_of` has returned, of this unit or of that of a copy of its model.
+
+    Raises:
+        StructureError: What is present is not whole ranks of this order.
+    """
+    lanes = lanes_of(unit.channels)
+    assert lanes is not None
+    ranks, places = _ranks(unit.channels, lanes), np.argsort(wanted, axis=1, kind='stable')
+    order = np.take_along_axis(ranks, places, axis=1)
+    kept = unit.kept[order]
+    if (kept != kept[:1]).any():
+        raise StructureError(f'the present dimensions of {unit.name!r} are no ranks of the given order')
+    reorder(unit.channels, order)
+    unit.kept = kept[0]
+
+
 def adopt(unit: Any, vector: np.ndarray) -> None:
     """Let the ranks of a unit with lanes be such that a 0/1 vector over the first producer's channels keeps whole ones.
 

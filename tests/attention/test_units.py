@@ -8,8 +8,9 @@ from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
 from mmprune.arguments import UserError
+from mmprune.models.pruning_algorithm import PruningAlgorithm
 from mmprune.units.equivalence import difference, mask_dense, outputs, random_masks, relative_difference
-from mmprune.units.ranks import by_element, rank
+from mmprune.units.ranks import by_element, rank, take_order
 from mmprune.units.reasons import shares_by_kind
 
 OPTIONS = (dict(), dict(norm=True), dict(biased=True))
@@ -168,3 +169,43 @@ def test_norms_may_forget_what_was_removed():
     norm, x = mutator.model.norm, torch.randn(2, mutator.model.norm.weight.numel(), dtype=torch.float64)
     plain = torch.nn.functional.layer_norm(x, x.shape[1:], norm.weight, norm.bias, norm.eps)
     assert torch.equal(norm(x), plain)
+
+
+def test_copies_are_cut_alike():
+    """An average of the model (EMA), and other processes that get its masks, take the order of its heads."""
+    algorithm = PruningAlgorithm(TinyViT(), dict(
+        type='ChannelMutator', demo_input=dict(type='ExampleInputs', inputs=images(dtype=torch.float32)),
+        channel_unit_cfg=dict(type='ChannelUnit', mutate_linear=True)))
+    average, x = copy.deepcopy(algorithm), images(dtype=torch.float32)
+    algorithm.followers = [average.mutator]
+    for _ in range(2):
+        for unit in algorithm.mutator.units:
+            rank(unit, torch.rand(int(by_element(unit).kept.sum())))
+        algorithm.cut(without_the_last(algorithm.mutator.units))
+    assert [*average.mutator.kept] == [*algorithm.mutator.kept]
+    assert all(np.array_equal(average.mutator.kept[name], vector) for name, vector in algorithm.mutator.kept.items())
+    assert torch.equal(average.eval()(x), algorithm.eval()(x))
+
+
+def without_the_last(units):
+    """Return masks that drop the last present set of every unit that has several."""
+    masks = {unit.name: unit.kept.copy() for unit in units}
+    for mask in masks.values():
+        if mask.sum() > 1:
+            mask[np.flatnonzero(mask)[-1]] = False
+    return masks
+
+
+def test_orders_are_those_of_elements():
+    mutator, other = mutator_of(), mutator_of()
+    shuffled(mutator.units)
+    mutator.cut(random_masks(mutator.units, 0.5, 0))
+    other.apply_structure({name: np.flatnonzero(vector).tolist() for name, vector in mutator.kept.items()})
+    orders = mutator.orders
+    assert not all(np.array_equal(order, other.orders[name]) for name, order in orders.items())
+    other.take_orders(orders)
+    assert all(np.array_equal(order, other.orders[name]) for name, order in orders.items())
+    assert all(np.array_equal(one.kept, unit.kept) for one, unit in zip(other.units, mutator.units))
+    dims = next(unit for unit in other.units if unit.channels.part == 'v')
+    with pytest.raises(UserError, match='are no ranks of the given order'):
+        take_order(dims, np.stack([np.roll(order, lane) for lane, order in enumerate(orders[dims.name])]))

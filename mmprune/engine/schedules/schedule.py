@@ -87,12 +87,15 @@ class PruningSchedule(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save the state of the schedule."""
         measured = {} if self.record is None else dict(latency=self.record.state)
-        checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state, **measured)
+        orders = {name: order.tolist() for name, order in self.algorithm.mutator.orders.items()}
+        ranks = dict(orders=orders) if orders else {}
+        checkpoint.setdefault(KEY, {})[type(self).__name__] = dict(self.state, **measured, **ranks)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Restore the state if the run is resumed; where only weights are loaded, the schedule starts anew."""
         if runner._resume:
             self.state = dict(checkpoint.get(KEY, {}).get(type(self).__name__, self.state))
+            self.algorithm.mutator.take_orders(self.state.pop('orders', {}))
             measured = self.state.pop('latency', {})
             if self.record is not None:
                 self.record.state = measured
@@ -101,10 +104,13 @@ class PruningSchedule(Hook):
         """Score the channels as they are now and choose which stay, the same on every rank."""
         if self.criterion.needs_data:
             self.criterion.calibrate(calibration_of(runner, self.algorithm, self.batches))
-        plans: List[Any] = [make_plan(self.algorithm.mutator, self.criterion, self.target, progress, self.only(),
-                                      self.remove_blocks, self._time(runner))]
-        dist.broadcast_object_list(plans)
-        return Plan(*plans[0])
+        mutator = self.algorithm.mutator
+        plan = make_plan(mutator, self.criterion, self.target, progress, self.only(), self.remove_blocks,
+                         self._time(runner))
+        found: List[Any] = [plan, mutator.orders]
+        dist.broadcast_object_list(found)
+        mutator.take_orders(found[1])
+        return Plan(*found[0])
 
     def _time(self, runner: Runner) -> Optional[TimeTarget]:
         """Return the latency table of the run; rank 0, whose plan counts, measures plans too."""
