@@ -14,11 +14,13 @@ class StreamNorm(nn.LayerNorm):
 
     Attributes:
         dense_width (int): ``C``.
+        axis (int): That of the channels.
         counts_removed (bool): Whether removed channels count as zeros; else the norm is a plain one over what is left,
             which is faster and no longer equal to the masked model.
     """
 
     dense_width: int
+    axis = -1
     counts_removed = True
 
     def begin(self) -> None:
@@ -51,9 +53,33 @@ class StreamNorm(nn.LayerNorm):
 class StreamNorm2d(StreamNorm):
     """The same over axis 1 of a feature map ``Tensor[N, K, H, W]``."""
 
+    axis = 1
+
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Normalise ``Tensor[N, K, H, W]``."""
         return self._apply_norm(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class StreamNormAct(StreamNorm):
+    """With timm's dropout and activation behind it."""
+
+    drop: Any
+    act: Any
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``Tensor[..., K]``."""
+        return self.act(self.drop(super().forward(input)))  # type: ignore[no-any-return]
+
+
+class StreamNormAct2d(StreamNorm2d):
+    """The same over axis 1."""
+
+    drop: Any
+    act: Any
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Normalise ``Tensor[N, K, H, W]``."""
+        return self.act(self.drop(super().forward(input)))  # type: ignore[no-any-return]
 
 
 class StreamRMSNorm(nn.Module):
@@ -67,6 +93,7 @@ class StreamRMSNorm(nn.Module):
     """
 
     dense_width: int
+    axis = -1
     counts_removed = True
     weight: Tensor
 
@@ -80,6 +107,40 @@ class StreamRMSNorm(nn.Module):
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         square = x.square().sum(-1, keepdim=True) / (self.dense_width if self.counts_removed else self.weight.numel())
         return self.weight * (x * (square + eps).rsqrt()).to(input.dtype)
+
+
+class StreamRMSNorm2d(StreamRMSNorm):
+    """The same over axis 1 of a feature map ``Tensor[N, K, H, W]``."""
+
+    axis = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``Tensor[N, K, H, W]``."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+class StreamMapNorm(StreamRMSNorm):
+    """A group norm of one group, over all channels and places of ``Tensor[N, K, ...]``."""
+
+    axis = 1
+    bias: Any
+    eps: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise a feature map."""
+        kept = self.weight.numel()
+        if kept == self.dense_width or not self.counts_removed:
+            return F.group_norm(input, 1, self.weight, self.bias, self.eps)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        axes = list(range(1, x.dim()))
+        count = x[0].numel() / kept * self.dense_width
+        mean = x.sum(axes, keepdim=True) / count
+        centred = x - mean
+        removed = count - x[0].numel()
+        variance = (centred.square().sum(axes, keepdim=True) + removed * mean.square()) / count
+        shape = (-1, *[1] * (x.dim() - 2))
+        out = centred * (variance + self.eps).rsqrt() * self.weight.view(shape)
+        return (out if self.bias is None else out + self.bias.view(shape)).to(input.dtype)
 
 
 def is_over_channels(norm: nn.Module) -> bool:

@@ -7,13 +7,26 @@ from typing import Any, Callable, Dict, Iterable, Optional, Tuple, Type, Union
 
 from torch import nn
 
-from .norm import StreamNorm, StreamNorm2d, StreamRMSNorm, is_over_channels
+from .norm import (
+    StreamMapNorm,
+    StreamNorm,
+    StreamNorm2d,
+    StreamNormAct,
+    StreamNormAct2d,
+    StreamRMSNorm,
+    StreamRMSNorm2d,
+    is_over_channels,
+)
 
 #: ``package.Class`` or ``package.module.Class`` -> the class whose forward such modules run.
 ATTENTIONS: Dict[str, Type['PrunableAttention']] = {}
 #: ``package.Class`` of norms -> the norm of a stream that does the same.
 NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
     'torch.LayerNorm': StreamNorm, 'timm.LayerNorm': StreamNorm, 'timm.LayerNorm2d': StreamNorm2d,
+    'timm.LayerNormFp32': StreamNorm, 'timm.LayerNorm2dFp32': StreamNorm2d, 'timm.LayerNormAct': StreamNormAct,
+    'timm.LayerNormAct2d': StreamNormAct2d, 'timm.LayerNormNoBias': StreamNorm, 'timm.LayerNorm2dNoBias': StreamNorm2d,
+    'timm.GroupNorm1': StreamMapNorm, 'timm.GroupNorm1NoBias': StreamMapNorm, 'timm.RmsNorm': StreamRMSNorm,
+    'timm.RmsNormFp32': StreamRMSNorm, 'timm.RmsNorm2d': StreamRMSNorm2d,
     **dict.fromkeys([f'transformers.{name}RMSNorm' for name in (
         'Llama', 'Mistral', 'Mixtral', 'Qwen2', 'Qwen3', 'Phi3', 'SmolLM3')], StreamRMSNorm)}
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..attention import families  # noqa: F401  (fills the table)
-from ..attention.norm import StreamNorm
+from ..attention.norm import StreamNorm, StreamRMSNorm
 from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over
 from ..graph.capture import ERRORS
 from ..graph.channels import CoupledChannels
@@ -66,7 +66,7 @@ class Transformer:
             own = names[id(module)]
             if own and not any(tensor.startswith(f'{own}.') for tensor in touched):
                 unused.append(module)
-            elif isinstance(module, StreamNorm):
+            elif isinstance(module, (StreamNorm, StreamRMSNorm)):
                 module.counts_removed = self.stream != 'kept'
         self._return(unused)
 
