@@ -95,8 +95,12 @@ class AttentionProduct(nn.Module):
         assert v is not None
         return q, k, v
 
+    def arranged(self, out: Tensor) -> Tensor:
+        """Return what the heads read, ``Tensor[..., heads * v_dims]``, in the order that the projection reads."""
+        return out
+
     def apart(self, q: Tensor, k: Tensor, v: Tensor, cache: Optional[Cache] = None) -> List[Tensor]:
-        """Return queries, keys and values ``Tensor[B, heads, tokens, dims]``, keys and values for each head of queries."""
+        """Return queries, keys and values ``Tensor[B, heads, tokens, dims]``, all for each head of queries."""
         q = q.unflatten(-1, (self.heads, self.qk_dims)).transpose(1, 2)
         k = k.unflatten(-1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
         v = v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)

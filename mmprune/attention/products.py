@@ -43,6 +43,31 @@ class PooledProduct(AttentionProduct):
         return super().forward(q if pool is None else pool(q), k, v)  # type: ignore[return-value]
 
 
+class DimsFirstProduct(AttentionProduct):
+    """Whose result has the heads inside: the first dimension of all heads, then the second.
+
+    In this order heads can only keep the same dimensions.
+
+    Attributes:
+        same_dims (LongTensor[v_dims]): The dimensions that all heads keep; a buffer that is not saved.
+    """
+
+    same_dims: Tensor
+
+    def __init__(self, heads: int, qk_dims: int, v_dims: int, scale: Optional[float] = None,
+                 dropout: float = 0.0) -> None:
+        super().__init__(heads, qk_dims, v_dims, scale, dropout=dropout)
+        self.register_buffer('same_dims', torch.arange(v_dims), persistent=False)
+
+    def arranged(self, out: Tensor) -> Tensor:
+        """Return what the heads read in the order that the projection reads."""
+        return out.unflatten(-1, (self.heads, self.v_dims)).transpose(-1, -2).flatten(-2)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Return what the heads read; see the base class."""
+        return self.arranged(super().forward(*args, **kwargs))  # type: ignore[arg-type]
+
+
 class TalkingProduct(AttentionProduct):
     """With two layers that mix the heads, before and behind the softmax (Shazeer et al., arXiv:2003.02436)."""
 
@@ -54,7 +79,10 @@ class TalkingProduct(AttentionProduct):
         """Return what the heads read.
 
         Args:
-            q, k, v, bias (Tensor): As in the base class; the bias is added before the first layer.
+            q (Tensor): As in the base class, like the next three.
+            k (Tensor, optional): Keys.
+            v (Tensor, optional): Values.
+            bias (Tensor, optional): Added before the first layer.
             before (nn.Module): Linear layer, or 1x1 convolution, over the heads of ``q k^T``.
             behind (nn.Module): The same over the heads of its softmax.
         """
@@ -83,7 +111,9 @@ class GatedPositionProduct(AttentionProduct):
         """Return what the heads read.
 
         Args:
-            q, k, v (Tensor): As in the base class.
+            q (Tensor): As in the base class, like the next two.
+            k (Tensor, optional): Keys.
+            v (Tensor, optional): Values.
             position (Tensor[B, heads, N, N]): Scores of positions, before their softmax.
             gate (Tensor[heads, 1, 1]): Before the sigmoid.
         """
@@ -137,7 +167,8 @@ class CovarianceProduct(AttentionProduct):
 
         Args:
             q (Tensor[B, N, heads * v_dims]): Queries; alone, with keys and values behind them.
-            k, v (Tensor[B, N, heads * qk_dims], optional): Keys and values.
+            k (Tensor[B, N, heads * qk_dims], optional): Keys.
+            v (Tensor[B, N, heads * qk_dims], optional): Values.
             scale (float, optional): Of the products; without one, queries and keys have unit length over the tokens.
             temperature (Tensor[heads, 1, 1], optional): Of the head.
         """

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 
 class Rotary(nn.Module):
-    """Turns every pair of a head's dimensions by the angle of a token; dimension ``i`` goes with ``i + dims / 2`` or, among neighbours,
-    ``2 i`` with ``2 i + 1``.
+    """Turns every pair of a head's dimensions by the angle of a token.
 
-    A pair stays or goes as a whole. Tables of angles are those of the dense model: what is written down is which of
-    their columns a channel reads.
+    Dimension ``i`` goes with ``i + dims / 2`` or, among neighbours, ``2 i`` with ``2 i + 1``. A pair stays or goes as a
+    whole. Tables of angles are those of the dense model; written down is which of their columns a channel reads.
 
     Args:
         heads (int): Heads.
@@ -37,7 +36,8 @@ class Rotary(nn.Module):
 
         Args:
             x (Tensor[B, N, channels]): Queries or keys.
-            cos, sin (Tensor[..., n, dims]): Of the angles of ``n`` tokens.
+            cos (Tensor[..., n, dims]): Cosines of the angles of ``n`` tokens.
+            sin (Tensor[..., n, dims]): Their sines.
             heads (int): How many are left.
         """
         first = x.size(1) - cos.size(-2)

@@ -1,5 +1,5 @@
 """Rules for the product of an attention and the norm of a stream, which stand in :mod:`mmprune.attention`."""
-from typing import Any, Optional
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ def stream_norm(tracer: Tracer, call: Call) -> None:
     norm: Any = tracer.module
     x = call.args[0] if call.args else call.kwargs['input']
     labels = tracer.labels_of(x)
-    axis = x.dim() - 1 if 'StreamNorm2d' not in {kind.__name__ for kind in type(norm).__mro__} else 1
+    axis = norm.axis % x.dim()
     if labels is None:
         return
     if constant_along(labels, [axis]):
@@ -50,73 +50,73 @@ def parameter_linear(tracer: Tracer, call: Call) -> None:
     tracer.set_channels(call.out, rows, -1)
 
 
+class Parts(NamedTuple):
+    """Ids of what an attention's product reads and of its sizes."""
+
+    rows: List[Tensor]  #: of queries, keys and values
+    heads: Tensor
+    kv_heads: Tensor
+    qk_dims: Tensor
+    v_dims: Tensor
+
+
+def parts_of(tracer: Tracer, call: Call) -> Optional[Parts]:
+    """Return the ids of a product's channels and sizes; None if it reads something without channels, which stays."""
+    product: Any = tracer.module
+    tensors = [call.arg(place, name) for place, name in enumerate('qkv')]
+    rows = product.parts(*(None if x is None else tracer.channels_of(x, x.dim() - 1) for x in tensors))
+    if any(bool((own < 0).any()) for own in rows):
+        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+        return None
+    sizes = [tracer.attribute(product, name, getattr(product, name)) for name in (
+        'heads', 'kv_heads', 'qk_dims', 'v_dims')]
+    return Parts(list(rows), *sizes)
+
+
+def lay_out(tracer: Tracer, rows: Tensor, heads: Tensor, dims: Tensor, part: str) -> None:
+    """State that channels lie as heads times dimensions."""
+    tracer.head_layouts.append(HeadLayout(rows.view(len(heads), -1).numpy(), heads.numpy(), dims.numpy(), part))
+
+
+def record_products(tracer: Tracer, call: Call, pairs: int, channels: Sequence[Tensor]) -> None:
+    """Record the two products of an attention: ``pairs`` multiply-adds a channel and token of the result."""
+    positions = call.result.numel() // call.result.size(-1) * pairs
+    tracer.products += [ProductCall(own.numpy(), positions, call.args[0].size(0), tracer.training_only)
+                        for own in channels]
+
+
 @register_module('AttentionProduct')
 def attention_product(tracer: Tracer, call: Call) -> None:
     """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
     product: Any = tracer.module
-    q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
-    ids = list(product.parts(*(None if x is None else tracer.channels_of(x, x.dim() - 1) for x in (q, k, v))))
-    if any(bool((own < 0).any()) for own in ids):
-        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+    found = parts_of(tracer, call)
+    if found is None:
         return
-    heads, kv_heads = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'kv_heads'))
-    qk_dims, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('qk_dims', 'v_dims'))
+    q, k, v = found.rows
+    heads, kv_heads, qk_dims, v_dims = found[1:]
     _couple_heads(tracer, heads, kv_heads)
     out = tracer.new_ids(len(heads) * len(v_dims))
-    for own, family, dims in ((ids[0], heads, qk_dims), (ids[1], kv_heads, qk_dims), (ids[2], kv_heads, v_dims),
-                              (out, heads, v_dims)):
-        tracer.head_layouts.append(HeadLayout(own.view(len(family), -1).numpy(), family.numpy(), dims.numpy(),
-                                              'qk' if dims is qk_dims else 'v'))
-    tracer.tie(tracer.axis(product.query.weight, 0, 'in'), ids[0])
+    lay_out(tracer, q, heads, qk_dims, 'qk')
+    lay_out(tracer, k, kv_heads, qk_dims, 'qk')
+    lay_out(tracer, v, kv_heads, v_dims, 'v')
+    lay_out(tracer, out, heads, v_dims, 'v')
+    tracer.tie(tracer.axis(product.query.weight, 0, 'in'), q)
     for own, reason in ((heads, product.heads_stay), (qk_dims, product.qk_stay)):
         if reason is not None:
             tracer.freeze(own, reason)
-    for turned, own in zip(product.turned, ids):  # dimensions that turn together go together
+    for turned, own in zip(product.turned, (q, k)):  # dimensions that turn together go together
         tracer.tie(tracer.axis(turned.place, 0, 'affine'), own)
         tracer.tie(*turned.pairs(own.view(-1, len(qk_dims))))
         tracer.tie(*turned.pairs(qk_dims))
-    _of_heads(tracer, call, heads)
+    of_heads(tracer, call, heads)
     for name in ('q_norm', 'k_norm'):
-        _norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
-    pairs = call.result.numel() // call.result.size(-1) * (q if k is None else k).size(1)
-    for layer in (call.kwargs.get('before'), call.kwargs.get('behind')):
-        _mixer(tracer, layer, pairs, product.heads_stay)
-    tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
-    tracer.set_channels(call.result, out, -1)
+        norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
+    follow_more(tracer, call, found)
+    keys = call.arg(1, 'k')
+    record_products(tracer, call, (call.args[0] if keys is None else keys).size(1), [q, out])
+    tracer.set_channels(call.result, product.arranged(out), -1)
     if len(call.results) > 1:  # the attention weights
         tracer.set_channels(call.results[1], heads, 1)
-
-
-@register_module('CovarianceProduct')
-def covariance_product(tracer: Tracer, call: Call) -> None:
-    """An attention over channels: those of the queries are those of the result; those of keys and values stay."""
-    product: Any = tracer.module
-    q, k, v = (call.arg(place, name) for place, name in enumerate('qkv'))
-    ids = product.parts(*(None if x is None else tracer.channels_of(x, x.dim() - 1) for x in (q, k, v)))
-    if any(bool((own < 0).any()) for own in ids):
-        follow_nothing(tracer, call, WITHOUT_CHANNELS)
-        return
-    heads, kv_heads = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'kv_heads'))
-    qk_dims, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('qk_dims', 'v_dims'))
-    _couple_heads(tracer, heads, kv_heads)
-    tracer.freeze(qk_dims, product.qk_stay)
-    out = tracer.new_ids(len(heads) * len(v_dims))
-    for own, dims in ((ids[0], v_dims), (ids[1], qk_dims), (ids[2], qk_dims), (out, v_dims)):
-        tracer.head_layouts.append(HeadLayout(own.view(len(heads), -1).numpy(), heads.numpy(), dims.numpy(),
-                                              'qk' if dims is qk_dims else 'v'))
-    _of_heads(tracer, call, heads)
-    pairs = call.result.numel() // call.result.size(-1) * len(qk_dims)
-    tracer.products += [ProductCall(own.numpy(), pairs, q.size(0), tracer.training_only) for own in (ids[0], out)]
-    tracer.set_channels(call.out, out, -1)
-
-
-def _mixer(tracer: Tracer, layer: Any, positions: int, reason: Optional[str]) -> None:
-    """Keep a layer that mixes the heads whole."""
-    if layer is None:
-        return
-    for axis, role in ((0, 'out'), (1, 'in')):
-        tracer.freeze(tracer.axis(layer.weight, axis, role), str(reason))
-    tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', positions)
 
 
 def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
@@ -129,7 +129,7 @@ def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
         tracer.tie(heads, kv_heads)
 
 
-def _of_heads(tracer: Tracer, call: Call, heads: Tensor) -> None:
+def of_heads(tracer: Tracer, call: Call, heads: Tensor) -> None:
     """Tie what has a value for each head, such as what is added to the products, to the heads."""
     product: Any = tracer.module
     mask = call.arg(4, 'mask')
@@ -144,7 +144,7 @@ def _of_heads(tracer: Tracer, call: Call, heads: Tensor) -> None:
         tracer.freeze(heads[own < 0], f'attention takes a constant {name}, another one for each head')
 
 
-def _norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
+def norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
     """Follow a norm over the channels of a head, which is one for all heads."""
     kinds = {kind.__name__ for kind in type(norm).__mro__}
     if norm is None or kinds & {'Identity'}:
@@ -154,3 +154,91 @@ def _norm_of_head(tracer: Tracer, norm: Any, dims: Tensor, name: str) -> None:
     else:
         tracer.freeze(dims, f'{name} is a {type(norm).__name__}, which is not followed')
 
+
+def follow_more(tracer: Tracer, call: Call, found: Parts) -> None:
+    """Follow what some products read beside queries, keys and values."""
+    product: Any = tracer.module
+    if hasattr(product, 'same_dims'):  # one choice for all heads
+        tracer.tie(tracer.axis(product.same_dims, 0, 'affine'), found.v_dims)
+    positions = call.result.numel() // call.result.size(-1)
+    for layer in (call.kwargs.get('before'), call.kwargs.get('behind')):
+        if layer is not None:
+            _mixer(tracer, layer, positions * call.args[0].size(1), product.heads_stay)
+    _of_places(tracer, call, found.qk_dims, found.v_dims)
+    if call.kwargs.get('convs'):
+        _convolved(tracer, call, found)
+
+
+@register_module('CovarianceProduct')
+def covariance_product(tracer: Tracer, call: Call) -> None:
+    """An attention over channels: those of the queries are those of the result; those of keys and values stay."""
+    product: Any = tracer.module
+    found = parts_of(tracer, call)
+    if found is None:
+        return
+    q, k, v = found.rows
+    heads, kv_heads, qk_dims, v_dims = found[1:]
+    tracer.tie(heads, kv_heads)
+    tracer.freeze(qk_dims, product.qk_stay)
+    out = tracer.new_ids(len(heads) * len(v_dims))
+    for own in (q, out):
+        lay_out(tracer, own, heads, v_dims, 'v')
+    for own in (k, v):
+        lay_out(tracer, own, heads, qk_dims, 'qk')
+    of_heads(tracer, call, heads)
+    record_products(tracer, call, len(qk_dims), [q, out])
+    tracer.set_channels(call.out, out, -1)
+
+
+@register_module('LinearProduct')
+def linear_product(tracer: Tracer, call: Call) -> None:
+    """An attention without a softmax, all of whose heads keep the same dimensions, the same of q, k and v."""
+    product: Any = tracer.module
+    found = parts_of(tracer, call)
+    if found is None:
+        return
+    first = found.rows[0][:len(found.qk_dims)]
+    for own in found.rows:
+        tracer.tie(own, first.repeat(len(found.heads)))
+    tracer.tie(found.qk_dims, first)
+    tracer.tie(found.v_dims, first)
+    tracer.tie(tracer.axis(product.query.weight, 0, 'in'), found.rows[0])
+    record_products(tracer, call, len(first), [found.rows[0]] * 2)
+    tracer.set_channels(call.out, found.rows[0], -1)
+
+
+def _of_places(tracer: Tracer, call: Call, qk_dims: Tensor, v_dims: Tensor) -> None:
+    """Tie what has a value for each dimension of a head, the same of all heads: pools and vectors of distances."""
+    for name in ('rows', 'columns'):
+        if call.kwargs.get(name) is not None:
+            tracer.tie(tracer.channels_of(call.kwargs[name], 1), qk_dims)
+    if call.kwargs.get('residual'):
+        tracer.tie(qk_dims, v_dims)
+    for norm in call.kwargs.get('norms', ()):
+        norm_of_head(tracer, norm, qk_dims, 'norm')
+    for pool, dims in zip(call.kwargs.get('pools', ()), (qk_dims, qk_dims, v_dims)):
+        if pool is not None:
+            conv, norm = pool
+            tracer.tie(tracer.axis(conv.weight, 0, 'depthwise', groups=conv.groups), dims)
+            if conv.bias is not None:
+                tracer.tie(tracer.axis(conv.bias, 0, 'affine'), dims)
+            tracer.record_positions(conv.weight, 'conv', call.out.numel() // call.out.size(-1))
+            norm_of_head(tracer, norm, dims, 'norm')
+
+
+def _convolved(tracer: Tracer, call: Call, found: Parts) -> None:
+    """Tie depthwise convolutions to the values that they read, each some of the heads."""
+    tracer.tie(found.qk_dims, found.v_dims)
+    convs = call.kwargs['convs']
+    for conv, ids in zip(convs, found.rows[2].split([len(conv.weight) for conv in convs])):
+        tracer.tie(tracer.axis(conv.weight, 0, 'depthwise', groups=conv.groups), ids)
+        if conv.bias is not None:
+            tracer.tie(tracer.axis(conv.bias, 0, 'affine'), ids)
+        tracer.record_positions(conv.weight, 'conv', call.out.numel() // call.out.size(-1))
+
+
+def _mixer(tracer: Tracer, layer: Any, positions: int, reason: Optional[str]) -> None:
+    """Keep a layer that mixes the heads whole."""
+    for axis, role in ((0, 'out'), (1, 'in')):
+        tracer.freeze(tracer.axis(layer.weight, axis, role), str(reason))
+    tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', positions)
