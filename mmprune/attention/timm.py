@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from .product import AttentionProduct
-from .products import PooledProduct
+from .products import DimsFirstProduct, PooledProduct
 from .taking_over import PrunableAttention, register_attention
 
 
@@ -29,12 +29,14 @@ class PackedAttention(PrunableAttention):
         drop = getattr(self, 'proj_drop', None)
         return x if drop is None else drop(x)  # type: ignore[no-any-return]
 
+
+@register_attention('timm.models.convit.MHSA', 'timm.models.davit.WindowAttention')
+class TimmPlainAttention(PackedAttention):
+    """With nothing between the projections but the product."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the attention of tokens ``Tensor[B, N, C]`` to one another."""
         return self._projected(self.product(self.qkv(x)))
-
-
-register_attention('timm.models.convit.MHSA', 'timm.models.davit.WindowAttention')(PackedAttention)
 
 
 @register_attention('timm.layers.attention.Attention', 'timm.models.vision_transformer.Attention')
@@ -110,22 +112,24 @@ class TimmRelPosAttention(PackedAttention):
         return self._projected(self.product(self.qkv(x), bias=bias, q_norm=self.q_norm, k_norm=self.k_norm))
 
 
-@register_attention('timm.models.volo.Attention', 'timm.models.nest.Attention', 'timm.models.metaformer.Attention')
+@register_attention('timm.models.volo.Attention', 'timm.models.metaformer.Attention')
 class TimmGridAttention(PackedAttention):
-    """Of tokens on a grid, ``Tensor[B, H, W, C]``, or in blocks, ``Tensor[B, blocks, N, C]``."""
-
-    @property
-    def _in_blocks(self) -> bool:
-        return type(self).__bases__[1].__module__.endswith('nest')
+    """Of tokens, or on a grid ``Tensor[B, H, W, C]``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the attention of tokens of an image, or of a block, to one another."""
-        if x.dim() < 4:
-            return self._projected(self.product(self.qkv(x)))
-        shape = x.shape[:3]
-        x = x.flatten(0, 1) if self._in_blocks else x.flatten(1, 2)
-        return self._projected(self.product(self.qkv(x)).unflatten(0, shape[:2]) if self._in_blocks else
-                               self.product(self.qkv(x)).unflatten(1, shape[1:]))
+        """Return the attention of tokens of an image to one another."""
+        return self._projected(self.product(self.qkv(x.flatten(1, -2))).unflatten(1, x.shape[1:-1]))
+
+
+@register_attention('timm.models.nest.Attention')
+class TimmBlockAttention(PackedAttention):
+    """Of NesT: of tokens in blocks, ``Tensor[B, blocks, N, C]``."""
+
+    product_class = DimsFirstProduct
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attention of tokens of a block to one another."""
+        return self._projected(self.product(self.qkv(x.flatten(0, 1))).unflatten(0, x.shape[:2]))
 
 
 @register_attention('timm.models.fastvit.Attention')

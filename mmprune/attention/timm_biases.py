@@ -1,5 +1,5 @@
 """Attentions of timm's LeViT and its relatives: packed head by head, with a bias for the distance of two places."""
-from typing import Any, List
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -55,9 +55,6 @@ class TimmDistanceDownsample(DistanceAttention):
 class LocalValueAttention(DistanceAttention):
     """Of EfficientFormer V2: a depthwise convolution of the values is added to what the heads read."""
 
-    def _sizes(self) -> List[int]:
-        return [self.num_heads, self.key_dim, self.d]
-
     def _read(self, q: Tensor, k: Tensor, v: Tensor, **mixers: nn.Module) -> Tensor:
         out = self.product(*(self._tokens(x) for x in (q, k, v)), bias=bias_of_distance(self), **mixers)
         local = self.v_local(v)
@@ -70,7 +67,7 @@ class TimmTalkingAttention(LocalValueAttention):
 
     def begin(self) -> None:
         """Write the sizes down."""
-        self.product = TalkingProduct(*self._sizes(), self.scale)
+        self.product = TalkingProduct(self.num_heads, self.key_dim, self.d, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attention of places of ``Tensor[B, C, H, W]`` to one another."""
@@ -85,7 +82,7 @@ class TimmLocalValueDownsample(LocalValueAttention):
 
     def begin(self) -> None:
         """Write the sizes down."""
-        self.product = AttentionProduct(*self._sizes(), self.scale)
+        self.product = AttentionProduct(self.num_heads, self.key_dim, self.d, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attention of every other place of ``Tensor[B, C, H, W]`` to all."""

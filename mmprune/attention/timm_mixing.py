@@ -1,4 +1,5 @@
 """Attentions of timm that are more than a softmax over products of tokens."""
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class TimmTalkingHeads(PackedAttention):
 @register_attention('timm.models.convit.GPSA')
 class TimmGatedPosition(PackedAttention):
     """Of ConViT: weights of positions, blended in by a gate."""
+
+    rel_indices: Any
 
     def begin(self) -> None:
         """Write the sizes down."""

@@ -114,3 +114,22 @@ class TimmLatentPool(UnpackedAttention):
         if self.mlp is not None:
             x = x + self.mlp(self.norm(x))
         return x[:, 0] if self.pool == 'token' else x.mean(1) if self.pool == 'avg' else x
+
+
+@register_attention('timm.layers.attention2d.MultiQueryAttention2d')
+class TimmMultiQueryAttention(PrunableAttention):
+    """Of MobileNetV4: on feature maps, with one head of keys and values that all heads read."""
+
+    def unfit(self) -> Optional[str]:
+        """Return what is not followed."""
+        return 'it is written with einsum' if self.einsum else None
+
+    def begin(self) -> None:
+        """Write the sizes down."""
+        self.product = AttentionProduct(self.num_heads, self.key_dim, self.value_dim, self.scale, 1, self.attn_drop.p)
+
+    def forward(self, x: Tensor, attn_mask: Optional[Tensor] = None) -> Tensor:
+        """Return the attention of places of ``Tensor[B, C, H, W]`` to fewer ones."""
+        q = self.query(x)
+        out = self.product(*(one.flatten(2).transpose(1, 2) for one in (q, self.key(x), self.value(x))), mask=attn_mask)
+        return self.output(out.transpose(1, 2).unflatten(-1, q.shape[-2:]))  # type: ignore[no-any-return]

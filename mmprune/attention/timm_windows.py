@@ -12,7 +12,7 @@ from .timm import PackedAttention, packed_with_biases
 
 
 def mask_of_windows(mask: Optional[Tensor], batch: int) -> Optional[Tensor]:
-    """Return the mask of each window of a batch, ``Tensor[B, 1, N, N]``, from that of an image's, ``[windows, N, N]``."""
+    """Return the mask of each window of a batch, ``Tensor[B, 1, N, N]``; given is that of an image, one a window."""
     return None if mask is None else mask.unsqueeze(1).repeat(batch // len(mask), 1, 1, 1)
 
 
