@@ -82,6 +82,14 @@ class StreamNormAct2d(StreamNorm2d):
         return self.act(self.drop(super().forward(input)))  # type: ignore[no-any-return]
 
 
+class LayoutStreamNorm2d(StreamNorm2d):
+    """The same with the layout of the map as an argument, as mmpretrain's ``LN2d`` has it."""
+
+    def forward(self, input: Tensor, data_format: str = 'channel_first') -> Tensor:
+        """Normalise ``Tensor[N, K, H, W]``, or ``Tensor[N, H, W, K]`` where ``data_format`` is ``channel_last``."""
+        return self._apply_norm(input) if data_format == 'channel_last' else super().forward(input).contiguous()
+
+
 class StreamRMSNorm(nn.Module):
     """A root mean square norm over the channels of a stream that are left: the mean is ``sum(x^2) / C``.
 

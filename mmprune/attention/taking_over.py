@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterable, Optional, Tuple, Type, Union
 from torch import nn
 
 from .norm import (
+    LayoutStreamNorm2d,
     StreamMapNorm,
     StreamNorm,
     StreamNorm2d,
@@ -27,6 +28,7 @@ NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
     'timm.LayerNormAct2d': StreamNormAct2d, 'timm.LayerNormNoBias': StreamNorm, 'timm.LayerNorm2dNoBias': StreamNorm2d,
     'timm.GroupNorm1': StreamMapNorm, 'timm.GroupNorm1NoBias': StreamMapNorm, 'timm.RmsNorm': StreamRMSNorm,
     'timm.RmsNormFp32': StreamRMSNorm, 'timm.RmsNorm2d': StreamRMSNorm2d,
+    'mmpretrain.LayerNorm2d': LayoutStreamNorm2d, 'mmcls.LayerNorm2d': LayoutStreamNorm2d,
     **dict.fromkeys([f'transformers.{name}RMSNorm' for name in (
         'Llama', 'Mistral', 'Mixtral', 'Qwen2', 'Qwen3', 'Phi3', 'SmolLM3')], StreamRMSNorm)}
 

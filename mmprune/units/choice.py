@@ -106,6 +106,8 @@ class Choice:
         """Return why the choice does not let a unit be pruned, or None."""
         if channels.part and not self.attention:
             return 'it is excluded: heads and their dimensions stay (attention=False)'
+        if self.stream == 'whole' and not channels.part and any(one.axis.across for one in channels.members):
+            return "it is excluded: the stream stays (stream='whole')"
         for layer in producers_of(channels):
             pattern = next((pattern for pattern in self.exclude if matches(layer, pattern)), None)
             if pattern is not None:

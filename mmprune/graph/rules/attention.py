@@ -17,7 +17,7 @@ def stream_norm(tracer: Tracer, call: Call) -> None:
     norm: Any = tracer.module
     x = call.args[0] if call.args else call.kwargs['input']
     labels = tracer.labels_of(x)
-    axis = norm.axis % x.dim()
+    axis = (-1 if call.arg(1, 'data_format') == 'channel_last' else norm.axis) % x.dim()
     if labels is None:
         return
     if constant_along(labels, [axis]):
