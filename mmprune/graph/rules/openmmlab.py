@@ -1,13 +1,18 @@
-"""Rules for modules and compiled operations of mmcv and mmdet, by class name, so that neither is imported."""
+"""Rules for modules and compiled operations of mmcv, mmdet and mmpose, by class name, so that none is imported."""
 from typing import Any, Sequence
 
+import numpy as np
 from torch import Tensor
 
+from ..factors import ProductCall
+from ..label import constant_along
 from ..tracer import Tracer
+from .attention import WITHOUT_CHANNELS
 from .layer import conv
 from .op import keeps_channels
 from .table import Call, follow_nothing, register_module, register_op
 
+TOKENS = 'its maps are the tokens of an attention'
 # Pooling of regions works inside each channel.
 register_op('RoIAlignFunction', 'RoIPoolFunction', 'RoIAlignRotatedFunction')(keeps_channels)
 
@@ -69,3 +74,40 @@ def region_extractor(tracer: Tracer, call: Call) -> None:
     if bool((ids >= 0).all()) and tracer.module is not None:
         tracer.follow_attribute(tracer.module, 'out_channels', ids)
     tracer.set_channels(call.out, ids, 1)
+
+
+@register_module('GatedProduct')
+def gated_product(tracer: Tracer, call: Call) -> None:
+    """A gated attention unit: a channel of the gate goes with that of the values, one of the base alone."""
+    product: Any = tracer.module
+    uv = call.args[0]
+    ids = tracer.channels_of(uv, uv.dim() - 1)
+    if bool((ids < 0).any()):
+        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+        return
+    gate, values, base = product.parts(ids)
+    tracer.tie(gate, values)
+    tracer.follow_attribute(product, 'value_dims', gate)
+    tracer.follow_attribute(product, 'base_dims', base)
+    tracer.tie(tracer.axis(product.query.weight, 0, 'in'), base)
+    for tensor in call.args[1:3]:
+        tracer.tie(tracer.axis(tensor, 1, 'affine'), base)
+    pairs = uv.size(0) * uv.size(1) ** 2
+    tracer.products += [ProductCall(own.numpy(), pairs, uv.size(0), tracer.training_only) for own in (base, gate)]
+    tracer.set_channels(call.out, gate, -1)
+
+
+@register_module('ScaleNorm')
+def scale_norm(tracer: Tracer, call: Call) -> None:
+    """Division by a length over the last axis, which removed channels, as zeros, do not change."""
+    x = call.args[0]
+    labels = tracer.labels_of(x)
+    if labels is None:
+        return
+    if constant_along(labels, [labels.dim() - 1]):  # maps as tokens, read by a layer over their positions
+        follow_nothing(tracer, call, TOKENS)
+        return
+    ids = tracer.channels_of(x, x.dim() - 1)
+    for axis in tracer.axes.values():
+        axis.across |= bool(np.isin(axis.ids, ids.numpy()).any())
+    tracer.set_channels(call.out, ids, -1)
