@@ -4,6 +4,7 @@ from . import (  # noqa: F401
     huggingface,
     huggingface_pyramid,
     huggingface_text,
+    mmdet,
     mmpretrain,
     timm,
     timm_biases,

@@ -124,7 +124,8 @@ def take_over(modules: Iterable[nn.Module]) -> None:
         module.__class__ = _made(type(module), ours)
         module.begin()  # type: ignore[operator]
         for name in [name for name in getattr(ours, 'adds', ()) if name in module._modules]:
-            module.get_submodule(name).to(next(module.parameters()).device).train(module.training)
+            own = next(module.parameters(), None)
+            module.get_submodule(name).to(None if own is None else own.device).train(module.training)
 
 
 def give_back(modules: Iterable[nn.Module]) -> None:

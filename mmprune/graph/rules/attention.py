@@ -85,6 +85,15 @@ def record_products(tracer: Tracer, call: Call, pairs: int, channels: Sequence[T
                         for own in channels]
 
 
+@register_module('KeptChannels')
+def kept_channels(tracer: Tracer, call: Call) -> None:
+    """A constant of which the channels that are left are taken."""
+    kept: Any = tracer.module
+    ids = tracer.axis(kept.index, 0, 'affine')
+    tracer.tie(tracer.axis(kept.weight, 0, 'affine'), ids)
+    tracer.set_channels(call.out, ids, kept.axis % call.out.dim())
+
+
 @register_module('AttentionProduct')
 def attention_product(tracer: Tracer, call: Call) -> None:
     """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
