@@ -1,5 +1,6 @@
 """The forwards of all known attentions: importing this registers them."""
 from . import (  # noqa: F401
+    deformable,
     gated_unit,
     huggingface,
     huggingface_pyramid,

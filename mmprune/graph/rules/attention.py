@@ -128,6 +128,25 @@ def attention_product(tracer: Tracer, call: Call) -> None:
         tracer.set_channels(call.results[1], heads, 1)
 
 
+@register_module('DeformableProduct')
+def deformable_product(tracer: Tracer, call: Call) -> None:
+    """Values at places that each head of a query computes: heads, each with value dimensions."""
+    product: Any = tracer.module
+    values, offsets, weights = (tracer.channels_of(x, x.dim() - 1) for x in call.args[:3])
+    if any(bool((own < 0).any()) for own in (values, offsets, weights)):
+        follow_nothing(tracer, call, WITHOUT_CHANNELS)
+        return
+    heads, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'v_dims'))
+    out = tracer.new_ids(len(values))
+    for own in (values, out):
+        tracer.head_layouts.append(HeadLayout(own.view(len(heads), -1).numpy(), heads.numpy(), v_dims.numpy(), 'v'))
+    for own in (offsets, weights):
+        tracer.tie(own.view(len(heads), -1), heads[:, None].expand(-1, len(own) // len(heads)))
+    if tracer.labels_of(call.args[3]) is not None:
+        tracer.freeze(tracer.labels_of(call.args[3]), 'attention takes it as positions')  # type: ignore[arg-type]
+    tracer.set_channels(call.out, out, -1)
+
+
 def _couple_heads(tracer: Tracer, heads: Tensor, kv_heads: Tensor) -> None:
     """Tie the heads of queries to those of the keys that they read; a single one, which all read, stays."""
     if len(kv_heads) > 1:
