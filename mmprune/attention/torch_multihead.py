@@ -3,6 +3,7 @@ from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function
 
 from .parameter_linear import ParameterLinear
 from .product import AttentionProduct
@@ -106,13 +107,13 @@ class TorchEncoder(PrunableAttention):
         out = src
         for layer in self.layers:
             out = layer(out, src_mask=mask, is_causal=bool(is_causal), src_key_padding_mask=src_key_padding_mask)
-        if mask is None and src_key_padding_mask is not None and self._drops_padding(src_key_padding_mask):
+        if mask is None and src_key_padding_mask is not None and self._drops_padding(src, src_key_padding_mask):
             out = out.masked_fill(_hidden(src_key_padding_mask)[..., None], 0.0)
         return out if self.norm is None else self.norm(out)
 
-    def _drops_padding(self, padding: Tensor) -> bool:
+    def _drops_padding(self, src: Tensor, padding: Tensor) -> bool:
         """Tell whether torch would write zeros where an image, or a sentence, is padded."""
-        if torch.is_grad_enabled() or self.training or padding.dim() != 2:
+        if torch.is_grad_enabled() or self.training or padding.dim() != 2 or has_torch_function((src, )):
             return False
         return bool(((~_hidden(padding)).int().diff(dim=1) <= 0).all())
 
