@@ -54,7 +54,8 @@ class LayerCall:
     #: ids of channels whose positions the layer mixes, each by the same weight: it runs once for each of them
     channels: Optional[np.ndarray] = None
     repeated: Optional[Tuple[str, int]] = None  #: tensor and axis that hold these channels, once they are known
-    rows: Optional[Tuple[int, int]] = None  #: of the weight, those that it uses: first, and behind the last; None for all
+    #: the first row of the weight that it uses and the one behind the last; None for all
+    rows: Optional[Tuple[int, int]] = None
     as_many: Optional[Tuple[str, int]] = None  #: tensor and axis with as many indices as these rows, also after a cut
 
     @property

@@ -27,7 +27,7 @@ def config_of(package, name):
 
 
 def detector(name):
-    """Return a function that builds a small detector of mmdet: stream of 16 channels, one layer and two of each kind."""
+    """Return a function that builds a small detector of mmdet, with a stream of 16 channels."""
     model = config_of('mmdet', NAMES[name])
     levels = [16, 32, 64][-len(model.neck.in_channels):]
     model.backbone.update(depth=18, base_channels=8, init_cfg=None, norm_cfg=dict(type='BN'), frozen_stages=-1)
@@ -72,7 +72,7 @@ def test_every_stream_of_a_detector_goes(name):
     mutator = prepared(copy.deepcopy(model), detect)
     assert parts(mutator) == {'heads', 'qk', 'v', 'stream', ''}
     assert {channels.reason for channels in mutator.frozen if 'positions' not in channels.reason} <= ENDS
-    assert sum('positions' in channels.reason for channels in mutator.frozen) == (name == 'deformable')  # of the queries
+    assert sum('positions' in channels.reason for channels in mutator.frozen) == (name == 'deformable')
     cut = assert_cut_equals_masked(mutator, detect)
     assert cut.decoder.layers[0].norms[0].weight.numel() < 16
     assert_structure_is_rebuilt(lambda: random_model(make), mutator, detect)

@@ -23,17 +23,27 @@ ARGUMENTS = {
     'nothing': {}, 'no weights': dict(need_weights=False), 'padding': dict(key_padding_mask=PADDING),
     'causal': dict(attn_mask=CAUSAL, is_causal=True, need_weights=False), 'bool mask': dict(attn_mask=CAUSAL),
     'both': dict(attn_mask=CAUSAL, key_padding_mask=PADDING, need_weights=False),
-    'added': dict(attn_mask=torch.linspace(-1, 1, 36).double().view(6, 6), key_padding_mask=PADDING.double() * -2),
-    'a mask for each head': dict(attn_mask=torch.linspace(-1, 1, 288).double().view(8, 6, 6), average_attn_weights=False)}
+    'added': dict(
+        attn_mask=torch.linspace(-1, 1, 36).double().view(6, 6), key_padding_mask=PADDING.double() * -2),
+    'a mask for each head': dict(
+        attn_mask=torch.linspace(-1, 1, 288).double().view(8, 6, 6), average_attn_weights=False)}
 
 
 def tokens(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize('training', (False, True))
-@pytest.mark.parametrize('batch_first', (True, False))
-@pytest.mark.parametrize('widths', (None, (12, 10)))
+def assert_equal(left, right):
+    if left is None:
+        assert right is None
+    else:
+        assert left.shape == right.shape
+        assert torch.allclose(left, right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('batch_first', [True, False])
+@pytest.mark.parametrize('widths', [None, (12, 10)])
 def test_computes_what_torch_computes(widths, batch_first, training):
     kdim, vdim = widths or (16, 16)
     dense = random_model(lambda: nn.MultiheadAttention(16, 4, batch_first=batch_first, kdim=kdim, vdim=vdim))
@@ -44,15 +54,16 @@ def test_computes_what_torch_computes(widths, batch_first, training):
     shape = (2, 6) if batch_first else (6, 2)
     inputs = [tokens(*shape, width, seed=width) for width in (16, kdim, vdim)]
     for given in (inputs, inputs[:1] * 3)[:1 if widths else 2]:
-        for name, arguments in ARGUMENTS.items():
+        for arguments in ARGUMENTS.values():
             expected, found = dense(*given, **arguments), ours(*given, **arguments)
             for left, right in zip(expected, found):
-                assert left is right is None or torch.allclose(left, right, rtol=0, atol=1e-12), name
+                assert_equal(left, right)
     alone = [x[0] if batch_first else x[:, 0] for x in inputs]
     for left, right in zip(dense(*alone), ours(*alone)):
-        assert left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=1e-12)
+        assert_equal(left, right)
     give_back([ours])
-    assert {*ours._modules} == {*dense._modules} and type(ours) is nn.MultiheadAttention
+    assert {*ours._modules} == {*dense._modules}
+    assert type(ours) is nn.MultiheadAttention
 
 
 def test_tokens_of_its_own_stay():
@@ -108,14 +119,17 @@ def test_every_channel_of_a_transformer_is_in_a_unit(translator):
 
 
 def test_batches_may_come_second():
-    mutator = prepared(random_model(lambda: Translator(batch_first=False, dropout=0.1)), lambda model: model(tokens(6, 2, 5), PADDING))
+    def forward(model):
+        return model(tokens(6, 2, 5), PADDING)
+
+    mutator = prepared(random_model(lambda: Translator(batch_first=False, dropout=0.1)), forward)
     assert parts(mutator) == {'heads', 'qk', 'v', 'stream', ''}
-    assert_cut_equals_masked(mutator, lambda model: model(tokens(6, 2, 5), PADDING), seeds=1)
+    assert_cut_equals_masked(mutator, forward, seeds=1)
 
 
 @pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
-@pytest.mark.parametrize('mask', (PADDING, PADDING.flip(1)), ids=('behind', 'in front'))
-@pytest.mark.parametrize('grad', (False, True))
+@pytest.mark.parametrize('mask', [PADDING, PADDING.flip(1)], ids=['behind', 'in front'])
+@pytest.mark.parametrize('grad', [False, True])
 def test_padding_is_zero_where_torch_makes_it_zero(translator, grad, mask):
     ours = copy.deepcopy(translator.encoder)
     take_over([module for module in ours.modules() if forward_for(module)])
@@ -139,7 +153,7 @@ def test_multiply_adds_are_those_that_run():
 
 
 def test_what_the_projections_read_is_tapped():
-    """The recorded sum of activation times gradient is the gradient of a factor of one on every reading of a channel."""
+    """The recorded sum of activation times gradient is the gradient of a factor on every reading of a channel."""
     model = random_model(Translator)
     mutator = GroupFisherChannelMutator(dict(type='GroupFisherChannelUnit', mutate_linear=True,
                                              normalization_type='flops'))
@@ -174,8 +188,8 @@ class Shown(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embed, self.attention, self.out = nn.Linear(5, 16), nn.MultiheadAttention(16, 4, batch_first=True), nn.Linear(
-            16, 3)
+        self.embed, self.out = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
 
     def forward(self, x):
         x = self.embed(x)
