@@ -76,6 +76,4 @@ def random_model(make):
     for parameter in model.parameters():
         if parameter.dim() > 1 and 0 < float(parameter.std()) < 0.1:  # a head with weights of 1e-5 would hide all
             parameter.data.mul_(0.1 / parameter.std())
-
-
     return model
