@@ -74,6 +74,7 @@ def random_model(make):
     model = make().double().eval()
     randomise(model, 0)
     for parameter in model.parameters():
-        if parameter.dim() > 1 and 0 < float(parameter.std()) < 0.1:  # a head with weights of 1e-5 would hide all
-            parameter.data.mul_(0.1 / parameter.std())
+        weight = parameter.detach()
+        if weight.dim() > 1 and 0 < float(weight.std()) < 0.1:  # a head with weights of 1e-5 would hide all
+            weight.mul_(0.1 / weight.std())
     return model
