@@ -34,7 +34,7 @@ from mmprune.units.complexity import amount
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mmcls/cifar10/resnet18-narrow_cifar10.py'
 SHAPE, TARGET, STEPS, BATCH, CALIBRATION = (1, 3, 32, 32), 0.5, 5, 128, 1024
-DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 12000, 12, 12000, 3
+DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 12000, 8, 12000, 2
 PEER = 'torch-pruning'
 #: Name -> choice of the units.
 OURS: Dict[str, Dict[str, Any]] = {
