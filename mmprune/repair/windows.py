@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from ..attention.parameter_linear import ParameterLinear
 from ..attention.product import QueryScale
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:
     """Return the input of a conv or linear layer as ``Tensor[N, C, *]``; without a sample axis, ``N`` is 1."""
+    if isinstance(module, ParameterLinear):  # its input has an axis of samples
+        return x.movedim(-1, 1)
     weight: Any = module.weight
     x = x[None] if x.dim() < weight.dim() else x
     return x.movedim(-1, 1) if isinstance(module, (nn.Linear, QueryScale)) else x

@@ -13,6 +13,7 @@ from attention_runtime import (
 )
 from torch import nn
 
+from mmprune import Pruner
 from mmprune.attention.taking_over import forward_for, give_back, take_over
 from mmprune.group_fisher.mutator import GroupFisherChannelMutator
 from mmprune.units.equivalence import random_masks
@@ -201,3 +202,11 @@ def test_heads_that_are_averaged_in_an_output_stay():
     mutator = prepared(random_model(Shown), lambda model: model(tokens(2, 6, 5)))
     assert parts(mutator) == {'qk', 'v', ''}
     assert_cut_equals_masked(mutator, lambda model: model(tokens(2, 6, 5)), seeds=1)
+
+
+@pytest.mark.parametrize('criterion', ['APoZ', 'MeanActivation', 'Taylor', 'ThiNet'])
+def test_criteria_see_what_the_projections_read(criterion):
+    pruner = Pruner(Translator(), tokens(2, 6, 5).float(), criterion, target=dict(flops=0.7))
+    pruner.calibrate([(tokens(2, 6, 5).float(), torch.zeros(2, 3, 4))], nn.functional.mse_loss)
+    pruner.cut()
+    assert pruner.mutator.structure[pruner.mutator.units[0].name] < 16
