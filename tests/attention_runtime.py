@@ -74,7 +74,7 @@ def random_model(make):
     model = make().double().eval()
     randomise(model, 0)
     for parameter in model.parameters():
-        weight = parameter.detach()
-        if weight.dim() > 1 and 0 < float(weight.std()) < 0.1:  # a head with weights of 1e-5 would hide all
-            weight.mul_(0.1 / weight.std())
+        deviation = float(parameter.detach().std()) if parameter.dim() > 1 else 1.0
+        if 0 < deviation < 0.1:  # a head with weights of 1e-5 would hide all
+            parameter.data.mul_(0.1 / deviation)
     return model

@@ -100,7 +100,7 @@ class LinearProduct(AttentionProduct):
         super().__init__(heads, dims, dims, 1.0, by_head=True)
         self.eps = eps
 
-    def forward(self, q: Tensor, kernel: nn.Module) -> Tensor:  # type: ignore[override]
+    def forward(self, q: Tensor, *, kernel: nn.Module) -> Tensor:  # type: ignore[override]
         """Return what the heads read of packed ``Tensor[B, N, heads * 3 * dims]``; ``kernel`` is ``f``."""
         q, k, v = self.parts(q)
         q, k, v = self.apart(self.query(kernel(q)), kernel(k), v)

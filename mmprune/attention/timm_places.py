@@ -65,7 +65,7 @@ class TimmLinearAttention(PrunableAttention):
         """Return a feature map ``Tensor[B, C, H, W]``."""
         packed = self.qkv(x)
         packed = torch.cat([packed, *(layer(packed) for layer in self.aggreg)], 1)
-        out = self.product(packed.flatten(2).transpose(1, 2), self.kernel_func)
+        out = self.product(packed.flatten(2).transpose(1, 2), kernel=self.kernel_func)
         return self.proj(out.transpose(1, 2).unflatten(-1, x.shape[-2:]))  # type: ignore[no-any-return]
 
 

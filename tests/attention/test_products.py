@@ -130,7 +130,7 @@ def test_without_a_softmax():
     for q, k, v in zip(*map(by_head, (Q, K, value))):
         weights = q.relu() @ k.relu().transpose(1, 2)
         out.append(weights @ v / (weights.sum(-1, keepdim=True) + 1e-3))
-    assert_close(LinearProduct(HEADS, DIMS, 1e-3)(packed, nn.ReLU()), torch.cat(out, -1))
+    assert_close(LinearProduct(HEADS, DIMS, 1e-3)(packed, kernel=nn.ReLU()), torch.cat(out, -1))
 
 
 def test_places():

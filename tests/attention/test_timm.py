@@ -19,59 +19,25 @@ ALL = {'heads', 'qk', 'v', 'stream', ''}
 #: name -> arguments that make it small, the size of the image, what is pruned
 MODELS = {
     'vit_tiny_patch16_224': (FLAT, 32, ALL),
-    'deit_tiny_distilled_patch16_224': (FLAT, 32, ALL),
-    'deit3_small_patch16_224': (FLAT, 32, ALL),
-    'vit_small_patch14_reg4_dinov2': (dict(FLAT, img_size=28, patch_size=14), 28, ALL),
     'vit_base_patch16_siglip_224': (FLAT, 32, ALL),
     'vit_relpos_small_patch16_224': (FLAT, 32, ALL),
-    'vit_srelpos_small_patch16_224': (FLAT, 32, ALL),
     'swin_tiny_patch4_window7_224': (WINDOWS, 64, ALL),
     'swinv2_tiny_window8_256': (WINDOWS, 64, ALL),
     'swinv2_cr_tiny_ns_224': (WINDOWS, 64, ALL),
     'beit_base_patch16_224': (FLAT, 32, ALL),
-    'eva02_tiny_patch14_224': (dict(FLAT, img_size=28, patch_size=14), 28, ALL),
-    'eva02_base_patch14_224': (dict(FLAT, img_size=28, patch_size=14), 28, ALL),
-    'vit_base_patch16_rope_reg1_gap_256': (FLAT, 32, ALL),
+    'eva02_base_patch14_224': (dict(FLAT, img_size=28, patch_size=14), 28, ALL - {''}),
     'cait_xxs24_224': (FLAT, 32, ALL),
     'xcit_nano_12_p16_224': (dict(img_size=32, depth=1, embed_dim=32, num_heads=4), 32, ALL),
     'pvt_v2_b0': (FOUR, 64, ALL),
-    'twins_pcpvt_small': (dict(FOUR, img_size=64), 64, ALL),
     'twins_svt_small': (dict(FOUR, img_size=64, depths=(2, 1, 1, 1)), 64, ALL),
-    'levit_128s': (dict(img_size=128), 128, ALL - {'stream'}),
     'coatnet_0_rw_224': (dict(MAXXVIT, stem_width=16), 64, ALL),
-    'maxvit_tiny_tf_224': (dict(MAXXVIT, stem_width=16), 64, ALL),
-    'maxxvit_rmlp_nano_rw_256': (dict(MAXXVIT, stem_width=16), 64, ALL),
     'davit_tiny': (FOUR, 64, ALL),
-    'nest_tiny': (dict(img_size=32), 32, ALL),
     'visformer_tiny': (dict(img_size=64, depth=(1, 1, 1), embed_dim=48), 64, ALL - {'stream'}),
     'convit_tiny': (dict(FLAT, depth=2, local_up_to_layer=1, embed_dim=8), 32, ALL),
-    'gcvit_xxtiny': (dict(img_size=64), 64, ALL),
     'hiera_tiny_224': (dict(img_size=(64, 64), embed_dim=12, num_heads=3, stages=(1, 1, 2, 1)), 64, ALL),
-    'hieradet_small': (dict(embed_dim=12, num_heads=3, stages=(1, 1, 2, 1)), 64, ALL),
-    'efficientformer_l1': (dict(depths=(1, 1, 1, 2), embed_dims=(12, 12, 24, 24)), 224, ALL),
-    'efficientformerv2_s0': (dict(img_size=64), 64, ALL - {'stream'}),
-    'efficientvit_b0': (dict(), 64, {''}),
-    'fastvit_sa12': (dict(layers=(1, 1, 1, 1), embed_dims=(16, 16, 32, 64)), 64, ALL - {'stream'}),
-    'mobilevit_xxs': (dict(), 64, ALL),
-    'mobilevitv2_050': (dict(), 64, {'', 'stream'}),
-    'pit_ti_224': (dict(img_size=64, depth=(1, 1, 1), base_dims=(8, 8, 8)), 64, ALL),
-    'tnt_s_legacy_patch16_224': (dict(img_size=32, depth=1), 32, ALL),
-    'volo_d1_224': (dict(img_size=64, layers=(1, 1, 1, 1), embed_dims=(24, 48, 48, 48), num_heads=(3, 6, 6, 6)), 64,
-                    ALL),
-    'crossvit_tiny_240': (dict(), 240, ALL),
-    'coat_lite_tiny': (dict(img_size=64, embed_dims=(16, 32, 48, 64), serial_depths=(1, 1, 1, 1)), 64, ALL),
-    'coat_tiny': (dict(img_size=64, embed_dims=(16, 32, 32, 32), serial_depths=(1, 1, 1, 1), parallel_depth=1), 64,
-                  ALL),
-    'mvitv2_tiny': (dict(img_size=64, depths=(1, 1, 1, 1), embed_dim=24, num_heads=1), 64, ALL),
+    'coat_lite_tiny': (dict(img_size=64, embed_dims=(16, 32, 48, 64), serial_depths=(1, 1, 1, 1)), 64,
+                       ALL - {'qk'}),
     'samvit_base_patch16': (dict(img_size=64, embed_dim=24, num_heads=3, depth=2, global_attn_indexes=(1, )), 64, ALL),
-    'tiny_vit_5m_224': (dict(img_size=64, embed_dims=(16, 32, 32, 32), depths=(1, 1, 1, 1), num_heads=(2, 4, 4, 4)), 64,
-                        ALL),
-    'edgenext_xx_small': (dict(), 64, ALL - {'qk'}),
-    'caformer_s18': (dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 64)), 64, ALL),
-    'mobilenetv4_hybrid_medium': (dict(), 64, {'qk', 'v', ''}),
-    'nextvit_small': (dict(depths=(1, 1, 2, 1)), 64, ALL - {'stream'}),
-    'vitamin_small_224': (dict(), 64, ALL),
-    'poolformer_s12': (dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 64)), 64, {'', 'stream'}),
 }
 
 
@@ -95,7 +61,7 @@ def test_masked_equals_cut(name):
     assert_cut_equals_masked(mutator, forward)
 
 
-@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'swinv2_tiny_window8_256', 'levit_128s', 'davit_tiny'])
+@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'swinv2_tiny_window8_256', 'davit_tiny'])
 def test_structure_is_rebuilt(name):
     make, image = small(name)
     assert_structure_is_rebuilt(lambda: random_model(make), prepared(random_model(make), lambda model: model(image)),
