@@ -632,7 +632,7 @@ class TokenMixer(nn.Module):
         return self.head(x[:, 0])
 
 
-@net({'up_(0, 8)_8': 8}, 'layer_norm normalises across channels', 'bmm multiplies it with another activation')
+@net({'up_(0, 8)_8': 8}, 'cutting it breaks the forward', 'bmm multiplies it with another activation')
 class Attention(nn.Module):
     """A transformer block with products of its own; only the hidden units of the MLP can go."""
 
@@ -651,7 +651,8 @@ class Attention(nn.Module):
         return self.head(x.mean(1))
 
 
-@net({'up_(0, 8)_8': 8}, 'multi_head_attention_forward', 'scaled_dot_product_attention')
+@net({'embed_(0, 6)_6': 6, 'attention_(0, 18)_18#heads': 2, 'attention_(0, 18)_12#qk': 3, 'attention_(0, 18)_6#v': 3,
+      'up_(0, 8)_8': 8}, 'scaled_dot_product_attention')
 class FusedAttention(nn.Module):
     def __init__(self):
         super().__init__()
