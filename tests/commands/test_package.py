@@ -36,7 +36,7 @@ def test_index_names_every_metafile():
 
 
 def test_metafiles_name_every_config_once():
-    configs = [path.relative_to(ROOT).as_posix() for folder in ('mmcls', 'mmdet', 'mmpose', 'mmseg')
+    configs = [path.relative_to(ROOT).as_posix() for folder in ('mmcls', 'mmpretrain', 'mmdet', 'mmpose', 'mmseg')
                for path in (CONFIGS / folder).rglob('*.py')]
     assert sorted(entry['Config'] for entry in ENTRIES) == sorted(configs)
     assert len({entry['Name'] for entry in ENTRIES}) == len(ENTRIES)
