@@ -138,10 +138,7 @@ class Tracer(LabelStore):
     def axis(self, tensor: Tensor, dim: int, role: str, groups: int = 1) -> Tensor:
         """Return the ids of an axis of a parameter or buffer, issued when the axis is first seen."""
         key = (id(tensor), dim)
-        before = self.axes[key].role if key in self.axes else role
-        if {before, role} == {'affine', 'in'}:  # a table that a layer reads, too
-            self.axes[key].role = 'in'
-        elif before != role:
+        if key in self.axes and self.axes[key].role != role:
             self.freeze(torch.from_numpy(self.axes[key].ids), f'{self.names[id(tensor)]!r} is used in two ways')
         if key not in self.axes:
             self.axes[key] = Axis(self.names[id(tensor)], dim, role, groups, self.new_ids(tensor.size(dim)).numpy())
@@ -151,9 +148,8 @@ class Tracer(LabelStore):
         """Return the ids of an attribute of a module that is a number of channels, issued when it is first seen."""
         key = (id(module), attribute)
         if key not in self.axes:
-            name = next(name for name, other in self.model.named_modules() if other is module)
-            name = f'{name}.{attribute}' if name else attribute
-            self.axes[key] = Axis(name, 0, 'attribute', 1, self.new_ids(size).numpy())
+            owner = next(name and f'{name}.' for name, other in self.model.named_modules() if other is module)
+            self.axes[key] = Axis(f'{owner}{attribute}', 0, 'attribute', 1, self.new_ids(size).numpy())
         return torch.from_numpy(self.axes[key].ids)
 
     def follow_attribute(self, module: nn.Module, attribute: str, ids: Tensor) -> None:

@@ -190,7 +190,8 @@ def embedding(tracer: Tracer, call: Call) -> None:
     if not tracer.is_tensor_of_model(weight) or call.arg(3, 'max_norm') is not None:
         opaque(tracer, call)
         return
-    tracer.set_channels(call.out, tracer.axis(weight, 1, 'affine'), -1)
+    is_read = tracer.names[id(weight)] in tracer.idle  # by a linear layer that shares it
+    tracer.set_channels(call.out, tracer.axis(weight, 1, 'in' if is_read else 'affine'), -1)
 
 
 @register_layer('scaled_dot_product_attention', 'embedding_bag')
