@@ -143,17 +143,19 @@ class AttentionProduct(nn.Module):
             second of two.
         """
         q, k, v = self.parts(q, k, v)
-        batch, tokens = q.shape[:2]
         q = self.query(self._placed(q, 0, self.heads, q_norm, angles))
         q, k, v = self.apart(q, self._placed(k, 1, self.kv_heads, k_norm, angles), v, cache)
-        added, dropout = joined(bias, mask, q.dtype), self.dropout if self.training else 0.0
+        return self.read(q, k, v, joined(bias, mask, q.dtype), causal, need_weights)
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], causal: bool,
+             need_weights: bool) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+        """Return what heads read, from ``Tensor[B, heads, tokens, dims]``; see :meth:`forward`."""
+        dropout = self.dropout if self.training else 0.0
         if need_weights:
             weights = F.dropout(attention_weights(q, k, added, causal), dropout)
-            out = weights @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
-        out = out.transpose(1, 2).reshape(batch, tokens, self.heads * self.v_dims)
-        return (out, weights) if need_weights else out
+            return (weights @ v).transpose(1, 2).flatten(2), weights
+        out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
+        return out.transpose(1, 2).flatten(2)
 
     def _placed(self, x: Tensor, which: int, heads: int, norm: Optional[nn.Module],
                 angles: Optional[Tuple[Tensor, Tensor]]) -> Tensor:

@@ -1,5 +1,5 @@
 """Products of attentions that are more than a softmax over scaled products of queries and keys."""
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,14 @@ class CosineProduct(AttentionProduct):
 
     def forward(self, q: Tensor, k: Optional[Tensor] = None,  # type: ignore[override]
                 v: Optional[Tensor] = None, bias: Optional[Tensor] = None, mask: Optional[Tensor] = None, *,
-                temperature: Tensor) -> Tensor:
+                temperature: Tensor, need_weights: bool = False) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Return what the heads read; ``temperature`` is ``Tensor[heads, 1, 1]``, the rest as in the base class."""
         q, k, v = self.parts(q, k, v)
-        batch, tokens = q.shape[:2]
+        tokens = q.size(1)
         both = self.query(torch.cat([q, k], 1))  # once, so that both are masked and scored as one
         q, k, v = self.apart(both[:, :tokens], both[:, tokens:], v)
         q, k = F.normalize(q, dim=-1) * temperature, F.normalize(k, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v, joined(bias, mask, q.dtype), scale=1.0,
-                                             dropout_p=self.dropout if self.training else 0.0)
-        return out.transpose(1, 2).flatten(2)
+        return self.read(q, k, v, joined(bias, mask, q.dtype), False, need_weights)
 
 
 class PooledProduct(AttentionProduct):
