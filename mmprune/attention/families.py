@@ -3,6 +3,8 @@ from . import (  # noqa: F401
     deformable,
     gated_unit,
     huggingface,
+    huggingface_biases,
+    huggingface_convolutional,
     huggingface_pyramid,
     huggingface_text,
     mmdet,

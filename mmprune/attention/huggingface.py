@@ -50,7 +50,7 @@ class Projected(PrunableAttention):
         dims = self._dims()
         q, k, v = (layer.out_features for layer in layers_of(self))
         self.product = AttentionProduct(q // dims, dims, v * dims // k, self._scale(dims), k // dims, self._dropout(),
-                                        self.rotary)
+                                        rotary=self.rotary)
 
     def _dims(self) -> int:
         """Return the channels of a head of the dense module."""

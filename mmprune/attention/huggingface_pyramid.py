@@ -43,7 +43,7 @@ class PvtAttention(Projected):
     layer_norm: Any
 
     def forward(self, hidden_states: Tensor, height: int, width: int, output_attentions: bool = False) -> Pair:
-        """Return what the heads read of tokens ``Tensor[B, height * width, C]``; the weights behind it, where asked."""
+        """Return what the heads read of tokens ``Tensor[B, height * width, C]``; the weights where asked."""
         others = hidden_states
         reduction = getattr(self, 'sequence_reduction', None) or getattr(self, 'sr', None)
         if reduction is not None:
@@ -64,7 +64,7 @@ class PvtV2Attention(Projected):
     spatial_reduction: Any
 
     def forward(self, hidden_states: Tensor, height: int, width: int, output_attentions: bool = False) -> Pair:
-        """Return what tokens ``Tensor[B, height * width, C]`` see of one another; the weights behind it, where asked."""
+        """Return what tokens ``Tensor[B, height * width, C]`` see of one another; the weights where asked."""
         others = hidden_states
         if self.linear_attention:
             pooled = self.spatial_reduction(self.pool(as_map(others, height, width)))
