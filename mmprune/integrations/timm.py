@@ -195,6 +195,8 @@ class Widths:
             return stated
         axis = axes.pop()
         old, new = (sum(shape[axis] for shape in several) for several in (before, after))
+        if not axes and stated < old:  # the width of something else, such as of a first stage
+            return stated
         if axes or stated * new % old:
             raise StructureError(f'{what} is {after} and was {before}: timm states {stated}, which cannot follow')
         return stated * new // old

@@ -38,6 +38,29 @@ def small():
     return describe(pruner), image
 
 
+@pytest.mark.parametrize(('name', 'arguments'), [
+    ('vit_tiny_patch16_224', dict(img_size=64, embed_dim=24, depth=2, num_heads=3)),
+    ('swin_tiny_patch4_window7_224', dict(img_size=64, window_size=4, embed_dim=12, depths=(1, 1), num_heads=(3, 3)))])
+def test_heads_their_dimensions_and_the_stream_travel(name, arguments, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **arguments).eval()
+    randomise(model, 0)
+    image = torch.randn(1, 3, 64, 64)
+    pruner = Pruner(model, image, 'L2', 0.4)
+    pruner.cut()
+    dense = model.num_features
+    save_pruned(pruner, tmp_path, model_args=dict(arguments))
+    loaded = load_pruned(tmp_path)
+    structure = loaded.mmprune['cuts'][0]['structure']
+    assert {name.rpartition('#')[2] for name in structure if '#' in name} >= {'heads', 'qk', 'v'}
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+        features = loaded.forward_features(image)
+    assert loaded.num_features == features.shape[-1] < dense
+    assert {key: tensor.shape for key, tensor in loaded.state_dict().items()} == {
+        key: tensor.shape for key, tensor in model.state_dict().items()}
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_round_trip_and_metadata(name, tmp_path):
     pruner, image = pruned(name)

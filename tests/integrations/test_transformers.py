@@ -27,6 +27,9 @@ MODELS = {
     'ConvNextForImageClassification': (STAGES, IMAGE),
     'SegformerForSemanticSegmentation': (dict(depths=[1, 1, 1, 1]), IMAGE),
     'BertForSequenceClassification': (dict(SIZES, vocab_size=100), TEXT),
+    'SwinForImageClassification': (dict(
+        image_size=64, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4), IMAGE),
+    'LlamaForCausalLM': (dict(SIZES, vocab_size=100, num_attention_heads=4, num_key_value_heads=2), TEXT),
     'GPT2LMHeadModel': (dict(vocab_size=100, n_embd=32, n_layer=2, n_head=2), TEXT)}
 
 
@@ -70,6 +73,38 @@ def test_the_loaded_model_is_pruned_further(tmp_path):
     assert torch.equal(again(**IMAGE)[0], model(**IMAGE)[0])
 
 
+def kinds(model):
+    return {name.rpartition('#')[2] if '#' in name else '' for name in model.config.mmprune['cuts'][-1]['structure']}
+
+
+@pytest.mark.parametrize('name', ['ViTForImageClassification', 'SwinForImageClassification', 'LlamaForCausalLM'])
+def test_heads_their_dimensions_and_the_stream_travel(name, tmp_path):
+    """Each head with dimensions of its own choice, also of tables that no file of weights holds."""
+    pruner, inputs = pruned(name)
+    assert kinds(describe(pruner)) >= {'heads', 'qk', 'v', ''}
+    save_pruned(pruner, tmp_path)
+    loaded = load_pruned(tmp_path)
+    assert {key: tensor.shape for key, tensor in loaded.state_dict().items()} == {
+        key: tensor.shape for key, tensor in pruner.model.state_dict().items()}
+    for a, b in zip(loaded.named_buffers(), pruner.model.named_buffers()):
+        assert a[0] == b[0]
+        assert torch.equal(a[1], b[1])
+    further = Pruner(loaded, inputs, 'L2', 0.3)
+    further.cut()
+    save_pruned(further, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(load_pruned(tmp_path)(**inputs)[0], loaded(**inputs)[0])
+
+
+def test_what_was_chosen_of_a_transformer_travels(tmp_path):
+    pruner = pruned('ViTForImageClassification', ratio=0.4, choice=dict(attention=False, stream='kept'))[0]
+    save_pruned(pruner, tmp_path)
+    loaded = load_pruned(tmp_path)
+    assert loaded.config.mmprune['cuts'][0]['choice'] == dict(attention=False, stream='kept')
+    with torch.no_grad():
+        assert torch.equal(loaded(**IMAGE)[0], pruner.model(**IMAGE)[0])
+
+
 def test_tied_weights_stay_tied(tmp_path):
     save_pruned(pruned('GPT2LMHeadModel')[0], tmp_path)
     loaded = load_pruned(tmp_path)
@@ -107,8 +142,9 @@ def test_the_config_is_that_of_the_dense_network(tmp_path):
     save_pruned(pruned()[0], tmp_path)
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.intermediate_size == 64
-    assert config.mmprune['cuts'][0]['structure'] == {
-        f'vit.layers.{layer}.mlp.fc1_(0, 64)_64': 39 for layer in range(2)}
+    structure = config.mmprune['cuts'][0]['structure']
+    assert {structure[f'vit.layers.{layer}.mlp.fc1_(0, 64)_64'] for layer in range(2)} == {39}
+    assert sum('#heads' in name for name in structure) == sum('#qk' in name for name in structure) == 2
     assert json.loads((tmp_path / 'fix_subnet.json').read_text()) == config.mmprune['cuts'][0]['structure']
 
 
