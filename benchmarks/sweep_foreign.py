@@ -34,6 +34,7 @@ from mmprune.files import write_text
 from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, randomise, relative_difference
 from mmprune.units.mutator import NoPrunableUnitError
+from mmprune.units.reasons import kind_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10
@@ -59,11 +60,19 @@ def sweep(name: str) -> Dict[str, Any]:
                     memory=(peak_bytes() - before) / (4 * weights))
     found.update(seconds=time.process_time() - start, memory=(peak_bytes() - before) / (4 * weights),
                  units=len(pruner.mutator.units), reasons=reasons(pruner.mutator),
-                 unaccounted=check.unaccounted_layers(pruner.mutator))
+                 unaccounted=check.unaccounted_layers(pruner.mutator), kinds=kinds_of(pruner))
+    if found['kinds']:
+        found['random'] = check.verify(pruner.mutator, RATIO)['max_relative_difference']
     randomise(model, seed=1)
     model.double()
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return dict(found, **compare(pruner, images))
+
+
+def kinds_of(pruner: Pruner) -> List[str]:
+    """Return which kinds of a transformer's units there are: heads, query-key and value dimensions, the stream."""
+    found = {unit.channels.part or kind_of(unit.channels) for unit in pruner.mutator.units}
+    return [kind for kind in ('heads', 'qk', 'v', 'stream') if kind in found]
 
 
 def load_libraries(model: nn.Module, image: torch.Tensor) -> None:
@@ -108,6 +117,8 @@ def verdict(result: Dict[str, Any]) -> str:
         return 'refused'
     wrong = [f'{mode}: {result[mode]:.1e}' for mode in ('eval', 'train')
              if result[mode] is not None and not result[mode] < LIMIT]
+    if not result.get('random', 0.0) < LIMIT:
+        wrong.append(f'at random: {result["random"]:.1e}')
     wrong += [f'not {key}' for key in ('same_shapes', 'finite') if not result[key]]
     if not result['moved'] > MOVED:
         wrong.append(f'masking moves the outputs by {result["moved"]:.1e} only')
@@ -119,9 +130,10 @@ def verdict(result: Dict[str, Any]) -> str:
 def row(name: str, result: Dict[str, Any]) -> str:
     """Return a line of the table."""
     if 'error' in result:
-        return f'| {name} | | | {verdict(result)} | | | | | |'
+        return f'| {name} | | | {verdict(result)} | | | | | | |'
     head = f'| {name} | {result["size"]} | {result["params"] / 1e6:.1f} | {verdict(result)} '
-    tail = f'| {result["seconds"]:.1f} | {result["memory"]:.1f} |'
+    kinds = ' '.join(result.get('kinds', ())) + (f' ({result["random"]:.0e})' if 'random' in result else '')
+    tail = f'| {result["seconds"]:.1f} | {result["memory"]:.1f} | {kinds} |'
     if 'refused' in result:
         return f'{head}| | | {tail}'
     train = '-' if result['train'] is None else f'{result["train"]:.0e}'
@@ -139,13 +151,15 @@ difference below 1e-10 of the largest output, unchanged shapes, an effect of mas
 of every conv and linear layer in a unit or frozen with a reason. *refused* is `NoPrunableUnitError`, whose message
 says why; any other error is a crash. *left* is the share of the multiply-adds after the cut: 25 % where every channel
 but those of image and output can go. *s* is the CPU time of building the Pruner on one thread, *memory* its peak
-beyond that of a process that has run the model, over the float32 weights.
+beyond that of a process that has run the model, over the float32 weights. *kinds* are those of a transformer's units:
+heads, query-key and value dimensions, the stream; behind them the largest difference, in both modes, where a random
+share of every unit goes, of all kinds together, three seeds.
 
 {verdict}
 
 '''
-TABLE = ('| network | input | params, M | verdict | eval | train | left | s | memory |\n'
-         '| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n')
+TABLE = ('| network | input | params, M | verdict | eval | train | left | s | memory | kinds |\n'
+         '| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |\n')
 
 
 def summary(found: Dict[str, Dict[str, Any]]) -> str:
@@ -154,6 +168,8 @@ def summary(found: Dict[str, Dict[str, Any]]) -> str:
     counts = ', '.join(f'{list(kinds.values()).count(kind)} {kind}'
                        for kind in ('exact', 'refused', 'wrong', 'crashed'))
     lines = [f'{len(found)} networks: {counts}.']
+    for kind in ('heads', 'qk', 'v', 'stream'):
+        lines.append(f'{kind}: cut in {sum(kind in result.get("kinds", ()) for result in found.values())} networks.')
     lefts: Dict[str, List[float]] = {}
     for name, result in found.items():
         if 'left' in result:
