@@ -371,21 +371,21 @@ class Fixed(Criterion):
     ('sum', [5, -2, 8]), ('mean', [2.5, -1, 4]), ('max', [4, 0, 5]), ('or', [4, 0, 5]), ('min', [1, -2, 3]),
     ('and', [1, -2, 3])])
 def test_combinations_by_hand(combine, expected):
-    assert Fixed(combine).score(None).tolist() == expected
+    assert Fixed(combine).element_scores(None).tolist() == expected
 
 
 @pytest.mark.parametrize(('normalize', 'divisors'), [
     ('none', (1, 1)), ('sum', (8, 7)), ('mean', (8 / 3, 7 / 3)), ('max', (5, 4)), ('l2', (math.sqrt(30), 5))])
 def test_normalizations_by_hand(normalize, divisors):
     expected = [a / divisors[0] + b / divisors[1] for a, b in ((1, 4), (-2, 0), (5, 3))]
-    assert Fixed('sum', normalize).score(None).tolist() == pytest.approx(expected, rel=1e-14)
+    assert Fixed('sum', normalize).element_scores(None).tolist() == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize('normalize', ['none', 'sum', 'mean', 'max', 'l2'])
 def test_layers_of_zeros_stay_zero(normalize):
     criterion = Fixed(normalize=normalize)
     criterion.member_scores = lambda unit: [torch.zeros(3)]
-    assert criterion.score(None).tolist() == [0, 0, 0]
+    assert criterion.element_scores(None).tolist() == [0, 0, 0]
 
 
 # cut models, and what a calibration leaves behind
