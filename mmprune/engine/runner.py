@@ -67,7 +67,7 @@ def save_pruned(runner: Runner, algorithm: PruningAlgorithm, name: str, kept: bo
     runner.save_checkpoint(runner.work_dir, temporary, save_optimizer=False, save_param_scheduler=False)
     if dist.is_main_process():
         os.replace(folder / temporary, folder / name)
-        write_structure(algorithm.mutator.structure, folder / FIX_SUBNET_JSON)
+        write_structure(algorithm.mutator.portable_structure, folder / FIX_SUBNET_JSON)
         if kept:
             channels = {unit: vector.nonzero()[0].tolist() for unit, vector in algorithm.mutator.kept.items()}
             write_structure(channels, folder / KEPT_JSON)

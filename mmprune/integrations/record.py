@@ -22,7 +22,6 @@ from ..pruning.structure_file import apply_structure
 from ..units.choice import Choice
 from ..units.equivalence import relative_difference
 from ..units.modes import in_eval
-from ..units.mutator import ChannelMutator
 from ..units.structure import StructureError, read_structure, write_structure
 from ..version import __version__
 
@@ -59,23 +58,12 @@ def new_record(source: Source, former: Optional[Mapping[str, Any]] = None) -> Re
     plain = Choice()
     choice.update({key: getattr(mutator.choice, key) for key in ('attention', 'stream')
                    if getattr(mutator.choice, key) != getattr(plain, key)})
-    cut = dict(structure=_structure(mutator), inputs=[encoded(one) for one in _inputs(mutator.demo_input)],
+    cut = dict(structure=mutator.portable_structure, inputs=[encoded(one) for one in _inputs(mutator.demo_input)],
                choice=choice, mutate_linear=bool(mutator.channel_unit_cfg.get('mutate_linear', False)))
     cuts = list((former or {}).get('cuts', ()))
     if cuts and set(cuts[-1]['structure']) == set(mutator.structure):  # the same units, cut further
         cuts.pop()
     return dict(version=__version__, cuts=[*cuts, cut])
-
-
-def _structure(mutator: ChannelMutator) -> Dict[str, Any]:
-    """Return unit name -> how many channels stay; which ones where constants follow that no file of weights holds."""
-    saved = mutator.model.state_dict()
-    constants = {name for name, buffer in mutator.model.named_buffers() if name not in saved and buffer.numel()
-                 and not bool((buffer == buffer.reshape(-1)[0]).all())}
-    listed = {unit.name for unit in mutator.units
-              if constants & {member.axis.tensor for member in unit.channels.members}}
-    return {name: mutator.kept[name].nonzero()[0].tolist() if name in listed else count
-            for name, count in mutator.structure.items()}
 
 
 def _inputs(demo: Any) -> List[Any]:

@@ -25,7 +25,10 @@ def pad(mutator: ChannelMutator, divisor: int) -> None:
     Pruned channels return as zeros first; channels beyond the original width are added only if the multiple needs them.
     """
     masks, padding = {}, {}
+    forgets = mutator.choice.stream == 'kept'
     for unit in mutator.units:
+        if forgets and any(member.axis.across for member in unit.channels.members):
+            continue  # its norms would count the zeros
         wanted = divisible_sets(unit, divisor)
         beyond = max(0, wanted - len(unit.kept))
         blocks = [padding_blocks(member.index) for member in unit.channels.members]

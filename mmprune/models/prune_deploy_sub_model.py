@@ -67,7 +67,7 @@ def _refuse_what_does_not_fit(module: nn.Module, state_dict: Mapping[str, Any], 
 def _switch_to_deploy(model: nn.Module) -> None:
     """Pad to the divisor, then do what the architecture itself does for deployment."""
     pad(model._mutator, model._divisor)
-    setattr(model, FIX_SUBNET, dict(model._mutator.structure))
+    setattr(model, FIX_SUBNET, dict(model._mutator.portable_structure))
     object.__setattr__(model, '_divisor', 1)
     if model._own_switch_to_deploy is not None:
         model._own_switch_to_deploy()

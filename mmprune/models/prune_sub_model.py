@@ -51,7 +51,7 @@ def GroupFisherSubModel(algorithm: Union[dict, PruningAlgorithm], divisor: int =
 
 def make_static(model: nn.Module, mutator: ChannelMutator) -> nn.Module:
     """Give a model its structure as ``fix_subnet``, and keep a Runner from initialising its weights before training."""
-    setattr(model, FIX_SUBNET, dict(mutator.structure))
+    setattr(model, FIX_SUBNET, dict(mutator.portable_structure))
     object.__setattr__(model, '_kept_outputs', _kept_outputs(mutator))
     for module in model.modules():
         if hasattr(module, '_is_init'):

@@ -45,7 +45,8 @@ def draw_structure(structure: Mapping[str, int], path: Union[str, 'os.PathLike[s
         raise UserError('the structure has no unit, so there is nothing to draw')
     widths = dict(widths) if widths is not None else original_widths(structure)
     before = [widths[name] for name in structure]
-    save_figure(_compose(row_labels(list(structure)), before, list(structure.values()), title), path)
+    after = [len(value) if isinstance(value, list) else value for value in structure.values()]
+    save_figure(_compose(row_labels(list(structure)), before, after, title), path)
 
 
 def structure_image(structure: Mapping[str, int], widths: Mapping[str, int], title: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from .structure import Structure, StructureError, check_structure, relocate
 from .surgery import Surgery, present_indices
 from .transformer import Transformer
 from .unit import ChannelUnit, by_name
+from .unsaved import check_says_which, units_with_constants
 
 
 class NoPrunableUnitError(UserError):
@@ -133,6 +134,13 @@ class ChannelMutator(KeptState):
         return {unit.name: unit.current_width for unit in self.all_units}
 
     @property
+    def portable_structure(self) -> Dict[str, Any]:
+        """The structure, with a list of the channels that stay where constants follow that no checkpoint holds."""
+        listed, kept = units_with_constants(self.model, self.units), self.kept
+        return {name: kept[name].nonzero()[0].tolist() if name in listed and count < self.dense_widths[name] else count
+                for name, count in self.structure.items()}
+
+    @property
     def sets(self) -> Dict[str, int]:
         """Unit name -> present sets."""
         return {unit.name: unit.num_sets for unit in self.all_units}
@@ -191,6 +199,7 @@ class ChannelMutator(KeptState):
         units = self.all_units
         check_structure(counts, units, frozen={channels.name: channels.reason for channels in self.frozen},
                         removable=self._removable(counts))
+        check_says_which(structure, self.model, units)
         self.cut({unit.name: unit.mask_of_numbers(structure[unit.name]) if unit.name in structure else unit.kept | True
                   for unit in units}, optimizers)
 

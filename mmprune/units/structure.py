@@ -1,7 +1,7 @@
 """A structure, as in ``fix_subnet.json``: unit name -> channels that stay, byte-compatible with mmrazor's files."""
 import os
 from contextlib import contextmanager
-from typing import Any, Collection, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.logging import print_log
 
@@ -131,11 +131,13 @@ def write_structure(structure: Mapping[str, Any], path: Union[str, 'os.PathLike[
     write_json(dict(structure), path, indent=4)
 
 
-def format_structure(structure: Mapping[str, int], widths: Mapping[str, int], title: Optional[str] = None) -> str:
+def format_structure(structure: Mapping[str, Union[int, List[int]]], widths: Mapping[str, int],
+                     title: Optional[str] = None) -> str:
     """Return a table of kept and original channels, a unit a line."""
     length = max((len(name) for name in structure), default=0)
     lines = [title] if title else []
-    for name, count in structure.items():
+    for name, value in structure.items():
+        count = len(value) if isinstance(value, list) else value
         bar = '#' * round(20 * count / widths[name])
         lines.append(f'  {name:<{length}}  {count:>5}/{widths[name]:<5} {bar}')
     return '\n'.join(lines)

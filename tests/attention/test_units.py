@@ -8,6 +8,7 @@ from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
 from mmprune.arguments import UserError
+from mmprune.attention.kept_channels import KeptChannels
 from mmprune.models.pruning_algorithm import PruningAlgorithm
 from mmprune.units.equivalence import difference, mask_dense, outputs, random_masks, relative_difference
 from mmprune.units.ranks import by_element, rank, take_order
@@ -209,3 +210,35 @@ def test_orders_are_those_of_elements():
     dims = next(unit for unit in other.units if unit.channels.part == 'v')
     with pytest.raises(UserError, match='are no ranks of the given order'):
         take_order(dims, np.stack([np.roll(order, lane) for lane, order in enumerate(orders[dims.name])]))
+
+
+class WithSines(TinyViT):
+    """Adds a constant of the stream's width, of which the channels that are left are taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = KeptChannels(12, -1)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.taken(torch.linspace(0, 6, 48, dtype=x.dtype).view(1, 4, 12).sin())
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
+def test_a_structure_says_which_channels_of_constants_stay():
+    """How many is not enough: the constants of other channels would be added, in silence."""
+    mutator = Pruner(WithSines().double(), images()).mutator
+    stream = 'patches_(0, 12)_12'
+    masks = random_masks(mutator.units, 0.5, 1)
+    mutator.cut(masks)
+    kept = np.flatnonzero(masks[stream]).tolist()
+    assert mutator.portable_structure == dict(mutator.structure, **{stream: kept})
+    other = Pruner(WithSines().double(), images()).mutator
+    with pytest.raises(UserError, match=r"how many channels of 'patches_\(0, 12\)_12' stay, and not which"):
+        other.apply_structure(mutator.structure)
+    other.apply_structure(mutator.portable_structure)
+    other.model.load_state_dict(mutator.model.state_dict())
+    x = images()
+    assert torch.equal(other.model.eval()(x), mutator.model.eval()(x))

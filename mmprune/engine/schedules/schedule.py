@@ -53,6 +53,7 @@ class PruningSchedule(Hook):
 
     priority = 45  # before an EMA is updated (50) and checkpoints are written (90)
     algorithm: PruningAlgorithm
+    _orders: Mapping[str, Any] = {}
     criterion: Criterion
 
     def __init__(self, criterion: Union[str, Dict[str, Any]], target: Mapping[str, Any], batches: int = 8,
@@ -80,6 +81,7 @@ class PruningSchedule(Hook):
             PatternError: A pattern of the schedule or its target matches no layer.
         """
         self.algorithm = algorithm
+        algorithm.mutator.take_orders(self._orders)
         self.criterion = build_criterion(self.criterion_cfg, algorithm.mutator)
         self.target = PruningTarget.of(self.target_cfg, self.criterion.scope)
         self.target.check(algorithm.mutator)
@@ -95,7 +97,7 @@ class PruningSchedule(Hook):
         """Restore the state if the run is resumed; where only weights are loaded, the schedule starts anew."""
         if runner._resume:
             self.state = dict(checkpoint.get(KEY, {}).get(type(self).__name__, self.state))
-            self.algorithm.mutator.take_orders(self.state.pop('orders', {}))
+            self._orders = self.state.pop('orders', {})  # the algorithm is bound when training starts
             measured = self.state.pop('latency', {})
             if self.record is not None:
                 self.record.state = measured
