@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
+from .axes import split_axis
 from .taking_over import PrunableAttention, plain_class, register_attention
 
 
@@ -41,14 +42,14 @@ class DeformableProduct(nn.Module):
             Tensor[B, N, heads * v_dims]: In the order of the heads.
         """
         sizes = (self.heads, self.levels, self.points)
-        moved = offsets.unflatten(-1, (*sizes, 2))
+        moved = split_axis(offsets, -1, (*sizes, 2))
         if references.size(-1) == 2:
             moved = moved / shapes.flip(-1)[:, None]
         else:
             moved = moved / self.points * references[:, :, None, :, None, 2:] * 0.5
         places = references[:, :, None, :, None, :2] + moved
-        shares = weights.unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, sizes[1:])
-        return sample(values.unflatten(-1, (self.heads, -1)), shapes, starts, places, shares)  # type: ignore[no-any-return]
+        shares = split_axis(split_axis(weights, -1, (self.heads, -1)).softmax(-1), -1, sizes[1:])
+        return sample(split_axis(values, -1, (self.heads, -1)), shapes, starts, places, shares)  # type: ignore[no-any-return]
 
 
 @register_attention('mmcv.MultiScaleDeformableAttention')

@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor, nn
 
+from .axes import split_axis
+
 
 class KeptChannels(nn.Module):
     """Takes those channels of a constant that are left; masked ones are zero.
@@ -29,4 +31,4 @@ class KeptChannels(nn.Module):
         if len(self.index) < constant.size(self.axis):
             constant = constant.index_select(self.axis, self.index.to(constant.device))
         weight = self.weight.to(constant.device, constant.dtype)
-        return constant * weight.unflatten(0, (-1, *[1] * (constant.dim() - 1 - self.axis % constant.dim())))
+        return constant * split_axis(weight, 0, (-1, *[1] * (constant.dim() - 1 - self.axis % constant.dim())))

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .axes import split_axis
 from .product import AttentionProduct
 from .products import CovarianceProduct
 from .taking_over import PrunableAttention, register_attention
@@ -59,7 +60,7 @@ class SubsampledAttention(_ScaledAttention):
         """Return the attention of ``Tensor[B, H * W, C]`` to its map, which a strided convolution makes smaller."""
         q = self.q(x)
         if self.sr_ratio > 1:
-            x = self.norm(self.sr(x.transpose(1, 2).unflatten(2, tuple(hw_shape))).flatten(2).transpose(1, 2))
+            x = self.norm(self.sr(split_axis(x.transpose(1, 2), 2, tuple(hw_shape))).flatten(2).transpose(1, 2))
         return self.out_drop(self.proj_drop(self.proj(self.product(q, self.kv(x)))))
 
 
@@ -99,7 +100,7 @@ def _projected(attention: Any, x: Tensor) -> Tensor:
 def _looked_up(attention: Any, table: Tensor) -> Tensor:
     """Return what a table ``Tensor[distances, heads]`` adds to the products, ``Tensor[1, heads, N, N]``."""
     index = attention.relative_position_index
-    return table[index.view(-1)].unflatten(0, index.shape).permute(2, 0, 1).unsqueeze(0)
+    return split_axis(table[index.view(-1)], 0, index.shape).permute(2, 0, 1).unsqueeze(0)
 
 
 @_of_both('WindowMSA')
@@ -162,7 +163,7 @@ class GroupedAttention(PackedAttention):
         """Return the attention of ``Tensor[B, H * W, C]`` within windows; padding of the map stays apart."""
         size, (height, width) = self.window_size, hw_shape
         below, right = -height % size, -width % size
-        x = F.pad(x.unflatten(1, (height, width)), (0, 0, 0, right, 0, below))
+        x = F.pad(split_axis(x, 1, (height, width)), (0, 0, 0, right, 0, below))
         padded, windows = list(x.shape[1:3]), places_in_windows(x, size)
         mask = mask_of_windows(_padding(x, below, right, size), windows.size(0))
         out = places_of_windows(self.product(self.qkv(windows), mask=mask), size, padded)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .axes import split_axis
 from .rotary import Rotary
 
 #: What the units of an attention are called.
@@ -101,9 +102,9 @@ class AttentionProduct(nn.Module):
 
     def apart(self, q: Tensor, k: Tensor, v: Tensor, cache: Optional[Cache] = None) -> List[Tensor]:
         """Return queries, keys and values ``Tensor[B, heads, tokens, dims]``, all for each head of queries."""
-        q = q.unflatten(-1, (self.heads, self.qk_dims)).transpose(1, 2)
-        k = k.unflatten(-1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
-        v = v.unflatten(-1, (self.kv_heads, self.v_dims)).transpose(1, 2)
+        q = split_axis(q, -1, (self.heads, self.qk_dims)).transpose(1, 2)
+        k = split_axis(k, -1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
+        v = split_axis(v, -1, (self.kv_heads, self.v_dims)).transpose(1, 2)
         k, v = (k, v) if cache is None else cache(k, v)
         if self.kv_heads != self.heads:
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
@@ -113,7 +114,7 @@ class AttentionProduct(nn.Module):
         if not self.by_head:
             return packed.split(sizes, dim=-1)
         sizes = [size // self.heads for size in sizes]
-        return [part.flatten(-2) for part in packed.unflatten(-1, (self.heads, sum(sizes))).split(sizes, dim=-1)]
+        return [part.flatten(-2) for part in split_axis(packed, -1, (self.heads, sum(sizes))).split(sizes, dim=-1)]
 
     def forward(self, q: Tensor, k: Optional[Tensor] = None, v: Optional[Tensor] = None, bias: Optional[Tensor] = None,
                 mask: Optional[Tensor] = None, q_norm: Optional[nn.Module] = None,
@@ -151,9 +152,10 @@ class AttentionProduct(nn.Module):
              need_weights: bool) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Return what heads read, from ``Tensor[B, heads, tokens, dims]``; see :meth:`forward`."""
         dropout = self.dropout if self.training else 0.0
-        if need_weights:
+        if need_weights or torch.onnx.is_in_onnx_export():  # in operations that every version of ONNX has
             weights = F.dropout(attention_weights(q, k, added, causal), dropout)
-            return (weights @ v).transpose(1, 2).flatten(2), weights
+            out = (weights @ v).transpose(1, 2).flatten(2)
+            return (out, weights) if need_weights else out
         out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
         return out.transpose(1, 2).flatten(2)
 
@@ -161,7 +163,7 @@ class AttentionProduct(nn.Module):
                 angles: Optional[Tuple[Tensor, Tensor]]) -> Tensor:
         """Return queries or keys after their norm, turned by the positions of their tokens."""
         if norm is not None:
-            x = norm(x.unflatten(-1, (heads, self.qk_dims))).flatten(-2)
+            x = norm(split_axis(x, -1, (heads, self.qk_dims))).flatten(-2)
         return x if angles is None else self.turned[which](x, *angles, heads)  # type: ignore[no-any-return]
 
 

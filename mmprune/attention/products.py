@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .axes import split_axis
 from .product import AttentionProduct, attention_weights, joined
 
 
@@ -59,7 +60,7 @@ class DimsFirstProduct(AttentionProduct):
 
     def arranged(self, out: Tensor) -> Tensor:
         """Return what the heads read in the order that the projection reads."""
-        return out.unflatten(-1, (self.heads, self.v_dims)).transpose(-1, -2).flatten(-2)
+        return split_axis(out, -1, (self.heads, self.v_dims)).transpose(-1, -2).flatten(-2)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Return what the heads read; see the base class."""
@@ -171,8 +172,8 @@ class CovarianceProduct(AttentionProduct):
             temperature (Tensor[heads, 1, 1], optional): Of the head.
         """
         q, k, v = self.parts(q, k, v)
-        q = q.unflatten(-1, (self.heads, self.v_dims)).permute(0, 2, 3, 1)
-        k, v = (x.unflatten(-1, (self.heads, self.qk_dims)).permute(0, 2, 3, 1) for x in (k, v))
+        q = split_axis(q, -1, (self.heads, self.v_dims)).permute(0, 2, 3, 1)
+        k, v = (split_axis(x, -1, (self.heads, self.qk_dims)).permute(0, 2, 3, 1) for x in (k, v))
         if scale is None:
             q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         products = q @ k.transpose(-1, -2) * (1.0 if scale is None else scale)

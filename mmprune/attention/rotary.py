@@ -4,6 +4,8 @@ from typing import Tuple
 import torch
 from torch import Tensor, nn
 
+from .axes import split_axis
+
 
 class Rotary(nn.Module):
     """Turns every pair of a head's dimensions by the angle of a token.
@@ -29,7 +31,8 @@ class Rotary(nn.Module):
 
     def pairs(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Return the first and the second of each pair of the last axis, ``Tensor[..., dims / 2]`` each."""
-        return (x.unflatten(-1, (-1, 2)) if self.neighbours else x.unflatten(-1, (2, -1)).transpose(-1, -2)).unbind(-1)
+        pairs = split_axis(x, -1, (-1, 2)) if self.neighbours else split_axis(x, -1, (2, -1)).transpose(-1, -2)
+        return pairs.unbind(-1)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
         """Return ``Tensor[B, N, channels]``, of which as many tokens are turned as the tables have, the last ones.
@@ -42,7 +45,7 @@ class Rotary(nn.Module):
         """
         first = x.size(1) - cos.size(-2)
         still, x = x[:, :first], x[:, first:]
-        lower, upper = self.pairs(x.unflatten(-1, (heads, -1)))
+        lower, upper = self.pairs(split_axis(x, -1, (heads, -1)))
         crossed = torch.stack((-upper, lower), -1 if self.neighbours else -2).flatten(-3)
         turned = x * cos[..., self.place] + crossed * sin[..., self.place]
         return torch.cat((still, turned), 1) if first else turned

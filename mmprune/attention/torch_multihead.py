@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function
 
+from .axes import split_axis
 from .parameter_linear import ParameterLinear
 from .product import AttentionProduct
 from .taking_over import PrunableAttention, register_attention
@@ -82,7 +83,7 @@ def _added_to_products(mask: Optional[Tensor], padding: Optional[Tensor], batch:
         return None, padding
     mask = _added(mask, dtype)
     if mask.dim() == 3:
-        return mask.unflatten(0, (batch, -1)), padding
+        return split_axis(mask, 0, (batch, -1)), padding
     return None, mask if padding is None else mask + padding
 
 
