@@ -76,7 +76,8 @@ def group_channels(traced: Trace) -> ChannelGraph:
 
 def _axis_of(channels: np.ndarray, axes: List[Axis], root: np.ndarray) -> Optional[Tuple[str, int]]:
     """Return the tensor and the axis that hold given channels in their order, or None."""
-    return next(((axis.tensor, axis.dim) for axis in axes if np.array_equal(root[axis.ids], root[channels])), None)
+    return next(((axis.tensor, axis.dim) for axis in axes if axis.role != 'attribute'
+                 and np.array_equal(root[axis.ids], root[channels])), None)
 
 
 def _reason_to_stay(group: CoupledChannels, inference: Set[str]) -> Optional[str]:

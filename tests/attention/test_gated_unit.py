@@ -47,6 +47,9 @@ def test_the_unit_is_pruned_whole(options):
         f'gau.uv_({2 * gate}, {2 * gate + 12})_12']
     assert {channels.name: channels.reason for channels in mutator.frozen}['final_layer_(0, 5)_5'].startswith(
         'its maps are the tokens of an attention')
+    assert mutator.complexity.products({}) == 2 * 5 * 5 * (12 + gate)  # images, pairs of tokens, base and values
+    half = {('gau.product.query.weight', 0): 6, ('gau.o.weight', 1): gate // 2}
+    assert mutator.complexity.products(half) == 2 * 5 * 5 * (6 + gate // 2)
     cut = assert_cut_equals_masked(mutator, run)
     product = cut.gau.product
     assert cut.gau.uv.out_features == 2 * product.value_dims + product.base_dims
