@@ -5,8 +5,8 @@ MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W                 # t
 MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W --seeds 0 --only 'all kinds'
 python benchmarks/vit_cifar.py --work-dir W --markdown docs/vit_cifar.md     # the page, without a run
 
-128 wide, 6 deep, patches of 4 x 4, of timm. All are cut in five steps by squared Taylor scores over all their units
-together, to the same multiply-adds of layers and products, and trained alike. A result is a line of json.
+128 wide, 6 deep, patches of 4 x 4, of timm. All are cut in five steps by Taylor scores, or group Fisher's per FLOP, over
+all their units together, to the same multiply-adds of layers and products, and trained alike. A result is a line of json.
 """
 import argparse
 import copy
@@ -36,10 +36,15 @@ CONFIG = ROOT / 'configs/mmcls/cifar10/resnet18-narrow_cifar10.py'
 SHAPE, TARGET, STEPS, BATCH, CALIBRATION = (1, 3, 32, 32), 0.5, 5, 128, 1024
 DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 12000, 8, 12000, 2
 PEER = 'torch-pruning'
-#: Name -> choice of the units.
-OURS: Dict[str, Dict[str, Any]] = {
+#: What goes -> choice of the units.
+CHOICES: Dict[str, Dict[str, Any]] = {
     'all kinds': {}, 'heads, dimensions, MLPs': dict(stream='whole'),
     'MLPs alone': dict(exclude='*.attn', stream='whole')}
+FISHER = dict(type='GroupFisher', normalization_type='flops')
+#: Name -> criterion and choice.
+OURS: Dict[str, Tuple[Any, Dict[str, Any]]] = {
+    **{name: ('Taylor', choice) for name, choice in CHOICES.items()},
+    **{f'{name}, Fisher per FLOP': (FISHER, CHOICES[name]) for name in ('all kinds', 'MLPs alone')}}
 THEIRS = (f'{PEER}, heads and MLPs',)
 
 
@@ -115,11 +120,12 @@ def order_of(seed: int, bench: Bench) -> Tensor:
     return torch.randperm(len(bench.train.labels), generator=torch.Generator().manual_seed(seed))
 
 
-def ours(dense: nn.Module, choice: Dict[str, Any], batches: List[Tuple[Tensor, Tensor]]) -> Tuple[nn.Module, float]:
-    """Return a network cut by Taylor scores in steps, and the share of the multiply-adds that is left."""
+def ours(dense: nn.Module, criterion: Any, choice: Dict[str, Any],
+         batches: List[Tuple[Tensor, Tensor]]) -> Tuple[nn.Module, float]:
+    """Return a network cut in steps, and the share of the multiply-adds that is left."""
     model = copy.deepcopy(dense)
     whole = amount(Pruner(copy.deepcopy(dense), torch.zeros(SHAPE)).mutator.cost, 'flops')
-    pruner = Pruner(model, torch.zeros(SHAPE), 'Taylor', choice=choice, target=dict(
+    pruner = Pruner(model, torch.zeros(SHAPE), criterion, choice=choice, target=dict(
         flops=TARGET, scope='global', max_pruned_ratio=0.9))
     pruner.calibrate(batches, functional.cross_entropy)
     for step in range(1, STEPS + 1):
@@ -174,7 +180,7 @@ def piece(bench: Bench, name: str, seed: int) -> Dict[str, Any]:
     """Cut, test, train and test."""
     order, dense = order_of(seed + 1, bench), bench.dense()
     batches = bench.calibration(order)
-    model, share = theirs(dense, batches) if name in THEIRS else ours(dense, OURS[name], batches)
+    model, share = theirs(dense, batches) if name in THEIRS else ours(dense, *OURS[name], batches)
     pruned = bench.accuracy(model)
     bench.fit(model, order[CALIBRATION:CALIBRATION + FINETUNE], FINETUNE_EPOCHS, 5e-4, seed)
     return dict(name=name, seed=seed, share=share, pruned=pruned, finetuned=bench.accuracy(model),
@@ -194,9 +200,9 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
         f'`MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W`, {one["date"]}; {one["cpu"]}, 2 cores shared',
         f'with others, torch {one["torch"]}.', '',
         f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS}',
-        f'epochs: {dense:.2f} % top-1 on the 10,000 test images. Cut by Taylor scores of {CALIBRATION:,} images in',
-        f'{STEPS} steps ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images each, all alike;',
-        'mean and range over seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
+        f'epochs: {dense:.2f} % top-1 on the 10,000 test images. Cut by scores of {CALIBRATION:,} images in {STEPS}',
+        f"steps, Taylor's where no other are named ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images",
+        'each, all alike; mean and range over seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
         '| --- | ---: | ---: | ---: | ---: |']
     for name in (*OURS, *THEIRS):
         rows = [row for row in found if row['name'] == name]

@@ -8,7 +8,7 @@ from ..arguments import MissingPackageError, UserError
 from ..files import whole_file
 
 #: ``{first producer}_({start}, {end})_{channels}``, with ``#2`` at its end where units interleave
-UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\d+)?')
+UNIT_NAME = re.compile(r'(?P<layer>.*)_\((?P<start>\d+), (?P<end>\d+)\)_(?P<channels>\d+)(?P<suffix>#\w+(#\d+)?)?')
 INK, QUIET = '#1f2933', '#66727f'
 
 

@@ -52,7 +52,7 @@ def by_element(unit: Any) -> Any:
     members = [Member(member.axis, np.concatenate([member.index[own][:, columns] for own, columns in zip(
         ranks, _columns(member, lanes))])) for member in unit.channels.members]
     single = copy.copy(unit)
-    single.channels = replace(unit.channels, members=members, attributes=[], named_by=None)
+    single.channels = replace(unit.channels, members=members, named_by=None)
     single.kept = unit.kept[ranks].reshape(-1)
     return single
 
