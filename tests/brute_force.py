@@ -13,7 +13,7 @@ ON_REGIONS = ('fc', 'box.')
 
 
 def x_times_gradient(x, gradient, linear):
-    """Return ``Tensor[samples, channels]``: the sum over positions; the channels of a linear layer come last."""
+    """Return ``Tensor[samples, channels]``: sums over positions; channels of linear layers and queries are last."""
     product = x.detach() * gradient
     if x.dim() == 2:
         return product
@@ -61,7 +61,7 @@ class BruteForce:
             batches = {}
             for (layer, x), gradient in zip(self.calls, gradients):
                 if layer in unit.consumers and gradient is not None:
-                    g = x_times_gradient(x, gradient, isinstance(self.modules[layer], torch.nn.Linear))
+                    g = x_times_gradient(x, gradient, self.modules[layer].weight.dim() < 3)
                     g = g[:, torch.tensor(unit.consumers[layer])].sum(2)
                     batch = 'regions' if layer.startswith(ON_REGIONS) else 'images'
                     batches[batch] = batches.get(batch, 0) + g

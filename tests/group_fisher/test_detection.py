@@ -11,6 +11,7 @@ import toy_nets
 from brute_force import BruteForce, iterate, worst_of
 from hand_units import Unit, blocks, span, strided
 
+from mmprune.attention.taking_over import forward_for, take_over
 from mmprune.registry import MODELS, build
 
 full = pytest.mark.full
@@ -88,11 +89,19 @@ UNITS = {
         'box.shared_fcs.1_(0, 7)_7': Unit(
             {'box.shared_fcs.1': span(0, 7)}, {'box.fc_cls': span(0, 7), 'box.fc_reg': span(0, 7)},
             act=4, flops=lambda k: 4 * 7 + 4 * 3 + 4 * 8)},
-    'SimCC': {  # what lies behind the final conv of the head stays
+    'SimCC': {  # four keypoints are tokens: 16 pairs in a product
         'stem_(0, 6)_6': Unit({'stem': span(0, 6)}, {'conv': span(0, 6)},
                               act=64, flops=lambda k: 64 * 9 * 3 + 64 * 9 * 8),
         'conv_(0, 8)_8': Unit({'conv': span(0, 8)}, {'head.final_layer': span(0, 8)},
-                              act=64, flops=lambda k: 64 * 9 * 6 + 64 * 49 * 4)},
+                              act=64, flops=lambda k: 64 * 9 * 6 + 64 * 49 * 4),
+        'head.mlp.1_(0, 16)_16': Unit(
+            {'head.mlp.1': span(0, 16), 'head.gau.o': span(0, 16)},
+            {'head.gau.uv': span(0, 16), 'head.cls_x': span(0, 16), 'head.cls_y': span(0, 16)},
+            act=4 + 4, flops=lambda k: 4 * 64 + 4 * 32 + 4 * 72 + 4 * 32 + 4 * 32),
+        'head.gau.uv_(0, 64)_64': Unit({'head.gau.uv': strided(32, 2)}, {'head.gau.o': span(0, 32)},
+                                       act=2 * 4, flops=lambda k: 2 * 4 * 16 + 4 * 16 + 16),
+        'head.gau.uv_(64, 72)_8': Unit({'head.gau.uv': span(64, 8)}, {'head.gau.product.query': span(0, 8)},
+                                       act=4, flops=lambda k: 4 * 16 + 16)},
     'Deformable': {  # offsets have 2 * 9 channels; modulated ones in two blocks of channels 2 * 3 * 9
         'stem_(0, 6)_6': Unit({'stem': span(0, 6)}, {'plain': span(0, 6), 'plain.conv_offset': span(0, 6)},
                               act=256, flops=lambda k: 256 * 9 * 3 + 256 * 9 * 8 + 256 * 9 * 18),
@@ -106,9 +115,11 @@ NETS = [name if name in LIGHT else pytest.param(name, marks=full) for name in UN
 
 
 def pair(name):
-    """Return two equal networks in float64."""
+    """Return two equal networks in float64; attentions of the second run our forward, as those of the first will."""
     ours = toy_nets.randomise(getattr(detection_nets, name)()).double()
-    return ours, copy.deepcopy(ours)
+    dense = copy.deepcopy(ours)
+    take_over([module for module in dense.modules() if forward_for(module)])
+    return ours, dense
 
 
 def mutator_of(model, kind='none', size=16):
@@ -174,9 +185,9 @@ def test_level_that_pools_nothing():
 def test_what_stays_of_a_simcc_head():
     mutator = mutator_of(detection_nets.SimCC())
     reasons = {channels.name: channels.reason for channels in mutator.frozen}
-    assert reasons['head.final_layer_(0, 4)_4'] == (  # keypoints, which are the tokens of what follows
-        "mul broadcasts two maps along different axes in module 'head.gau'")
-    for layer, columns, rows in (('mlp.1', 64, 16), ('gau.uv', 16, 72), ('gau.o', 32, 16), ('cls_x', 16, 32),
-                                 ('cls_y', 16, 32)):
-        text = f"it mixes positions, not channels in module 'head.{layer}'"
-        assert reasons[f'head.{layer}_(0, {columns})_{columns}'] == reasons[f'head.{layer}_(0, {rows})_{rows}'] == text
+    tokens = "its maps are the tokens of an attention in module 'head.mlp.0'"
+    assert {name: reason for name, reason in reasons.items() if name.startswith('head.')} == {
+        'head.final_layer_(0, 4)_4': tokens, 'head.mlp.1_(0, 64)_64': tokens,
+        **dict.fromkeys(['head.cls_x_(0, 32)_32', 'head.cls_y_(0, 32)_32'], 'it is an output of the model')}
+    assert {unit.name for unit in mutator.units if unit.name.startswith('head.')} == {
+        'head.mlp.1_(0, 16)_16', 'head.gau.uv_(0, 64)_64', 'head.gau.uv_(64, 72)_8'}  # stream, gate and values, base
