@@ -5,8 +5,9 @@ MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W                 # t
 MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W --seeds 0 --only 'all kinds'
 python benchmarks/vit_cifar.py --work-dir W --markdown docs/vit_cifar.md     # the page, without a run
 
-128 wide, 6 deep, patches of 4 x 4, of timm. All are cut in five steps by Taylor scores, or group Fisher's per FLOP, over
-all their units together, to the same multiply-adds of layers and products, and trained alike. A result is a line of json.
+128 wide, 6 deep, patches of 4 x 4, of timm. All are cut in five steps by Taylor scores, or group Fisher's per FLOP,
+over all their units together, to the same multiply-adds of layers and products, and trained alike. A result is a line
+of json.
 """
 import argparse
 import copy
@@ -201,8 +202,9 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
         f'with others, torch {one["torch"]}.', '',
         f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS}',
         f'epochs: {dense:.2f} % top-1 on the 10,000 test images. Cut by scores of {CALIBRATION:,} images in {STEPS}',
-        f"steps, Taylor's where no other are named ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,} images",
-        'each, all alike; mean and range over seeds.', '', '| what goes | multiply-adds left | before training | finetuned | seeds |',
+        f"steps, Taylor's where no other are named ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,}",
+        'images each, all alike; mean and range over seeds.', '',
+        '| what goes | multiply-adds left | before training | finetuned | seeds |',
         '| --- | ---: | ---: | ---: | ---: |']
     for name in (*OURS, *THEIRS):
         rows = [row for row in found if row['name'] == name]
