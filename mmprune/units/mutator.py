@@ -92,7 +92,7 @@ class ChannelMutator(KeptState):
         if self.trial_cut:
             known = relocate(dict.fromkeys(proven), [unit.name for unit in self.units])
             self._freeze(breaking_units(model, self.units, self.demo_input, known))
-        self.transformer.settle(model, [unit.channels for unit in self.units])
+        self.transformer.settle(model, [unit.channels for unit in self.units], self.frozen)
         self.surgery = Surgery(model, self.units)
         self.removed: List[Any] = []
         self._order = [unit.name for unit in self.units]

@@ -57,8 +57,14 @@ class Transformer:
         give_back(modules)
         self.taken = [module for module in self.taken if not any(module is other for other in modules)]
 
-    def settle(self, model: nn.Module, units: Sequence[CoupledChannels]) -> None:
-        """Give back what no unit touches; with ``stream='kept'`` let the norms forget what was removed."""
+    def settle(self, model: nn.Module, units: Sequence[CoupledChannels], frozen: Sequence[CoupledChannels]) -> None:
+        """Give back what no unit touches; with ``stream='kept'`` let the norms forget what was removed.
+
+        Args:
+            model (nn.Module): The model.
+            units (list[CoupledChannels]): What may be pruned.
+            frozen (list[CoupledChannels]): What stays; it loses the tensors that only our forwards have.
+        """
         names = {id(module): name for name, module in model.named_modules()}
         touched = {member.axis.tensor for unit in units for member in [*unit.members, *unit.attributes]}
         unused = []
@@ -68,7 +74,13 @@ class Transformer:
                 unused.append(module)
             elif isinstance(module, (StreamNorm, StreamRMSNorm)):
                 module.counts_removed = self.stream != 'kept'
+        added = {f'{names[id(module)]}.{name}.' for module in unused for name in getattr(type(module), 'adds', ())}
         self._return(unused)
+        for channels in frozen:
+            own = {member.axis.tensor for member in [*channels.members, *channels.attributes]}
+            gone = {tensor for tensor in own if tensor.startswith(tuple(added))}
+            if gone:
+                channels.forget(gone)
 
 
 def _outputs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Optional[List[Tensor]]:

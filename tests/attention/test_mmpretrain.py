@@ -11,6 +11,7 @@ from attention_runtime import (
     prepared,
     random_model,
 )
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmprune.attention.norm import LayoutStreamNorm2d
@@ -67,8 +68,9 @@ def made(name, library='mmpretrain'):
 
     def make():
         torch.manual_seed(0)
-        model = Classifier(registry.MODELS.build(copy.deepcopy(cfg))).double().eval()
-        model(x)
+        with DefaultScope.overwrite_default_scope(library):  # whatever another test has left
+            model = Classifier(registry.MODELS.build(copy.deepcopy(cfg))).double().eval()
+            model(x)
         return model
 
     return make, lambda model: model(x)

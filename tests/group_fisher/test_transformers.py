@@ -2,6 +2,7 @@
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
 
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.units.equivalence import relative_difference
@@ -13,11 +14,12 @@ def algorithm(interval):
     registry = pytest.importorskip('mmpretrain.registry')
     pytest.importorskip('mmpretrain.models')
     torch.manual_seed(0)
-    model = registry.MODELS.build(dict(
-        type='ImageClassifier', data_preprocessor=None, head=dict(
-            type='VisionTransformerClsHead', num_classes=4, in_channels=48),
-        backbone=dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
-            embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=64))))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # whatever another test has left
+        model = registry.MODELS.build(dict(
+            type='ImageClassifier', data_preprocessor=None, head=dict(
+                type='VisionTransformerClsHead', num_classes=4, in_channels=48),
+            backbone=dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
+                embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=64))))
     return GroupFisherAlgorithm(model, dict(
         type='GroupFisherChannelMutator', demo_input=dict(type='DemoInput', input_shape=(1, 3, 32, 32)),
         channel_unit_cfg=dict(type='GroupFisherChannelUnit', mutate_linear=True, normalization_type='none')), interval)

@@ -28,9 +28,9 @@ UNITS = {
     f'{MMDET}yolox/group_fisher_act_prune_yolox_s_8xb8-300e_coco.py': (67, 10),
     f'{MMDET}rtmdet/group_fisher_act_prune_rtmdet_s_8xb32-300e_coco.py': (57, 7),
     f'{MMDET}ssd/group_fisher_act_prune_ssd300_coco.py': (22, 14),
-    f'{MMPOSE}rtmpose-s_8xb256-420e_aic-coco-256x192.py': (28, 12),
-    f'{MMPOSE}rtmpose-s_8xb256-420e_coco-256x192.py': (28, 12),
-    f'{MMPOSE}rtmpose-t_8xb256-420e_coco-256x192.py': (26, 12),
+    f'{MMPOSE}rtmpose-s_8xb256-420e_aic-coco-256x192.py': (28, 8),
+    f'{MMPOSE}rtmpose-s_8xb256-420e_coco-256x192.py': (28, 8),
+    f'{MMPOSE}rtmpose-t_8xb256-420e_coco-256x192.py': (26, 8),
     f'{MMPOSE}td-hm_hrnet-w32_8xb64-210e_coco-256x192.py': (131, 2),
     f'{MMPOSE}td-hm_res50_8xb64-210e_coco-256x192.py': (40, 2)}
 #: In these heads GroupNorm ties the channels of a group.
