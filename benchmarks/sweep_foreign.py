@@ -193,7 +193,8 @@ def document(results: Dict[str, Dict[str, Any]]) -> str:
     parts = [HEADLINE.format(date=datetime.date.today(), machine=machine, verdict=summary(found))]
     for family in dict.fromkeys(entry.family for entry in entries().values()):
         rows = [row(name, result) for name, result in found.items() if entries()[name].family == family]
-        parts.append(f'## {family}\n\n{TABLE}' + '\n'.join(rows) + '\n')
+        if rows:
+            parts.append(f'## {family}\n\n{TABLE}' + '\n'.join(rows) + '\n')
     refused = [f'- {name}: {result["refused"].splitlines()[1].strip()}' for name, result in found.items()
                if 'refused' in result]
     return '\n'.join([*parts, *(['## Refused', '', *refused, ''] if refused else [])])
