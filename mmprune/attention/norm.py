@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .versions import is_autocast
+
 
 class StreamNorm(nn.LayerNorm):
     """``nn.LayerNorm`` over the channels of a stream that are left, which computes what it did over all of them.
@@ -33,11 +35,11 @@ class StreamNorm(nn.LayerNorm):
             return F.layer_norm(x, (kept, ), self.weight, self.bias, self.eps)
         weight, bias = self.weight, self.bias
         dtype = x.dtype
-        if torch.is_autocast_enabled(x.device.type) or dtype in (torch.float16, torch.bfloat16):
+        if is_autocast(x) or dtype in (torch.float16, torch.bfloat16):
             x, weight = x.float(), weight.float()
             bias = bias if bias is None else bias.float()
-            dtype = dtype if dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(
-                x.device.type) else torch.float32
+            dtype = dtype if dtype in (torch.float16, torch.bfloat16) and not is_autocast(
+                x) else torch.float32
         mean = x.sum(-1, keepdim=True) / self.dense_width
         centred = x - mean
         removed = self.dense_width - kept

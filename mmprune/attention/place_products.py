@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .product import AttentionProduct
+from .product import AttentionProduct, attended
 
 #: Height and width of a feature map.
 Size = Tuple[int, int]
@@ -73,7 +73,7 @@ class PlaceProduct(AttentionProduct):
             across = torch.einsum('bnhwc,wkc->bnhwk', places, at_distances(columns, width, right))
             bias = (down.unsqueeze(-1) + across.unsqueeze(-2)).flatten(4).flatten(2, 3)
             bias = F.pad(bias, (first, 0, first, 0)) if first else bias
-        out = F.scaled_dot_product_attention(q, k, v, bias, scale=1.0, dropout_p=self.dropout if self.training else 0.0)
+        out = attended(q, k, v, bias, False, self.dropout if self.training else 0.0)
         return (out + plain if residual else out).transpose(1, 2).flatten(2)
 
     def _pooled(self, x: Tensor, pool: Optional[Pool], dims: int, size: Sequence[int], first: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .axes import split_axis
 from .rotary import Rotary
+from .versions import TAKES_A_SCALE
 
 #: What the units of an attention are called.
 HEADS, QUERY_KEY, VALUE = 'heads', 'qk', 'v'
@@ -152,12 +153,10 @@ class AttentionProduct(nn.Module):
              need_weights: bool) -> Union[Tensor, Tuple[Tensor, Tensor]]:
         """Return what heads read, from ``Tensor[B, heads, tokens, dims]``; see :meth:`forward`."""
         dropout = self.dropout if self.training else 0.0
-        if need_weights or torch.onnx.is_in_onnx_export():  # in operations that every version of ONNX has
+        if need_weights:
             weights = F.dropout(attention_weights(q, k, added, causal), dropout)
-            out = (weights @ v).transpose(1, 2).flatten(2)
-            return (out, weights) if need_weights else out
-        out = F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
-        return out.transpose(1, 2).flatten(2)
+            return (weights @ v).transpose(1, 2).flatten(2), weights
+        return attended(q, k, v, added, causal, dropout).transpose(1, 2).flatten(2)
 
     def _placed(self, x: Tensor, which: int, heads: int, norm: Optional[nn.Module],
                 angles: Optional[Tuple[Tensor, Tensor]]) -> Tensor:
@@ -165,6 +164,14 @@ class AttentionProduct(nn.Module):
         if norm is not None:
             x = norm(split_axis(x, -1, (heads, self.qk_dims))).flatten(-2)
         return x if angles is None else self.turned[which](x, *angles, heads)  # type: ignore[no-any-return]
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, added: Optional[Tensor], causal: bool, dropout: float) -> Tensor:
+    """Return what scaled queries ``Tensor[B, heads, N, dims]`` read of values, in one function where there is one."""
+    if TAKES_A_SCALE and not torch.onnx.is_in_onnx_export():
+        return F.scaled_dot_product_attention(q, k, v, added, is_causal=causal, scale=1.0, dropout_p=dropout)
+    # torch 2.0, and operations that every version of ONNX has
+    return F.dropout(attention_weights(q, k, added, causal), dropout) @ v
 
 
 def attention_weights(q: Tensor, k: Tensor, added: Optional[Tensor], causal: bool) -> Tensor:

@@ -10,9 +10,10 @@ KEPT = [0, 2, 3, 6]
 
 
 def dense_and_cut(bias=True):
-    dense = nn.LayerNorm(8, bias=bias).double()
+    dense, cut = nn.LayerNorm(8).double(), nn.LayerNorm(8).double()
+    for norm in () if bias else (dense, cut):
+        norm.register_parameter('bias', None)
     nn.init.normal_(dense.weight)
-    cut = nn.LayerNorm(8, bias=bias).double()
     cut.load_state_dict(dense.state_dict())
     take_over([cut])
     for name in ('weight', 'bias')[:1 + bias]:

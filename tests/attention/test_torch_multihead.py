@@ -128,6 +128,7 @@ def test_batches_may_come_second():
     assert_cut_equals_masked(mutator, forward, seeds=1)
 
 
+@pytest.mark.filterwarnings('ignore:Converting mask without')  # torch 2.0's own
 @pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
 @pytest.mark.parametrize('mask', [PADDING, PADDING.flip(1)], ids=['behind', 'in front'])
 @pytest.mark.parametrize('grad', [False, True])
