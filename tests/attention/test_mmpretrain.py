@@ -18,7 +18,8 @@ from mmprune.attention.norm import LayoutStreamNorm2d
 from mmprune.attention.taking_over import forward_for, take_over
 from mmprune.units.equivalence import relative_difference
 
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings('ignore:.*use_layer_scale', 'ignore:torch.meshgrid')]
+pytestmark = [pytest.mark.full, pytest.mark.filterwarnings(
+    'ignore:.*use_layer_scale', 'ignore:torch.meshgrid', 'ignore:Lazy modules')]
 ALL = {'heads', 'qk', 'v', 'stream', ''}
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=32)
 SWIN = dict(embed_dims=12, depths=[2, 2], num_heads=[2, 3])

@@ -13,6 +13,7 @@ from attention_runtime import (
 )
 
 pytest.importorskip('torchvision')
+pytestmark = pytest.mark.filterwarnings('ignore:torch.meshgrid')  # MaxViT's own
 from torchvision.models.maxvit import MaxVit  # noqa: E402
 from torchvision.models.swin_transformer import (  # noqa: E402
     PatchMergingV2,
