@@ -10,8 +10,6 @@ from .axes import split_axis
 from .rotary import Rotary
 from .versions import TAKES_A_SCALE
 
-#: What the units of an attention are called.
-HEADS, QUERY_KEY, VALUE = 'heads', 'qk', 'v'
 #: Takes keys and values of new tokens, ``Tensor[B, kv_heads, M, dims]``, and returns those of all tokens.
 Cache = Callable[[Tensor, Tensor], Tuple[Tensor, Tensor]]
 

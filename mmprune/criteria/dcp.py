@@ -7,10 +7,10 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
 from ..arguments import number, whole_number
+from ..graph.factors import DIMENSIONS
 from ..graph.idle import CONV_OR_LINEAR
 from ..registry import CRITERIA
 from ..repair.windows import channels_first
-from ..units.consumers import DIMENSIONS
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from ..arguments import whole_number
 from ..graph.channels import Member
+from ..graph.factors import DIMENSIONS
 from ..registry import CRITERIA
 from ..repair.moments import Inverse
 from ..repair.windows import channels_first
-from ..units.consumers import DIMENSIONS, Consumers
+from ..units.consumers import Consumers
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .contributions import WINDOWED, LayerGram, Samples, add_by_gradients, add_by_windows, running_class
@@ -65,9 +66,8 @@ class ThiNet(Criterion):
             return
         if layer not in self.grams:
             self.grams[layer] = LayerGram(self._consumers.owners(layer), x.device)
-            dims = self._consumers.owners(layer, DIMENSIONS)
-            if (dims < self._consumers.total).any():
-                self.grams[layer, DIMENSIONS] = LayerGram(dims, x.device)
+            if self._consumers.reads_dimensions(layer):
+                self.grams[layer, DIMENSIONS] = LayerGram(self._consumers.owners(layer, DIMENSIONS), x.device)
         kind = running_class(module)
         grams = [self.grams[key] for key in (layer, (layer, DIMENSIONS)) if key in self.grams]
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from .trace import Axis
 
 TWO_LAYOUTS = 'its channels lie as heads and dimensions in two ways that do not agree'
-#: What units of heads are called; those of dimensions are called by their layout.
-HEADS = 'heads'
+#: What units of heads are called, and those of their dimensions.
+HEADS, QUERY_KEY, VALUE = 'heads', 'qk', 'v'
+DIMENSIONS = (QUERY_KEY, VALUE)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Factors:
                 found.append(axis)
                 continue
             heads = np.where(inside, self.head[own], -1)
-            scales = axis.role == 'in' and self.part[int(self.dim[own][inside][0])] == 'qk'  # heads are not read there
+            # heads are not read where queries are scaled
+            scales = axis.role == 'in' and self.part[int(self.dim[own][inside][0])] == QUERY_KEY
             found += [replace(axis, ids=heads, role='affine' if scales else axis.role),
                       replace(axis, ids=np.where(inside, self.dim[own], own), lanes=heads)]
         return found

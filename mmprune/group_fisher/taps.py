@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import CoupledChannels
+from ..graph.factors import DIMENSIONS
 from ..graph.trace import LayerCall
-from ..units.consumers import DIMENSIONS, Consumers
+from ..units.consumers import Consumers
 from ..units.layer import is_tappable, layer_reading
 from .ops import add_tap, recorded_with, remove_tap
 
@@ -42,9 +43,8 @@ class TapRecorder:
         for layer in [layer for layer in self.layers if self.consumers.weights[layer] in removed]:
             remove_tap(self.layers.pop(layer))
         self._owners = {layer: torch.from_numpy(self.consumers.owners(layer)) for layer in self.layers}
-        dims = {layer: torch.from_numpy(self.consumers.owners(layer, DIMENSIONS)) for layer in self.layers}
-        #: of layers that read dimensions of heads
-        self._dims = {layer: owners for layer, owners in dims.items() if bool((owners < self.consumers.total).any())}
+        self._dims = {layer: torch.from_numpy(self.consumers.owners(layer, DIMENSIONS)) for layer in self.layers
+                      if self.consumers.reads_dimensions(layer)}
         self._indices: Dict[Tuple[Any, ...], Tensor] = {}
 
     def record(self, recording: bool) -> None:

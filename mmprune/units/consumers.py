@@ -5,13 +5,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..graph.factors import DIMENSIONS, HEADS
 from .layer import is_tappable, layer_reading
 from .mutator import ChannelMutator
 from .ranks import by_element, elements_of
 from .unit import ChannelUnit
 
-#: Parts of units that are dimensions of heads.
-DIMENSIONS = ('qk', 'v')
+#: Parts of units of which a layer's input lies in one at most; beside it, it may lie in one of :data:`DIMENSIONS`.
+PLAIN = ('', HEADS)
 
 
 class Consumers:
@@ -49,7 +50,12 @@ class Consumers:
         """The layers whose input is the module's input: conv and linear modules."""
         return {name: module for name, module in self.layers.items() if is_tappable(module)}
 
-    def owners(self, layer: str, part: Tuple[str, ...] = ('', 'heads')) -> np.ndarray:
+    def reads_dimensions(self, layer: str) -> bool:
+        """Tell whether inputs of a layer are dimensions of heads."""
+        return any(unit.channels.part in DIMENSIONS and member.axis.role == 'in'
+                   for unit, member in self.mutator.surgery.members[self.weights[layer]])
+
+    def owners(self, layer: str, part: Tuple[str, ...] = PLAIN) -> np.ndarray:
         """Return the set number ``ndarray[present input channels]`` of a layer's inputs; ``total`` for no unit.
 
         Args:
@@ -64,8 +70,10 @@ class Consumers:
         owner: np.ndarray = np.full(len(axis.ids), self.total)
         for unit, member in members:
             if unit.channels.part in part:
-                single = next(one for one in by_element(unit).channels.members if one.axis is member.axis)
-                owner[single.index] = self.start[unit.name] + np.arange(len(single.index))[:, None]
+                single = by_element(unit)
+                index = member.index if single is unit else next(
+                    one.index for one in single.channels.members if one.axis is member.axis)
+                owner[index] = self.start[unit.name] + np.arange(len(index))[:, None]
         owner = owner[self.mutator.layout(weight)[axis.dim].astype(int)]
         groups = getattr(module, 'groups', 1)
         if axis.role == 'depthwise':
@@ -85,8 +93,8 @@ class Consumers:
         Returns:
             Tensor[C]: A value for each present set.
         """
-        part = ('', 'heads') if unit.channels.part in ('', 'heads') else DIMENSIONS
-        sets = torch.from_numpy(self.owners(layer, part) - self.start[unit.name])
+        part = unit.channels.part
+        sets = torch.from_numpy(self.owners(layer, PLAIN if part in PLAIN else DIMENSIONS) - self.start[unit.name])
         own = (sets >= 0) & (sets < len(unit.kept))
         index, own = sets[own].to(values.device), own.to(values.device)
         sums = values.new_zeros(len(unit.kept)).index_add_(0, index, values[own])

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..graph.channels import CoupledChannels, Member
+from ..graph.factors import DIMENSIONS
 from .structure import StructureError
 
 
@@ -19,7 +20,7 @@ def lanes_of(channels: CoupledChannels) -> Optional[np.ndarray]:
 
     A tensor that all heads share, such as the weight of a norm over the dimensions of a head, ties their order.
     """
-    if channels.part in ('', 'heads'):
+    if channels.part not in DIMENSIONS:
         return None
     found = [_lanes(member) for member in channels.members]
     if any(lanes is None for lanes in found):

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 import numpy as np
 
 from ..graph.channels import CoupledChannels
+from ..graph.factors import HEADS, QUERY_KEY, VALUE
 
 #: What is left where all units are cut to their last set.
 LAST_CHANNEL = 'last channel of a unit'
@@ -27,7 +28,7 @@ CATEGORIES: Dict[str, str] = {
     'operations without a rule': 'no channel rule|outside torch'}
 OTHER = 'other operations'
 #: What units of heads and dimensions are called.
-PARTS = {'heads': 'heads', 'qk': 'query-key dimensions', 'v': 'value dimensions'}
+PARTS = {HEADS: 'heads', QUERY_KEY: 'query-key dimensions', VALUE: 'value dimensions'}
 STREAM, INNER = 'stream', 'inner channels'
 #: Of which the message of an error lists the first.
 MOST = 10

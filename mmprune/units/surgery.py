@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.channels import Member
-from ..graph.factors import HEADS
+from ..graph.factors import DIMENSIONS, HEADS
 from ..graph.trace import Axis, layer_of
 from ..graph.written_size import set_attribute
 from .baking import Undo, bake
@@ -217,7 +217,7 @@ def _shared(tensor: str, members: Sequence[Tuple[ChannelUnit, Member]]) -> List[
     """Return for every axis of a tensor on which heads and dimensions lie: the two, and how many indices they share."""
     found: Dict[Tuple[str, int], List[Tuple[ChannelUnit, ChannelUnit, int]]] = {}
     for heads, first in [pair for pair in members if pair[0].channels.part == HEADS]:
-        for dims, second in [pair for pair in members if pair[0].channels.part not in ('', HEADS)]:
+        for dims, second in [pair for pair in members if pair[0].channels.part in DIMENSIONS]:
             if first.axis.dim == second.axis.dim and (both := len(np.intersect1d(first.index, second.index))):
                 found.setdefault((tensor, first.axis.dim), []).append((heads, dims, both))
     return list(found.items())
