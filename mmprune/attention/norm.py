@@ -1,11 +1,27 @@
 """Norms over a stream of which channels were removed: exact, since removed channels count as zeros."""
-from typing import Any
+from typing import Any, List
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .versions import is_autocast
+
+
+def standardised(x: Tensor, axes: List[int], present: int, dense: float, eps: float) -> Tensor:
+    """Return values less their mean over their deviation, among which those that were removed count as zeros.
+
+    Args:
+        x (Tensor): The values that are present.
+        axes (list[int]): That it is over.
+        present (int): Values along these axes.
+        dense (float): Values of the dense model along these axes.
+        eps (float): Added to the variance.
+    """
+    mean = x.sum(axes, keepdim=True) / dense
+    centred = x - mean
+    variance = (centred.square().sum(axes, keepdim=True) + (dense - present) * mean.square()) / dense
+    return centred * (variance + eps).rsqrt()
 
 
 class StreamNorm(nn.LayerNorm):
@@ -38,13 +54,8 @@ class StreamNorm(nn.LayerNorm):
         if is_autocast(x) or dtype in (torch.float16, torch.bfloat16):
             x, weight = x.float(), weight.float()
             bias = bias if bias is None else bias.float()
-            dtype = dtype if dtype in (torch.float16, torch.bfloat16) and not is_autocast(
-                x) else torch.float32
-        mean = x.sum(-1, keepdim=True) / self.dense_width
-        centred = x - mean
-        removed = self.dense_width - kept
-        variance = (centred.square().sum(-1, keepdim=True) + removed * mean.square()) / self.dense_width
-        out = centred * (variance + self.eps).rsqrt() * weight
+            dtype = torch.float32 if is_autocast(x) else dtype
+        out = standardised(x, [-1], kept, self.dense_width, self.eps) * weight
         return (out if bias is None else out + bias).to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -143,13 +154,9 @@ class StreamMapNorm(StreamRMSNorm):
             return F.group_norm(input, 1, self.weight, self.bias, self.eps)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = list(range(1, x.dim()))
-        count = x[0].numel() / kept * self.dense_width
-        mean = x.sum(axes, keepdim=True) / count
-        centred = x - mean
-        removed = count - x[0].numel()
-        variance = (centred.square().sum(axes, keepdim=True) + removed * mean.square()) / count
+        present = x[0].numel()
         shape = (-1, *[1] * (x.dim() - 2))
-        out = centred * (variance + self.eps).rsqrt() * self.weight.view(shape)
+        out = standardised(x, axes, present, present / kept * self.dense_width, self.eps) * self.weight.view(shape)
         return (out if self.bias is None else out + self.bias.view(shape)).to(input.dtype)
 
 
