@@ -1,9 +1,9 @@
 """Rules for the product of an attention and the norm of a stream, which stand in :mod:`mmprune.attention`."""
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
-from ..factors import HeadLayout, ProductCall
+from ..factors import QUERY_KEY, VALUE, HeadLayout, ProductCall
 from ..label import constant_along
 from ..tracer import Tracer
 from .table import Call, follow_nothing, register_module
@@ -60,6 +60,9 @@ class Parts(NamedTuple):
     v_dims: Tensor
 
 
+ProductRule = Callable[[Tracer, Call, Parts], None]
+
+
 def parts_of(tracer: Tracer, call: Call) -> Optional[Parts]:
     """Return the ids of a product's channels and sizes; None if it reads something without channels, which stays."""
     product: Any = tracer.module
@@ -71,6 +74,21 @@ def parts_of(tracer: Tracer, call: Call) -> Optional[Parts]:
     sizes = [tracer.attribute(product, name, getattr(product, name)) for name in (
         'heads', 'kv_heads', 'qk_dims', 'v_dims')]
     return Parts(list(rows), *sizes)
+
+
+def register_product(*names: str) -> Callable[[ProductRule], ProductRule]:
+    """Register a rule for products of attentions by class name; it gets the ids of what they read, if all have ids."""
+
+    def add(rule: ProductRule) -> ProductRule:
+        @register_module(*names)
+        def whole(tracer: Tracer, call: Call) -> None:
+            found = parts_of(tracer, call)
+            if found is not None:
+                rule(tracer, call, found)
+
+        return rule
+
+    return add
 
 
 def lay_out(tracer: Tracer, rows: Tensor, heads: Tensor, dims: Tensor, part: str) -> None:
@@ -94,21 +112,18 @@ def kept_channels(tracer: Tracer, call: Call) -> None:
     tracer.set_channels(call.out, ids, kept.axis % call.out.dim())
 
 
-@register_module('AttentionProduct')
-def attention_product(tracer: Tracer, call: Call) -> None:
+@register_product('AttentionProduct')
+def attention_product(tracer: Tracer, call: Call, found: Parts) -> None:
     """What lies between the projections of an attention: heads, each with query-key and value dimensions."""
     product: Any = tracer.module
-    found = parts_of(tracer, call)
-    if found is None:
-        return
     q, k, v = found.rows
     heads, kv_heads, qk_dims, v_dims = found[1:]
     _couple_heads(tracer, heads, kv_heads)
     out = tracer.new_ids(len(heads) * len(v_dims))
-    lay_out(tracer, q, heads, qk_dims, 'qk')
-    lay_out(tracer, k, kv_heads, qk_dims, 'qk')
-    lay_out(tracer, v, kv_heads, v_dims, 'v')
-    lay_out(tracer, out, heads, v_dims, 'v')
+    lay_out(tracer, q, heads, qk_dims, QUERY_KEY)
+    lay_out(tracer, k, kv_heads, qk_dims, QUERY_KEY)
+    lay_out(tracer, v, kv_heads, v_dims, VALUE)
+    lay_out(tracer, out, heads, v_dims, VALUE)
     tracer.tie(tracer.axis(product.query.weight, 0, 'in'), q)
     for own, reason in ((heads, product.heads_stay), (qk_dims, product.qk_stay)):
         if reason is not None:
@@ -139,7 +154,7 @@ def deformable_product(tracer: Tracer, call: Call) -> None:
     heads, v_dims = (tracer.attribute(product, name, getattr(product, name)) for name in ('heads', 'v_dims'))
     out = tracer.new_ids(len(values))
     for own in (values, out):
-        tracer.head_layouts.append(HeadLayout(own.view(len(heads), -1).numpy(), heads.numpy(), v_dims.numpy(), 'v'))
+        lay_out(tracer, own, heads, v_dims, VALUE)
     for own in (offsets, weights):
         tracer.tie(own.view(len(heads), -1), heads[:, None].expand(-1, len(own) // len(heads)))
     if tracer.labels_of(call.args[3]) is not None:
@@ -197,34 +212,28 @@ def follow_more(tracer: Tracer, call: Call, found: Parts) -> None:
         _convolved(tracer, call, found)
 
 
-@register_module('CovarianceProduct')
-def covariance_product(tracer: Tracer, call: Call) -> None:
+@register_product('CovarianceProduct')
+def covariance_product(tracer: Tracer, call: Call, found: Parts) -> None:
     """An attention over channels: those of the queries are those of the result; those of keys and values stay."""
     product: Any = tracer.module
-    found = parts_of(tracer, call)
-    if found is None:
-        return
     q, k, v = found.rows
     heads, kv_heads, qk_dims, v_dims = found[1:]
     tracer.tie(heads, kv_heads)
     tracer.freeze(qk_dims, product.qk_stay)
     out = tracer.new_ids(len(heads) * len(v_dims))
     for own in (q, out):
-        lay_out(tracer, own, heads, v_dims, 'v')
+        lay_out(tracer, own, heads, v_dims, VALUE)
     for own in (k, v):
-        lay_out(tracer, own, heads, qk_dims, 'qk')
+        lay_out(tracer, own, heads, qk_dims, QUERY_KEY)
     of_heads(tracer, call, heads)
     record_products(tracer, call, len(qk_dims), [q, out])
     tracer.set_channels(call.out, out, -1)
 
 
-@register_module('LinearProduct')
-def linear_product(tracer: Tracer, call: Call) -> None:
+@register_product('LinearProduct')
+def linear_product(tracer: Tracer, call: Call, found: Parts) -> None:
     """An attention without a softmax, all of whose heads keep the same dimensions, the same of q, k and v."""
     product: Any = tracer.module
-    found = parts_of(tracer, call)
-    if found is None:
-        return
     first = found.rows[0][:len(found.qk_dims)]
     for own in found.rows:
         tracer.tie(own, first.repeat(len(found.heads)))
