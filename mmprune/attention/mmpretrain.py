@@ -17,8 +17,8 @@ def _of_both(name: str) -> Any:
     return register_attention(f'mmpretrain.{name}', f'mmcls.{name}')
 
 
-class _ScaledAttention(PrunableAttention):
-    """Of tokens anywhere, whose product is one function of the library."""
+class _ProjectedAttention(PrunableAttention):
+    """Of tokens anywhere, with a projection and dropouts behind it."""
 
     proj: Any
     proj_drop: Any
@@ -27,6 +27,10 @@ class _ScaledAttention(PrunableAttention):
     def unfit(self) -> Optional[str]:
         """Return what goes past the product."""
         return 'its values go past its projection, too' if self.v_shortcut else None
+
+
+class _ScaledAttention(_ProjectedAttention):
+    """The product is one function of the library."""
 
     def begin(self) -> None:
         """Write the sizes down; the scale is that of the function which the dense module calls."""
@@ -65,17 +69,10 @@ class SubsampledAttention(_ScaledAttention):
 
 
 @_of_both('ChannelMultiheadAttention')
-class ChannelAttention(PrunableAttention):
+class ChannelAttention(_ProjectedAttention):
     """Over channels instead of tokens (El-Nouby et al., NeurIPS 2021): heads, and dimensions of the queries."""
 
     qkv: Any
-    proj: Any
-    proj_drop: Any
-    out_drop: Any
-
-    def unfit(self) -> Optional[str]:
-        """Return what goes past the product."""
-        return 'its values go past its projection, too' if self.v_shortcut else None
 
     def begin(self) -> None:
         """Write the sizes down."""
