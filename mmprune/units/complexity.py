@@ -147,12 +147,11 @@ class Complexity:
         """Return the present indices of a single set: heads and dimensions that share rows have fewer after a cut."""
         if not unit.part:
             return int(member.index.shape[1])
-        own = {member.axis.tensor.rpartition('.')[2]: member.axis for member in unit.attributes}
-        name = next(iter(own.values())).tensor.rpartition('.')[0]
+        name = f'{unit.attributes[0].axis.layer}.heads'
         if unit.part != HEADS:
-            heads = next(axis for axis in self.graph.axes if axis.tensor == f'{name}.heads')
-            return int(member.index.shape[1] * widths.get((f'{name}.heads', 0), len(heads.ids)) // len(heads.ids))
-        left = widths.get((f'{name}.heads', 0), unit.num_sets)
+            heads = next(axis for axis in self.graph.axes if axis.tensor == name)
+            return int(member.index.shape[1] * widths.get((name, 0), len(heads.ids)) // len(heads.ids))
+        left = widths.get((name, 0), unit.num_sets)
         size = self.shape(member.axis.tensor, widths)[member.axis.dim]
         inside = len(member.axis.ids) == member.index.size
         return int(size // max(1, left)) if inside else int(member.index.shape[1])
@@ -162,8 +161,8 @@ class Complexity:
         assert call.rows is not None
         inside = (member.index[0] >= call.rows[0]) & (member.index[0] < call.rows[1])
         if unit.part == HEADS and inside.any():
-            own = next(one.axis for one in unit.attributes if one.axis.tensor.endswith('.heads'))
-            return self._shape_of(call, widths)[0] // max(1, widths.get((own.tensor, 0), unit.num_sets))
+            left = widths.get((f'{unit.attributes[0].axis.layer}.heads', 0), unit.num_sets)
+            return self._shape_of(call, widths)[0] // max(1, left)
         return int(each * inside.sum() // len(inside))
 
     def _calls(self, weight: str) -> Tuple[LayerCall, ...]:

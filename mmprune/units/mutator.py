@@ -136,9 +136,10 @@ class ChannelMutator(KeptState):
     @property
     def portable_structure(self) -> Dict[str, Any]:
         """The structure, with a list of the channels that stay where constants follow that no checkpoint holds."""
-        listed, kept = units_with_constants(self.model, self.units), self.kept
-        return {name: kept[name].nonzero()[0].tolist() if name in listed and count < self.dense_widths[name] else count
-                for name, count in self.structure.items()}
+        listed = units_with_constants(self.model, self.units)
+        return {unit.name: unit.kept_channels.nonzero()[0].tolist()
+                if unit.name in listed and unit.current_width < unit.width else unit.current_width
+                for unit in self.all_units}
 
     @property
     def sets(self) -> Dict[str, int]:
