@@ -88,7 +88,8 @@ def build(registry: Registry, cfg: Mapping[str, Any]) -> Any:
 
 #: Package -> our modules that, when imported, register what the package has to know.
 PLUGINS = {'mmdeploy': tuple(_modules(
-    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_segmentation', 'mmdeploy_export', 'mmdeploy_boxes'))}
+    'deploy', 'mmdeploy_rewriters', 'mmdeploy_task', 'mmdeploy_segmentation', 'mmdeploy_export', 'mmdeploy_boxes',
+    'mmdeploy_static_methods'))}
 
 
 def load_plugins() -> None:

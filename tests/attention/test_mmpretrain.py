@@ -67,14 +67,15 @@ def made(name, library='mmpretrain'):
         cfg['type'] = cfg['type'].replace('BEiTViT', 'BEiT')
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
-    def make():
-        torch.manual_seed(0)
-        with DefaultScope.overwrite_default_scope(library):  # whatever another test has left
-            model = Classifier(registry.MODELS.build(copy.deepcopy(cfg))).double().eval()
-            model(x)
-        return model
+    return lambda: built(registry, copy.deepcopy(cfg), x, library), lambda model: model(x)
 
-    return make, lambda model: model(x)
+
+def built(registry, cfg, x, library):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(library):  # whatever another test has left
+        model = Classifier(registry.MODELS.build(cfg)).double().eval()
+        model(x)
+    return model
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -151,11 +152,8 @@ def test_the_stream_of_convnext_goes(last):
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
 
     def make():
-        torch.manual_seed(0)
-        model = Classifier(registry.MODELS.build(dict(
-            type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[8, 8, 12, 12]), linear_pw_conv=last))).double().eval()
-        model(x)
-        return model
+        return built(registry, dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[8, 8, 12, 12]),
+                                    linear_pw_conv=last), x, 'mmpretrain')
 
     mutator = prepared(random_model(make), lambda model: model(x))
     assert 'stream' in parts(mutator)

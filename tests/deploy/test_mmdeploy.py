@@ -116,3 +116,19 @@ def test_plugin_is_loaded_only_beside_mmdeploy():
     for imported, expected in (('mmdeploy.apis, ', ['True', 'True']), ('', ['False', 'False'])):
         done = python('-c', code.format(imported, str(MOBILENET)))
         assert done.stdout.split()[-2:] == expected, done.stderr
+
+
+def test_static_methods_stay_static():
+    """What mmdeploy rewrites of Swin's windows is static, and is called by its next forward in the same process."""
+    from mmdeploy.core import RewriterContext
+    from mmpretrain.models.utils import ShiftWindowMSA
+
+    from mmprune.registry import load_plugins
+    load_plugins()
+    window = ShiftWindowMSA(4, 2, window_size=2, shift_size=1).eval()
+    tokens = torch.randn(1, 16, 4)
+    before = window(tokens, (4, 4))
+    for _ in range(2):
+        with RewriterContext({}, backend='onnxruntime'):
+            assert not isinstance(vars(ShiftWindowMSA)['get_attn_mask'], staticmethod)
+        assert torch.equal(window(tokens, (4, 4)), before)
