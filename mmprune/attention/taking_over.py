@@ -111,9 +111,19 @@ def forward_for(module: nn.Module, attention: bool = True, norms: bool = True) -
     key = key_of(type(module))
     if norms and key in NORMS:
         return NORMS[key] if is_over_channels(module) else None
-    kind = type(module)
-    ours = ATTENTIONS.get(f'{kind.__module__}.{kind.__name__}', ATTENTIONS.get(key)) if attention else None
+    ours = _attention_for(module) if attention else None
     return None if ours is None or ours.unfit(module) is not None else ours  # type: ignore[arg-type]
+
+
+def _attention_for(module: nn.Module) -> Optional[Type[PrunableAttention]]:
+    kind = type(module)
+    return ATTENTIONS.get(f'{kind.__module__}.{kind.__name__}', ATTENTIONS.get(key_of(kind)))
+
+
+def why_unfit(module: nn.Module) -> Optional[str]:
+    """Return why an attention of a known class keeps its own forward, None of any other module."""
+    ours = None if isinstance(module, PrunableAttention) else _attention_for(module)
+    return None if ours is None or not ours.adds else ours.unfit(module)  # type: ignore[arg-type]
 
 
 def take_over(modules: Iterable[nn.Module]) -> None:

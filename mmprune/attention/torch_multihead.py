@@ -97,6 +97,8 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class TorchEncoder(PrunableAttention):
     """Runs its layers on whole batches; torch drops what is padded on the way, in a tensor that norms cannot take."""
 
+    adds = ()
+
     def unfit(self) -> Optional[str]:
         """Return why torch's own forward does: it drops nothing."""
         drops = getattr(self, 'use_nested_tensor', self.enable_nested_tensor)

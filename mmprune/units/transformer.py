@@ -1,5 +1,6 @@
 """Attentions and norms of a model are taken over while it is prunable, and those that no unit touches given back."""
-from typing import Any, Callable, List, Optional, Sequence
+import re
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from ..arguments import UserError
 from ..attention import families  # noqa: F401  (fills the table)
 from ..attention.norm import StreamNorm, StreamRMSNorm
-from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over
+from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over, why_unfit
 from ..graph.capture import ERRORS
 from ..graph.channels import CoupledChannels
 from .choice import Choice
@@ -16,6 +17,8 @@ from .modes import in_eval
 
 #: Largest relative difference of float32 outputs of a model before and after its attentions were taken over.
 TOLERANCE = 1e-3
+#: Where in the model something happened, in a reason to stay.
+WHERE = re.compile(r"module '([^']*)'")
 
 
 class Transformer:
@@ -28,6 +31,7 @@ class Transformer:
     def __init__(self, choice: Choice) -> None:
         self.attention, self.stream = choice.attention, choice.stream
         self.taken: List[nn.Module] = []
+        self.unfit: Dict[str, str] = {}
 
     def take(self, model: nn.Module, forward: Callable[[nn.Module], Any]) -> None:
         """Take over what is known, where the model computes the same afterwards.
@@ -37,6 +41,8 @@ class Transformer:
             forward (Callable): Runs it on a demo input.
         """
         norms = self.stream != 'whole'
+        self.unfit = {name: why for name, module in model.named_modules() if self.attention and (
+            why := why_unfit(module)) is not None}
         known = [module for module in model.modules() if forward_for(module, self.attention or norms, norms)]
         if not known:
             return
@@ -77,10 +83,18 @@ class Transformer:
         added = {f'{names[id(module)]}.{name}.' for module in unused for name in getattr(type(module), 'adds', ())}
         self._return(unused)
         for channels in frozen:
+            channels.reason = self._with_cause(channels.reason)
             own = {member.axis.tensor for member in [*channels.members, *channels.attributes]}
             gone = {tensor for tensor in own if tensor.startswith(tuple(added))}
             if gone:
                 channels.forget(gone)
+
+    def _with_cause(self, reason: Optional[str]) -> Optional[str]:
+        """Return a reason to stay that names an attention, with what about the attention is not followed."""
+        place = WHERE.search(reason or '')
+        causes = [f'{name} runs its own forward, since {why}' for name, why in self.unfit.items()
+                  if place is not None and f'{place.group(1)}.'.startswith(f'{name}.')]
+        return '; '.join([reason, *causes]) if reason and causes else reason
 
 
 def _outputs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Optional[List[Tensor]]:

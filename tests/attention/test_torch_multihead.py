@@ -211,3 +211,18 @@ def test_criteria_see_what_the_projections_read(criterion):
     pruner.calibrate([(tokens(2, 6, 5).float(), torch.zeros(2, 3, 4))], nn.functional.mse_loss)
     pruner.cut()
     assert pruner.mutator.structure[pruner.mutator.units[0].name] < 16
+
+
+def test_the_reason_says_what_is_not_followed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.attention, self.after = nn.Linear(6, 12), nn.MultiheadAttention(
+                12, 3, add_zero_attn=True, batch_first=True), nn.Linear(12, 4)
+
+        def forward(self, x):
+            x = self.before(x)
+            return self.after(self.attention(x, x, x)[0])
+
+    with pytest.raises(ValueError, match='attention runs its own forward, since it adds tokens of its own to the keys'):
+        Pruner(Net().eval(), torch.randn(2, 5, 6), 'L2')
