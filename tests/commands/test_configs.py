@@ -16,7 +16,7 @@ from mmprune.registry import MODELS
 pytestmark = pytest.mark.filterwarnings(  # mmdet's and mmseg's own
     'ignore:.*num_anchors', 'ignore:``build_loss``', 'ignore:Default ``avg_non_ignore``', 'ignore:.*pretrained is')
 #: Folders of configs that tests/commands/test_criteria_configs.py is about.
-CRITERIA = ('fpgm', 'thinet', 'apoz', 'filter_norm', 'network_slimming', 'taylor')
+CRITERIA = ('fpgm', 'thinet', 'apoz', 'filter_norm', 'network_slimming', 'taylor', 'group_fisher_attention')
 CONFIGS = sorted(path.relative_to(ROOT / 'configs').as_posix() for path in (ROOT / 'configs').rglob('*.py')
                  if path.relative_to(ROOT / 'configs').parts[0] != 'deploy'
                  and path.parent.name not in CRITERIA)

@@ -1,0 +1,25 @@
+# The config that the model was trained with: mmpretrain::... or a file of yours.
+_base_ = 'mmpretrain::deit/deit-tiny_4xb256_in1k.py'
+# Its checkpoint: a file or a URL.
+pretrained_path = 'https://download.openmmlab.com/mmclassification/v0/deit/deit-tiny_pt-4xb256_in1k_20220218-13b382a0.pth'
+# Iterations between two prune events.
+interval = 10
+# Channels, heads and dimensions that one event removes at least.
+channels_per_event = 8
+# A score is divided by what it costs: 'act' (activations), 'flops' or 'none'.
+normalization_type = 'flops'
+# The base config's learning rate is multiplied by this; lower it if the loss becomes NaN.
+lr_ratio = 0.1
+# The run ends when this share of the FLOPs is left, those of the products of attention among them.
+target_flop_ratio = 0.5
+# The input that FLOPs are counted for, batch first.
+input_shape = (1, 3, 224, 224)
+# Epochs that the run may take; it ends at its target.
+max_epochs = 50
+
+from mmprune.config import prune_schedule, prune_settings  # noqa: E402
+
+model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
+    _base_, pretrained_path, interval, normalization_type, lr_ratio, target_flop_ratio, input_shape, mutate_linear=True)
+model['channels_per_event'] = channels_per_event
+param_scheduler, train_cfg, dense_schedule = prune_schedule(_base_, max_epochs)
