@@ -30,7 +30,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config as BaseConfig
 
-from .arguments import UserError, check_divisor, number, one_of, share, sizes, typed, whole_number
+from .arguments import UserError, check_divisor, number, one_of, share, typed, whole_number
+from .graph.detector_inputs import demo_input_of
 from .graph.input_shape import shape_or_test_input
 from .registry import load_plugins
 from .units.choice import check_choice
@@ -78,17 +79,6 @@ def _part(base: Mapping[str, Any], *path: str, what: str = 'config of a model') 
             raise UserError(f'the base is no {what}: it has no {".".join(path)}')
         value = value[key]
     return value
-
-
-def has_two_stages(architecture: Mapping[str, Any]) -> bool:
-    """Tell whether an architecture is a detector whose second stage reads regions."""
-    return 'rpn_head' in architecture and 'roi_head' in architecture
-
-
-def demo_input_of(architecture: Mapping[str, Any], input_shape: Sequence[int]) -> Config:
-    """Return the demo input of an architecture; two-stage detectors need one of their own."""
-    kind = 'RegionDemoInput' if has_two_stages(architecture) else 'DemoInput'
-    return dict(type=f'mmprune.{kind}', input_shape=sizes('input_shape', input_shape))
 
 
 def _algorithm(base: Mapping[str, Any], pretrained_path: Optional[str], input_shape: Optional[Sequence[int]],

@@ -63,7 +63,7 @@ HOOKS = OwnRegistry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
     *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training', 'accuracy_curve')])
 #: Demo inputs, one per model family.
 TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,
-                          locations=_modules('graph', 'demo_input'))
+                          locations=_modules('graph', 'demo_input', 'detector_inputs'))
 #: How important channels are, one a paper.
 CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',

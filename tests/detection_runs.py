@@ -15,7 +15,9 @@ CHANNELS = 10
 ITERATIONS_AN_EPOCH = 6
 #: Sizes in the configs -> sizes here; SSD300 takes images of 300 pixels only, RTMPose's head those of 256x192.
 SMALLER = {(1333, 800): (64, 64), (640, 640): (64, 64), (1280, 1280): (128, 128), (-320, -320): (-32, -32),
-           (480, 800): (64, 96), (1, 3, 1333, 800): (1, 3, 64, 64), (1, 3, 640, 640): (1, 3, 64, 64)}
+           (480, 800): (64, 96), (1, 3, 1333, 800): (1, 3, 64, 64), (1, 3, 640, 640): (1, 3, 64, 64),
+           **{(side, 1333): (64, 96) for side in (400, *range(480, 801, 32))}, (500, 1333): (64, 96),
+           (600, 1333): (64, 96), (384, 600): (48, 64)}
 SMALLER_POSE = {(192, 256): (64, 64), (48, 64): (16, 16), (1, 3, 256, 192): (1, 3, 64, 64)}
 
 
@@ -124,7 +126,7 @@ def read_small(name, data_root, validate):
         values.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
     values.update(test_dataloader=None, test_cfg=None, test_evaluator=None, tta_model=None, tta_pipeline=None)
     values['default_hooks']['checkpoint'] = dict(type='CheckpointHook', interval=100, save_last=False)
-    values['model']['interval'] = 1
+    values['model'].update(interval=1, channels_per_event=1)
     values['optim_wrapper']['optimizer']['lr'] *= 0.01  # these weights are random, and the rate has no warm-up
     _shorten_hooks(values['custom_hooks'])
     _without_weights(values['model'])

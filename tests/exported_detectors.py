@@ -54,6 +54,23 @@ def pruned_at_random(name):
     return cfg
 
 
+def pruned_transformer():
+    """Return a deploy config of a small DETR for images of 128 x 96, all kinds of its units pruned at random."""
+    cfg = Config(replaced(plain(read_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')._cfg_dict),
+                          {(1333, 800): (128, 96)}))
+    cfg.model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    cfg.model.neck.in_channels = [64]
+    cfg.model.encoder.num_layers, cfg.model.decoder.num_layers = 1, 2
+    model = deploy_model(cfg, {}, 8, (1, 3, 96, 128), mutate_linear=True)
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True), model['demo_input'])
+    init_default_scope('mmdet')
+    mutator.prepare(MODELS.build(ConfigDict(cfg.model)))
+    mutator.cut(random_masks(mutator.units, 0.3, 0))
+    del model['_delete_']
+    cfg.model = dict(model, fix_subnet=mutator.portable_structure)
+    return cfg
+
+
 def calm(model, inputs):
     """Bring what random heads predict to a usual range, so that neither boxes nor scores saturate."""
     layers = [(name, module) for name, module in model.named_modules()

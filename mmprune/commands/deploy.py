@@ -46,7 +46,6 @@ from ..command_line import (
     threads,
     whole,
 )
-from ..config import has_two_stages
 from ..deploy import prediction
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
 from ..deploy.comparison import compare, format_comparison
@@ -59,6 +58,7 @@ from ..deploy.segmentation import compare_segmentor
 from ..deploy.timing import Timing
 from ..engine.int8 import Int8Deployment, Int8Options
 from ..files import write_json
+from ..graph.detector_inputs import has_two_stages
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, dense_config, read_config
 from ..registry import load_plugins

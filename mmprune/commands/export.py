@@ -14,13 +14,13 @@ from typing import Optional, Sequence
 import torch
 
 from ..command_line import add_config_options, add_require_faster, command_parser, rounds, threads
-from ..config import has_two_stages
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
 from ..deploy.comparison import compare, format_comparison
 from ..deploy.image import existing_image, image_input
 from ..deploy.load import RANDOM, load_model
 from ..deploy.onnx_export import EXPORTERS, export_onnx
 from ..deploy.runtimes.onnx_runtime import OnnxRuntime
+from ..graph.detector_inputs import has_two_stages
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, dense_config, merge, read_config
 

@@ -9,8 +9,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..config import demo_input_of, plain
+from ..config import plain
 from ..graph.demo_input import DemoInput
+from ..graph.detector_inputs import demo_input_of
 from ..graph.input_shape import shape_or_test_input
 from ..models.checkpoint import load_weights
 from ..registry import MODELS, TASK_UTILS, build

@@ -5,10 +5,9 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple, Unio
 
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
-from ..arguments import UserError, short, sizes, whole_number
+from ..arguments import UserError, short, sizes
 from ..registry import TASK_UTILS, build
 from .nested import output_tensors
 from .raw_outputs import raw_outputs
@@ -133,7 +132,9 @@ class ExampleInputs:
 
 
 def check_inputs(inputs: Any) -> None:
-    """Raise UserError unless there is a tensor among the inputs of a model, and no array of numpy."""
+    """Raise UserError unless there is a tensor among the inputs of a model and no array of numpy, or a function."""
+    if callable(inputs) and not isinstance(inputs, nn.Module):
+        return
     values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
     arrays = [value for value in (values if isinstance(values, (list, tuple)) else [values])
               if isinstance(value, np.ndarray)]
@@ -145,7 +146,7 @@ def check_inputs(inputs: Any) -> None:
                         'makes one')
     if not output_tensors(inputs):
         raise UserError(f'example_inputs is {short(inputs)}; it must be a tensor, a tuple of positional or a dict of '
-                        'keyword arguments of the model, with a tensor among them')
+                        'keyword arguments of the model, with a tensor among them, or a function that runs the model')
 
 
 def trial_size(height: int, width: int) -> Tuple[int, int]:
@@ -238,43 +239,3 @@ class SeveralInputs:
     def __call__(self, model: nn.Module) -> List[Any]:
         """Run the model on every input and return all raw outputs."""
         return [one(model) for one in self.examples]
-
-
-@TASK_UTILS.register_module()
-class RegionDemoInput(DemoInput):
-    """Random images and random regions of them, for mmdet's two-stage detectors.
-
-    The second stage reads regions of all sizes instead of the proposals of an untrained first stage, so that it is
-    traced on every level and its cost does not depend on the image.
-
-    Args:
-        input_shape (tuple[int]): Shape of the images, batch first.
-        regions (int): Regions of each image; mmdet's test settings keep 1000.
-    """
-
-    def __init__(self, input_shape: Sequence[int] = (1, 3, 1333, 800), regions: int = 1000) -> None:
-        super().__init__(input_shape)
-        sizes('input_shape', input_shape)
-        self.regions = whole_number('regions', regions, most=100_000)
-
-    def __call__(self, model: nn.Module) -> Any:
-        """Run both stages and return their raw outputs."""
-        image = self.tensor(model)
-        levels = model.extract_feat(image)  # type: ignore[operator]
-        first = model.rpn_head(levels)  # type: ignore[operator]
-        proposals = [InstanceData(bboxes=self._boxes(seed).to(image)) for seed in range(len(image))]
-        return first, model.roi_head.forward(levels, proposals, self.data_samples())  # type: ignore[union-attr, operator]
-
-    def _boxes(self, seed: int) -> torch.Tensor:
-        """Return ``Tensor[regions, 4]``, corners of boxes from 8 pixels to the whole image."""
-        generator = torch.Generator().manual_seed(seed)
-        size = torch.tensor([float(self.input_shape[3]), float(self.input_shape[2])])
-        extent = 8 * (size / 8) ** torch.rand(self.regions, 2, generator=generator)
-        corner = torch.rand(self.regions, 2, generator=generator) * (size - extent)
-        return torch.cat([corner, corner + extent], 1)
-
-    def data_samples(self) -> List[BaseDataElement]:
-        """Return a data sample for each image, of its size."""
-        size = self.input_shape[2:]
-        sizes = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
-        return [BaseDataElement(metainfo=sizes) for _ in range(self.input_shape[0])]

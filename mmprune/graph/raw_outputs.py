@@ -1,8 +1,9 @@
 """What a model computes from one tensor before any post-processing, auxiliary heads of segmentors included."""
 import inspect
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, Sequence
 
 from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .watching import watched
@@ -10,7 +11,10 @@ from .watching import watched
 
 def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, Any]] = None,
                 auxiliary: bool = False) -> Any:
-    """Run a model on one tensor, without data samples, and return what it computes before any post-processing.
+    """Run a model on one tensor and return what it computes before any post-processing.
+
+    It gets no data samples, but for mmdet's detectors with a transformer: they ask for the sizes of the images, which
+    are those of the tensor.
 
     A segmentor of mmseg runs its auxiliary heads on what the backbone or the neck puts out, but for the loss only. They
     run in train mode here, so that their weights follow a cut; they are not part of the costs.
@@ -26,8 +30,7 @@ def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, An
     """
     if not isinstance(model, BaseModel):
         return model(x, **(arguments or {}))
-    unused = {'data_samples': None} if 'data_samples' in inspect.signature(model.forward).parameters else {}
-    arguments = {**unused, 'mode': 'tensor', **(arguments or {})}
+    arguments = {**_data_samples(model, x), 'mode': 'tensor', **(arguments or {})}
     heads = _auxiliary_heads(model) if model.training or auxiliary else []
     if not heads:
         return model(x, **arguments)
@@ -36,6 +39,21 @@ def raw_outputs(model: nn.Module, x: Tensor, arguments: Optional[Mapping[str, An
     with watched([('', last)], after=lambda name, module, args, kwargs, out: features.append(out)):
         outputs = model(x, **arguments)
     return outputs, [head(features[-1]) for head in heads]
+
+
+def _data_samples(model: nn.Module, x: Tensor) -> Mapping[str, Any]:
+    """Return the argument of that name, where the forward of a model has one."""
+    if 'data_samples' not in inspect.signature(model.forward).parameters:
+        return {}
+    has_transformer = hasattr(model, 'forward_transformer')  # DetectionTransformer of mmdet
+    size = [int(side) for side in x.shape[2:]]
+    return {'data_samples': [data_sample(size, size) for _ in range(len(x))] if has_transformer else None}
+
+
+def data_sample(size: Sequence[int], padded: Sequence[int]) -> BaseDataElement:
+    """Return the data sample of an image of some size in a batch of images ``padded`` to a larger one."""
+    return BaseDataElement(metainfo=dict(img_shape=tuple(size), ori_shape=tuple(size), pad_shape=tuple(padded),
+                                         batch_input_shape=tuple(padded), scale_factor=(1.0, 1.0)))
 
 
 def _auxiliary_heads(model: nn.Module) -> List[nn.Module]:

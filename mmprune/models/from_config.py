@@ -8,7 +8,8 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 
 from ..arguments import UserError
-from ..config import architecture_of, demo_input_of, plain
+from ..config import architecture_of, plain
+from ..graph.detector_inputs import demo_input_of
 from ..graph.input_shape import shape_or_test_input
 from ..registry import MODELS, SCOPE, build
 from ..units.mutator import ChannelMutator, NoPrunableUnitError

@@ -3,7 +3,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor, nn
 
-from ..config import demo_input_of
+from ..graph.detector_inputs import demo_input_of
 from ..graph.input_shape import shape_or_test_input
 from ..registry import MODELS, build
 from ..units.choice import CHOICE

@@ -17,7 +17,8 @@ def mutator_of(model: nn.Module, example_inputs: Any, choice: Optional[Mapping[s
     if empty is not None:
         raise UserError(f'{empty!r} of {type(model).__name__} has no values (device meta): give it some first, by '
                         'model.to_empty(device="cpu") and model.load_state_dict(...)')
-    several = isinstance(example_inputs, list) and any(isinstance(one, (tuple, Mapping)) for one in example_inputs)
+    several = isinstance(example_inputs, list) and any(
+        isinstance(one, (tuple, Mapping)) or callable(one) for one in example_inputs)
     examples = example_inputs if several else [example_inputs]
     for one in examples:
         check_inputs(one)

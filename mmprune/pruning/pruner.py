@@ -32,9 +32,10 @@ class Pruner:
 
     Args:
         model (nn.Module): The trained model.
-        example_inputs (Tensor, tuple, dict or list): What it is called with to trace its channels: a tensor, positional
-            or keyword arguments. For branches that one call does not take, a list of calls, such as ``[(x,), dict(x=x,
-            aux=True)]``. Costs are counted for one call.
+        example_inputs (Tensor, tuple, dict, list or Callable): What it is called with to trace its channels: a tensor,
+            positional or keyword arguments, or a function that runs the model, ``lambda model: model.encode(x)``. For
+            branches that one call does not take, a list of calls, such as ``[(x,), dict(x=x, aux=True)]``. Costs are
+            counted for one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
             Random GroupFisher WholeGroup LeastSquaresError``, or a dict with its arguments: ``dict(type='FPGM',
             distance='cosine')``, ``dict(type='OrderedBy', widths='GroupFisher', order='LeastSquaresError')``.

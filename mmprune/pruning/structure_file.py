@@ -35,7 +35,7 @@ def apply_structure(model: nn.Module, example_inputs: Any, structure: Union[str,
 
     Args:
         model (nn.Module): The dense model; it is cut in place.
-        example_inputs (Tensor, tuple, dict or list): As for :class:`Pruner`.
+        example_inputs (Tensor, tuple, dict, list or Callable): As for :class:`Pruner`.
         structure (dict or str): Unit name -> how many channels stay (the first ones) or which, or its json file, as
             :func:`save_structure` writes it.
         choice (dict, optional): As when the model was pruned.

@@ -12,6 +12,10 @@ from attention_runtime import (
     random_model,
 )
 
+from mmprune.graph.demo_input import build_demo_input
+from mmprune.graph.detector_inputs import demo_input_of
+from mmprune.units.mutator import ChannelMutator
+
 #: What the libraries say of their own code.
 pytestmark = [pytest.mark.full, *(pytest.mark.filterwarnings(f'ignore:.*{text}') for text in (
     'deprecated', 'build_loss', 'avg_non_ignore', 'meshgrid', 'set embed_dims'))]
@@ -76,6 +80,20 @@ def test_every_stream_of_a_detector_goes(name):
     cut = assert_cut_equals_masked(mutator, detect)
     assert cut.decoder.layers[0].norms[0].weight.numel() < 16
     assert_structure_is_rebuilt(lambda: random_model(make), mutator, detect)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configs_give_a_detector_the_sizes_of_its_images(name):
+    """Its forward asks for them; of several images all but the first are padded, and what is masked is traced."""
+    model = detector(name)()
+    demo = build_demo_input(demo_input_of(config_of('mmdet', NAMES[name]), (2, 3, 64, 96)))
+    assert [sample.img_shape for sample in demo.data_samples()] == [(64, 96), (48, 72)]
+    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True), dict(
+        type='QueryDemoInput', input_shape=(2, 3, 64, 96)))
+    mutator.prepare(model)
+    assert parts(mutator) == {'heads', 'qk', 'v', 'stream', ''}
+    images = torch.randn(3, 3, 32, 32)
+    assert {sample.img_shape for sample in demo.with_images(images).data_samples()} == {(32, 32)}
 
 
 def test_segformer():

@@ -67,6 +67,7 @@ def test_finetuned_checkpoint_with_a_prune_config(tmp_path, capsys):
     (dict(x=np.zeros(3)), 'example_inputs has an array of numpy of shape (3,); '),
     ((1, 3, 224, 224), 'example_inputs is (1, 3, 224, 224); it must be a tensor, a tuple of positional or a dict of '
                        'keyword arguments of the model, with a tensor among them'), (None, 'example_inputs is None; '),
+    (torch.nn.Identity(), 'example_inputs is Identity(); it must be '),
     (dict(x=torch.zeros(1, 3, 6, 6, device='meta')),
      'example_inputs has a tensor without values (device meta); the model runs on it: torch.randn makes one')])
 def test_example_inputs_that_are_no_tensors(inputs, message):

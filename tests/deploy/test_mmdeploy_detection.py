@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported_detectors import DETECTION, calm, export, last_nms, off, pruned_at_random, task_of
+from exported_detectors import (
+    DETECTION,
+    calm,
+    export,
+    last_nms,
+    off,
+    pruned_at_random,
+    pruned_transformer,
+    task_of,
+)
 from paths import ROOT
 
 from mmprune.deploy import prediction
@@ -127,6 +136,20 @@ def test_every_family_exports(name, data_root, tmp_path):
     for part, noise in (('backbone', False), (head, False), (head, True)):
         with pytest.raises(prediction.ParityError, match='must not be deployed'):
             prediction.check_predictions(task, off(model, part, noise), onnx_file, inputs)
+
+
+def test_a_transformer_exports(data_root, tmp_path):
+    """Heads, dimensions and streams are gone, positions follow: the predictions of all queries are PyTorch's."""
+    cfg, image = pruned_transformer(), str(data_root / 'tinycoco/images/val2017/000000444010.jpg')
+    unpadded = load_model(with_divisor(cfg, 1), 'none')
+    torch.save(dict(state_dict=unpadded.state_dict()), tmp_path / 'random.pth')
+    task, model, onnx_file = export(DETECTION, cfg, tmp_path / 'random.pth', image, tmp_path)
+    inputs = prediction.image_inputs(task, unpadded, image)
+    agreement = prediction.check_predictions(task, model, onnx_file, inputs)
+    assert agreement.total == agreement.matched == 100
+    assert agreement.difference < 1e-4
+    with pytest.raises(prediction.ParityError, match='must not be deployed'):
+        prediction.check_predictions(task, off(model, 'bbox_head', True), onnx_file, inputs)
 
 
 @pytest.mark.parametrize('divisor', [1, 8, 16])

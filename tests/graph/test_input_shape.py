@@ -2,7 +2,8 @@
 import pytest
 
 from mmprune.arguments import UserError
-from mmprune.config import demo_input_of, deploy_model, prune_settings
+from mmprune.config import deploy_model, prune_settings
+from mmprune.graph.detector_inputs import demo_input_of
 from mmprune.graph.input_shape import DEFAULT, input_of_test, shape_or_test_input
 
 

@@ -13,6 +13,9 @@ from mmprune.units.equivalence import outputs, relative_difference
 
 pytestmark = [pytest.mark.full, pytest.mark.data]
 MMDET, MMPOSE = 'mmdet/group_fisher/', 'mmpose/group_fisher/group_fisher_prune_'
+#: Heads, dimensions and streams go, too.
+DETR, RTMPOSE = (f'{library}/group_fisher_attention/group_fisher_flops_prune_{name}.py' for library, name in (
+    ('mmdet', 'detr_r50_8xb2-150e_coco'), ('mmpose', 'rtmpose-s_8xb256-420e_coco-256x192')))
 RETINANET = CONFIGS / MMDET / 'retinanet/group_fisher_act_retinanet_r50_fpn_1x_coco.json'
 #: prune config -> units, groups of channels that stay
 UNITS = {
@@ -32,7 +35,8 @@ UNITS = {
     f'{MMPOSE}rtmpose-s_8xb256-420e_coco-256x192.py': (28, 8),
     f'{MMPOSE}rtmpose-t_8xb256-420e_coco-256x192.py': (26, 8),
     f'{MMPOSE}td-hm_hrnet-w32_8xb64-210e_coco-256x192.py': (131, 2),
-    f'{MMPOSE}td-hm_res50_8xb64-210e_coco-256x192.py': (40, 2)}
+    f'{MMPOSE}td-hm_res50_8xb64-210e_coco-256x192.py': (40, 2),
+    DETR: (106, 3), RTMPOSE: (31, 5)}
 #: In these heads GroupNorm ties the channels of a group.
 GROUP_NORM = ('atss_r50_fpn_1x', 'paa_r50_fpn_1x')
 #: Units in backbone, neck and heads.
@@ -52,11 +56,14 @@ def is_one_of(name, kinds):
 
 def test_every_config_is_here():
     assert sorted(UNITS) == sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*prune*.py')
-                                   if path.relative_to(CONFIGS).parts[:2] in (('mmdet', 'group_fisher'),
-                                                                              ('mmpose', 'group_fisher')))
+                                   if path.relative_to(CONFIGS).parts[:2] in {
+                                       (library, folder) for library in ('mmdet', 'mmpose')
+                                       for folder in ('group_fisher', 'group_fisher_attention')})
 
 
-@pytest.mark.filterwarnings('ignore:.*num_anchors', 'ignore:torch.meshgrid', 'ignore:The metainfo config file')
+@pytest.mark.filterwarnings('ignore:.*num_anchors', 'ignore:torch.meshgrid', 'ignore:The metainfo config file',
+                            'ignore:.*deprecated', 'ignore:.*set embed_dims',
+                            'ignore:To copy construct')
 @pytest.mark.parametrize('name', UNITS)
 def test_config_prunes_on_real_images(name, data_root, tmp_path):
     runner, probe = run_config(name, data_root, tmp_path / 'run', validate=is_one_of(name, VALIDATED) is not None)
@@ -85,6 +92,10 @@ def test_config_prunes_on_real_images(name, data_root, tmp_path):
 def check_units(name, mutator):
     """The pyramids of one stage have the units of the published RetinaNet; the others have them in all their parts."""
     names = [unit.name for unit in mutator.units]
+    if name in (DETR, RTMPOSE):
+        assert {'heads', 'qk', 'v'} <= {unit.channels.part for unit in mutator.units} or name == RTMPOSE
+        assert 'neck.convs.0.conv_(0, 256)_256' in names or 'head.gau.uv_(1024, 1152)_128' in names  # stream; queries
+        return
     tied = {unit.multiplicity for unit in mutator.units if 'head' in unit.name}
     assert tied <= {8 if is_one_of(name, GROUP_NORM) else 1}
     kind = is_one_of(name, PARTS)

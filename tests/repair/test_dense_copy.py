@@ -7,7 +7,8 @@ import toy_nets
 from torch import nn
 from toy_nets import algorithm_of, randomise
 
-from mmprune.graph.demo_input import DemoInput, RegionDemoInput, SeveralInputs
+from mmprune.graph.demo_input import DemoInput, SeveralInputs
+from mmprune.graph.detector_inputs import RegionDemoInput
 from mmprune.pruning.pruner import Pruner
 from mmprune.repair.batches import few_rows, rows_of
 from mmprune.repair.dense_copy import dense_copy

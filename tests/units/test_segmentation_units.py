@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmprune.config import demo_input_of
+from mmprune.graph.detector_inputs import demo_input_of
 from mmprune.models.from_config import read_config
 from mmprune.registry import MODELS
 from mmprune.report import proof as check

@@ -11,9 +11,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ...arguments import UserError
-from ...config import demo_input_of
 from ...files import read_json, write_json
 from ...graph.demo_input import build_demo_input
+from ...graph.detector_inputs import demo_input_of
 from ...models.architecture import build_architecture
 from ...models.from_config import dense_config
 
