@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     epochs: int
 
 
-PIECES = [Piece(share, seed, repaired, epochs) for seed in SEEDS for share in SHARES
+PIECES = [Piece(share, seed, repaired, epochs) for share in SHARES for seed in SEEDS
           for repaired, epochs in [(False, WHOLE), (True, WHOLE), *((True, few) for few in FEWER)]]
 
 

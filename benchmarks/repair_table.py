@@ -42,6 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CRITERIA: Dict[str, Any] = {**{name: name for name in (
     'GroupFisher', 'Taylor', 'L1', 'L2', 'FPGM', 'BNScale', 'APoZ', 'MeanActivation', 'ThiNet', 'NISP', 'Random',
     'LeastSquaresError')}, 'GroupFisher, LeastSquaresError': dict(type='OrderedBy', widths='GroupFisher')}
+#: Share of the network that is not pruned.
+DENSE = 1.0
 PEERS = {f'{PEER} L2': 'GroupMagnitudeImportance', f'{PEER} Taylor': 'GroupTaylorImportance'}
 
 
@@ -139,10 +141,12 @@ class Bench:
         self.dense = self.network.model.eval().to(memory_format=torch.channels_last)
 
     def run(self, piece: Piece, shares: Sequence[float]) -> Iterator[Dict[str, Any]]:
-        """Prune, measure and repair; one result a share."""
+        """Prune, measure and repair; one result a share, that of the dense network if it is among them."""
         calibration = self.network.calibration(piece.split, piece.images)
         test = self.network.test(piece.split)
-        yield dict(share=1.0, dense=accuracy(self.dense, test))
+        if DENSE in shares:
+            yield dict(share=DENSE, dense=accuracy(self.dense, test))
+            shares = [share for share in shares if share != DENSE]
         if piece.criterion in PEERS:
             yield from self._peer(piece, shares, calibration, test)
         elif piece.way == 'refit':
@@ -233,14 +237,14 @@ def run_pieces(args: argparse.Namespace) -> None:
     bench, began, failed = Bench(args.network), time.monotonic(), set()
     for piece in pieces(bench.network, args.peer is not None):
         done = {row['share'] for row in read_results(args.results) if row['piece'] == piece.key}
-        shares = [share for share in args.shares if share not in done]
-        if not shares or not fnmatch(f'{piece.criterion} {piece.way}', args.only):
+        shares = [share for share in (DENSE, *args.shares) if share not in done]
+        if not set(shares) - {DENSE} or not fnmatch(f'{piece.criterion} {piece.way}', args.only):
             continue
         if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
             break
         sys.stderr.write(f'{piece.key} ...\n')
         try:
-            rows = [row for row in bench.run(piece, shares) if row['share'] not in done]
+            rows = list(bench.run(piece, shares))
         except (ValueError, RuntimeError) as error:
             failed.add(piece.key)
             sys.stderr.write(f'  failed: {error}\n')

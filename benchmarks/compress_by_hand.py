@@ -1,0 +1,81 @@
+"""What `mmprune compress` takes over its own commands typed by hand.
+
+python benchmarks/compress_by_hand.py CONFIG CHECKPOINT --work-dir W
+python benchmarks/compress_by_hand.py CONFIG CHECKPOINT --work-dir W --rounds 3 -- --target flops=0.5 --finetune 0.2
+
+What stands behind `--` goes to compress. A round is the command in a clean folder, then the commands that its records
+name, and the report, one after the other in another folder with the same configs. The ratio of each round is printed,
+and their median. Nothing else may run beside it.
+"""
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Sequence
+
+from mmprune.command_line import run
+from mmprune.report.stage_record import read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = ['--target', 'flops=0.5', '--finetune', '0.2']
+CONFIGS = 'configs'
+
+
+def seconds_of(commands: Sequence[Sequence[str]], log: Path) -> float:
+    """Run commands one after the other; return the seconds."""
+    began = time.monotonic()
+    with log.open('w') as sink:
+        for command in commands:
+            if subprocess.call([sys.executable, '-m', *command], cwd=ROOT, stdout=sink, stderr=subprocess.STDOUT,
+                               env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))):
+                sys.exit(f'{" ".join(command)} failed; its log: {log}')
+    return time.monotonic() - began
+
+
+def by_hand(whole: Path, folder: Path) -> List[List[str]]:
+    """Return the commands that a road has run, for another folder; their configs are written there."""
+    places = [(str(whole), str(folder)), (os.path.relpath(whole, ROOT), os.path.relpath(folder, ROOT))]
+
+    def moved(text: str) -> str:
+        for old, new in places:
+            text = text.replace(old, new)
+        return text
+
+    shutil.copytree(whole / CONFIGS, folder / CONFIGS)
+    for path in (folder / CONFIGS).rglob('*.py'):
+        path.write_text(moved(path.read_text()))
+    for stage in read_records(whole):
+        (folder / stage).mkdir(exist_ok=True)
+    return [[moved(word) for word in command] for record in read_records(whole).values() for command in record.commands]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--work-dir', type=Path, required=True)
+    parser.add_argument('--rounds', type=int, default=1)
+    place = sys.argv.index('--') if '--' in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:place])
+    options = sys.argv[place + 1:] or DEFAULT
+    ratios = []
+    for number in range(args.rounds):
+        whole, hand = (args.work_dir.resolve() / f'{name}_{number}' for name in ('compress', 'by_hand'))
+        for folder in (whole, hand):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        one = seconds_of([['mmprune', 'compress', args.config, args.checkpoint, '--work-dir', str(whole), *options]],
+                         whole.with_suffix('.log'))
+        report = ['mmprune', 'report', str(whole)]  # of a folder with records
+        other = seconds_of([*by_hand(whole, hand), report], hand.with_suffix('.log'))
+        ratios.append(one / other)
+        print(f'compress {one:.1f} s, by hand {other:.1f} s: {ratios[-1]:.3f}', flush=True)
+    print(f'median of {args.rounds}: {statistics.median(ratios):.3f}')
+
+
+if __name__ == '__main__':
+    run(main)
