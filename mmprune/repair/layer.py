@@ -15,17 +15,20 @@ from .windows import channels_first, spatial
 
 #: A norm's factor below this share of its largest lets nothing through by which a layer could make up for something.
 SMALL_FACTOR = 1e-3
+#: Between the name of a module and the number of a part of a parameter.
+PART = '#'
 
 
 @dataclass
 class Layer:
-    """A convolution or linear layer of a cut model, beside its dense twin.
+    """A convolution or linear layer of a cut model, or rows of a parameter that are one, beside its dense twin.
 
     Its offset is its bias, or lies in the batch norms that it alone feeds. There the offset counts against the dense
     norm's mean, however often a layer is repaired.
     """
 
-    name: str  #: name of the module
+    name: str  #: name of the module; where it reads several parts of a parameter, with the number of the part
+    weight: str  #: name of the parameter
     module: Any  #: the layer of the cut model
     rows: Tensor  #: ``LongTensor[O]``: which of the dense layer's outputs are present
     norms: Tuple[Tuple[Any, Any], ...]  #: batch norms that it alone feeds, each with its dense twin
@@ -36,6 +39,12 @@ class Layer:
     may_add_bias: bool = False  #: a bias is added where there is no place for the offset
     summand: Optional[Summand] = None  #: what its output is added to
     clip: Optional[Clip] = None  #: the clamp that alone reads its output
+    turns: Tuple[int, ...] = ()  #: which calls of the module in a forward are this layer's; none where all are
+
+    @property
+    def watched(self) -> str:
+        """Name of the module that runs it."""
+        return self.name.partition(PART)[0]
 
     @property
     def has_offset(self) -> bool:
@@ -109,9 +118,8 @@ class Layer:
 
 def add_bias(mutator: ChannelMutator, layer: Layer) -> None:
     """Give a layer a bias of zeros, which later cuts follow."""
-    weight = layer.module.weight
+    weight, name = layer.module.weight, layer.weight
     layer.module.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
-    name = f'{layer.name}.weight' if layer.name else 'weight'
     for unit, member in list(mutator.surgery.members.get(name, [])):
         axis = member.axis
         if axis.dim:

@@ -6,10 +6,11 @@ from torch import nn
 from ..arguments import UserError
 from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
-from ..units.layer import is_deformable
+from ..units.layer import is_deformable, layer_reading
 from ..units.mutator import ChannelMutator
 from .chain import Chain, find_chain
-from .layer import Layer, dropped_inputs, present_outputs
+from .layer import PART, Layer, dropped_inputs, present_outputs
+from .parameter_rows import rows_layers
 from .sampling import enough_positions
 from .survey import Call, Survey
 from .twin import Stage
@@ -46,7 +47,8 @@ def make_repair_plan(mutator: ChannelMutator, dense: nn.Module, run: Callable[[n
     """
     check_twin(mutator, dense)
     survey = Survey(mutator.model, run)
-    layers = _layers(mutator, dense, survey, (positions, images), may_add_bias)
+    layers = _in_order([*_layers(mutator, dense, survey, (positions, images), may_add_bias),
+                        *_rows(mutator, dense, survey, run, (positions, images))], survey)
     chain = find_chain(survey, [mutator.model, dense], run)
     sizes = {} if chain is None else {name: 4.0 * sum(_numel(call) for call in survey.by_name()[name])
                                       for name in chain.links}
@@ -94,20 +96,50 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)
         summand = survey.summand(name, norms)
-        found.append(Layer(name, module, rows.to(module.weight.device),
+        found.append(Layer(name, weight, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
                            most / max(1, places), most, hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
                            summand, survey.clip(name, norms, summand is not None)))
     return found
 
 
+def _in_order(layers: Sequence[Layer], survey: Survey) -> List[Layer]:
+    """Return layers in the order of their first calls."""
+    calls = survey.by_name()
+    return sorted(layers, key=lambda layer: calls[layer.watched][min(layer.turns, default=0)].start)
+
+
+def _rows(mutator: ChannelMutator, dense: nn.Module, survey: Survey, run: Callable[[nn.Module], Any],
+          sampled: Tuple[int, int]) -> List[Layer]:
+    """Return the layers that are rows of parameters of other modules."""
+    read = {name: calls for name, calls in survey.by_name().items() if all(call.rows is not None for call in calls)}
+    weights = {reading[0]: weight for weight in mutator.surgery.members
+               if (reading := layer_reading(mutator.model, weight)) is not None and reading[0] in read}
+    twins = Survey(dense, run).by_name() if weights else {}
+    found: List[Layer] = []
+    for name, weight in weights.items():
+        own, others = ([call.rows for call in calls if call.rows is not None]
+                       for calls in (read[name], twins.get(name, [])))
+        parts = rows_layers(own, others)
+        for place, part in enumerate(parts):
+            outs = [read[name][turn].out for turn in part.turns]
+            places = sum(spatial(channels_first(part.module, out)).size(2) for out in outs if out is not None)
+            most = min(places, enough_positions(part.module.in_features, sampled[1], sampled[0]))
+            first = own[part.turns[0]]
+            rows = present_outputs(mutator, weight, len(others[0].weight))[first.start:first.stop] - part.first
+            found.append(Layer(f'{name}{PART}{place}' if len(parts) > 1 else name, weight, part.module,
+                               rows.to(first.weight.device), (), len(part.turns), most / max(1, places), most,
+                               hash((id(first.x), 0)), turns=part.turns))
+    return found
+
+
 def _left(mutator: ChannelMutator, survey: Survey, layers: Sequence[Layer]) -> Dict[str, str]:
-    solved, ran = {layer.name for layer in layers}, {call.name for call in survey.calls}
+    solved, ran = {layer.weight for layer in layers}, {call.name for call in survey.calls}
     found: Dict[str, str] = {}
     for weight in mutator.surgery.members:
         name, _, attribute = weight.rpartition('.')
         unit = dropped_inputs(mutator, weight)
-        if unit is None or name in solved:
+        if unit is None or weight in solved:
             continue
         module = mutator.model.get_submodule(name)
         if isinstance(module, QueryScale):  # it has nothing to solve
@@ -132,7 +164,7 @@ def _stages(layers: Sequence[Layer], survey: Survey, chain: Optional[Chain], siz
     others = [layer for layer in layers if not any(layer in stage.layers for stage in stages)]
     calls = survey.by_name()
     start = calls[chain.links[0]][0].start
-    first = [layer for layer in others if calls[layer.name][-1].end < start]
+    first = [layer for layer in others if calls[layer.watched][-1].end < start]
     return [Stage('head', (), first), *stages, Stage('rest', (), [one for one in others if one not in first])]
 
 

@@ -18,6 +18,7 @@ from ..units.mutator import ChannelMutator
 from .batches import batches_of, rows_of
 from .layer_by_layer import LayerByLayer, Settings
 from .norms import recalibrate, set_statistics, statistics
+from .parameter_rows import rows_run_alike
 from .result import LayerRepair, Repair
 from .twin import Judge
 
@@ -79,8 +80,9 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     norms = False
     if not all(unit.kept.all() for unit in mutator.all_units):
         if settings.how != 'norms':
-            refit = LayerByLayer(mutator, dense, batches, held, settings)
-            layers, left = refit.run(), refit.plan.left
+            with rows_run_alike(mutator.model, dense):
+                refit = LayerByLayer(mutator, dense, batches, held, settings)
+                layers, left = refit.run(), refit.plan.left
             after = judge.error(mutator.model)
         others = [batch for number, batch in enumerate(batches) if number not in held]
         norms, after = _recalibrated(mutator.model, others, judge, after, settings.how == 'norms')

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..attention.parameter_linear import ParameterLinear
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
 from .clipping import Clip, Clipping, clip_of
+from .parameter_rows import RowsCall
 from .summand import ADDITIONS, Sum, Summand, find_summand, version
 from .windows import channels_first, columns, spatial
 
@@ -27,6 +29,7 @@ class Call:
     x: Optional[Tensor]  #: what it was called with, where that is a tensor
     out: Optional[Tensor]  #: what it returned, where that is a tensor
     versions: Tuple[int, int]  #: how often the two had been changed in place: before the call, and after it
+    rows: Optional[RowsCall] = None  #: which rows of a parameter it read, where that is what it does
 
 
 class Survey(TorchFunctionMode):
@@ -88,7 +91,8 @@ class Survey(TorchFunctionMode):
             module, CONV_OR_LINEAR)) else None
         out = out if isinstance(out, Tensor) else None
         start, read = self._open.pop()
-        self.calls.append(Call(name, start, self._tick(), x, out, (read, 0 if out is None else version(out))))
+        rows = RowsCall.of(args, kwargs) if isinstance(module, ParameterLinear) else None
+        self.calls.append(Call(name, start, self._tick(), x, out, (read, 0 if out is None else version(out)), rows))
         if isinstance(module, CONV_OR_LINEAR) and x is not None and out is not None:
             self._paused = True
             if not _as_its_class(module, x, out):

@@ -103,19 +103,21 @@ class Twin:
                     if layer.summand is not None]
 
         def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-            assert before is not None
-            before(calls.layers[name], calls.counts[name], (args or tuple(kwargs.values()))[0])
-            calls.next(name)
+            layer = calls.turn(name)
+            if before is not None and layer is not None:
+                before(layer, calls.counts[layer.name], (args or tuple(kwargs.values()))[0])
+                calls.next(layer.name)
 
         def leave(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            assert after is not None
-            after(calls.layers[name], calls.counts[name], out)
-            calls.next(name)
+            layer = calls.turn(name)
+            if after is not None and layer is not None:
+                after(layer, calls.counts[layer.name], out)
+                calls.next(layer.name)
 
         def note(name: str, module: nn.Module, args: Any, kwargs: Any, out: Any = None) -> None:
             calls.summands[name] = (args or tuple(kwargs.values()))[0] if out is None else out
 
-        modules = [(name, self.modules[name]) for name in calls.layers]
+        modules = [(name, self.modules[name]) for name in {layer.watched: None for layer in layers}]
         with watched([(name, module) for name, module, is_read in summands if is_read], before=note), \
                 watched([(name, module) for name, module, is_read in summands if not is_read], after=note), \
                 watched(modules, None if before is None else enter, None if after is None else leave):
@@ -133,6 +135,13 @@ class Calls:
         """Begin a forward."""
         self.counts = dict.fromkeys(self.layers, 0)
         self.summands: Dict[str, Tensor] = {}
+        self._turns: Dict[str, int] = {}
+
+    def turn(self, module: str) -> Optional[Layer]:
+        """Count a call of a module; return the layer whose it is."""
+        place = self._turns[module] = self._turns.get(module, -1) + 1
+        return next((layer for layer in self.layers.values() if layer.watched == module and (
+            not layer.turns or place in layer.turns)), None)
 
     def next(self, name: str) -> None:
         """Count a call of a layer; the forward ends with the last."""
