@@ -1,34 +1,26 @@
 """Norms over a stream of which channels were removed: exact, since removed channels count as zeros."""
-from typing import Any, List
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .versions import is_autocast
+
+def padded(tensor: Tensor, missing: int, axis: int) -> Tensor:
+    """Return a tensor with zeros for what was removed behind what is left along an axis."""
+    return F.pad(tensor, [*[0, 0] * (tensor.dim() - 1 - axis), 0, missing])
 
 
-def standardised(x: Tensor, axes: List[int], present: int, dense: float, eps: float) -> Tensor:
-    """Return values less their mean over their deviation, among which those that were removed count as zeros.
-
-    Args:
-        x (Tensor): The values that are present.
-        axes (list[int]): That it is over.
-        present (int): Values along these axes.
-        dense (float): Values of the dense model along these axes.
-        eps (float): Added to the variance.
-    """
-    mean = x.sum(axes, keepdim=True) / dense
-    centred = x - mean
-    variance = (centred.square().sum(axes, keepdim=True) + (dense - present) * mean.square()) / dense
-    return centred * (variance + eps).rsqrt()
+def padded_parameter(parameter: Optional[Tensor], missing: int) -> Optional[Tensor]:
+    """Return the same of a norm's weight or bias; exporters to ONNX make one constant of it."""
+    return None if parameter is None else torch.cat([parameter, parameter.new_zeros(missing)])
 
 
 class StreamNorm(nn.LayerNorm):
     """``nn.LayerNorm`` over the channels of a stream that are left, which computes what it did over all of them.
 
-    The masked stream has zeros where channels are removed. Of ``K`` kept of ``C`` channels the mean is
-    ``sum(x) / C`` and the variance ``(sum((x - mean)^2) + (C - K) mean^2) / C``.
+    The masked stream has zeros where channels are removed, and so has what is normalised here, behind the ``K`` kept of
+    ``C`` channels: the mean is ``sum(x) / C`` and the variance ``(sum((x - mean)^2) + (C - K) mean^2) / C``.
 
     Attributes:
         dense_width (int): ``C``.
@@ -47,16 +39,13 @@ class StreamNorm(nn.LayerNorm):
 
     def _apply_norm(self, x: Tensor) -> Tensor:
         kept = self.weight.numel()
-        if kept == self.dense_width or not self.counts_removed:
+        missing = self.dense_width - kept if self.counts_removed else 0
+        if not missing:
             return F.layer_norm(x, (kept, ), self.weight, self.bias, self.eps)
-        weight, bias = self.weight, self.bias
-        dtype = x.dtype
-        if is_autocast(x) or dtype in (torch.float16, torch.bfloat16):
-            x, weight = x.float(), weight.float()
-            bias = bias if bias is None else bias.float()
-            dtype = torch.float32 if is_autocast(x) else dtype
-        out = standardised(x, [-1], kept, self.dense_width, self.eps) * weight
-        return (out if bias is None else out + bias).to(dtype)
+        # one norm of torch's over zeros: its parts over what is left take three times as long, backward included
+        out = F.layer_norm(padded(x, missing, x.dim() - 1), (self.dense_width, ),
+                           padded_parameter(self.weight, missing), padded_parameter(self.bias, missing), self.eps)
+        return out[..., :kept].contiguous()
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``Tensor[..., K]``."""
@@ -150,14 +139,12 @@ class StreamMapNorm(StreamRMSNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise a feature map."""
         kept = self.weight.numel()
-        if kept == self.dense_width or not self.counts_removed:
+        missing = self.dense_width - kept if self.counts_removed else 0
+        if not missing:
             return F.group_norm(input, 1, self.weight, self.bias, self.eps)
-        x = input.to(torch.promote_types(input.dtype, torch.float32))
-        axes = list(range(1, x.dim()))
-        present = x[0].numel()
-        shape = (-1, *[1] * (x.dim() - 2))
-        out = standardised(x, axes, present, present / kept * self.dense_width, self.eps) * self.weight.view(shape)
-        return (out if self.bias is None else out + self.bias.view(shape)).to(input.dtype)
+        out = F.group_norm(padded(input, missing, 1), 1, padded_parameter(self.weight, missing),
+                           padded_parameter(self.bias, missing), self.eps)
+        return out[:, :kept].contiguous()
 
 
 def is_over_channels(norm: nn.Module) -> bool:
