@@ -28,6 +28,7 @@ case "$name" in
   light) "$bin/mypy"; set -- -m 'not full and not data' "$@" ;;
   legacy) [[ " $* " == *" tests/"* ]] || set -- "${legacy[@]}" "$@" ;;
 esac
+processes=${PROCESSES:-$(nproc)}  # counted here: nproc says no more than OMP_NUM_THREADS
 # one thread in each process: tests of one file stay together, for they share what they train
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$bin/python" -m pytest -n "${PROCESSES:-$(nproc)}" --dist loadfile --no-loadscope-reorder "$@"
+exec "$bin/python" -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder "$@"
