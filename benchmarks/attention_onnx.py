@@ -6,7 +6,8 @@ python benchmarks/attention_onnx.py --threads 1 2 --markdown docs/attention_onnx
 
 Random weights, which decide nothing about time; channels go by their L2 norms in multiples of 16. `kept` are the same
 widths with plain layer norms over what is left. Networks are timed in turns. The attentions that onnxruntime's own
-optimizer for transformers fuses are counted in the dense and in the cut file.
+optimizer for transformers fuses are counted in the dense and in the cut file. A second table says where the time of one
+thread goes, by operator.
 """
 import argparse
 import datetime
@@ -34,6 +35,13 @@ SHAPE, TARGET = (1, 3, 224, 224), dict(flops=0.5, align=16)
 #: What else is cut to half of the multiply-adds: name -> choice.
 ALONE: Dict[str, Dict[str, Any]] = {'MLPs alone': dict(exclude='*.attn', stream='whole'),
                                     'heads and MLPs': dict(stream='whole')}
+
+#: Kind -> operators of onnxruntime.
+OPERATORS = {'layers (Gemm)': ('Gemm', 'Conv', 'FusedGemm'),
+             'products of attention (MatMul)': ('MatMul', 'FusedMatMul'), 'norms': ('LayerNormalization',),
+             'zeros of norms (Pad), shifts of windows (Slice)': ('Pad', 'Slice'), 'softmax': ('Softmax',),
+             'activations': ('Gelu', 'BiasGelu'), 'sums and products of elements': ('Add', 'Mul', 'Sub', 'Div'),
+             'moves': ('Reshape', 'Transpose', 'Concat', 'Split', 'Gather', 'ReorderInput', 'ReorderOutput', 'Expand')}
 
 
 def cut(name: str, choice: Dict[str, Any]) -> Tuple[nn.Module, float]:
@@ -102,7 +110,24 @@ def rows_of(name: str, files: Files, threads: int, rounds: int) -> List[str]:
     return lines
 
 
-def page(lines: Sequence[str], threads: Sequence[int]) -> str:
+def operator_rows(name: str, files: Files) -> List[str]:
+    """Return rows of what kinds of operators take in the dense and in the cut network, with one thread."""
+    times: Dict[str, Dict[str, float]] = {}
+    for file in ('dense', 'exact'):
+        for node in OnnxRuntime(1).profiled(files.sources[file], torch.zeros(SHAPE)):
+            kind = next((kind for kind, names in OPERATORS.items() if node.op in names), 'all else')
+            times.setdefault(kind, dict.fromkeys(('dense', 'exact'), 0.0))[file] += node.milliseconds
+    whole = {file: sum(each[file] for each in times.values()) for file in ('dense', 'exact')}
+    rows = [f'| {name} | {kind} | {each["dense"]:.2f} | {each["exact"]:.2f} | {each["exact"] / whole["exact"]:.0%} | '
+            f'{each["dense"] / each["exact"]:.2f} |' for kind, each in sorted(
+                times.items(), key=lambda item: -item[1]['exact']) if each['exact'] > 0]
+    rows.append(f'| {name} | together | {whole["dense"]:.2f} | {whole["exact"]:.2f} | 100% | '
+                f'{whole["dense"] / whole["exact"]:.2f} |')
+    print('\n'.join(rows), flush=True)
+    return rows
+
+
+def page(lines: Sequence[str], operators: Sequence[str], threads: Sequence[int]) -> str:
     """Return the page."""
     head = ['# Transformers of half of their multiply-adds in onnxruntime', '',
             f'`python benchmarks/attention_onnx.py --threads {" ".join(map(str, threads))}`, '
@@ -115,7 +140,11 @@ def page(lines: Sequence[str], threads: Sequence[int]) -> str:
             '',
             '| network | cut | multiply-adds left | threads | ms | times as fast | norms | nodes | fused |',
             '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
-    return '\n'.join([*head, *lines, ''])
+    tail = ['', '## By operator', '',
+            'Milliseconds of the nodes, one thread, by the profiler of onnxruntime, which costs some time itself.', '',
+            '| network | operators | dense, ms | exact, ms | share of exact | times as fast |',
+            '| --- | --- | ---: | ---: | ---: | ---: |']
+    return '\n'.join([*head, *lines, *tail, *operators, ''])
 
 
 def main() -> None:
@@ -126,6 +155,7 @@ def main() -> None:
     parser.add_argument('--markdown', metavar='FILE', help='write the page')
     args = parser.parse_args()
     lines: List[str] = []
+    operators: List[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only:
             place = Path(folder) / NETWORKS[name]
@@ -133,8 +163,9 @@ def main() -> None:
             files = Files(NETWORKS[name], place, OnnxRuntime(1))
             for threads in args.threads:
                 lines += rows_of(name, files, threads, args.rounds)
+            operators += operator_rows(name, files)
     if args.markdown:
-        write_text(page(lines, args.threads), args.markdown)
+        write_text(page(lines, operators, args.threads), args.markdown)
 
 
 if __name__ == '__main__':
