@@ -45,9 +45,10 @@ def _data_samples(model: nn.Module, x: Tensor) -> Mapping[str, Any]:
     """Return the argument of that name, where the forward of a model has one."""
     if 'data_samples' not in inspect.signature(model.forward).parameters:
         return {}
-    has_transformer = hasattr(model, 'forward_transformer')  # DetectionTransformer of mmdet
+    if not hasattr(model, 'forward_transformer'):  # DetectionTransformer of mmdet
+        return {'data_samples': None}
     size = [int(side) for side in x.shape[2:]]
-    return {'data_samples': [data_sample(size, size) for _ in range(len(x))] if has_transformer else None}
+    return {'data_samples': [data_sample(size, size) for _ in range(len(x))]}
 
 
 def data_sample(size: Sequence[int], padded: Sequence[int]) -> BaseDataElement:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*num_anchors')  # mmdet's own
 SAMPLES = {
     'mmpose/group_fisher': (149_813, 8),  # persons of COCO train2017; with AIC there are more
     'mmdet/group_fisher': (117_266, 8),  # images of COCO train2017 with boxes
-    '8xb32_in1k': (1_281_167, 8), 'cifar10': (50_000, 1), 'digits': (1_400, 1), 'imagenet_sample': (500, 1),
+    '8xb32_in1k': (1_281_167, 8), '4xb256_in1k': (1_281_167, 4),
+    'cifar10': (50_000, 1), 'digits': (1_400, 1), 'imagenet_sample': (500, 1),
     'mmdet/bccd': (205, 1), 'coco_sample': (53, 1)}
 
 
@@ -26,9 +27,9 @@ def prune_configs(marker):
     """Return the prune configs whose text contains a word, those of detectors, poses and segmentors for full."""
     names = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*_prune_*.py')
                    if marker in path.read_text())
-    of_mmseg = pytest.mark.filterwarnings('ignore')  # what it warns of itself
+    noisy = pytest.mark.filterwarnings('ignore')  # what mmseg and DETR warn of themselves
     return [name if name.startswith('mmcls/') else pytest.param(name, marks=(
-        pytest.mark.full, *([of_mmseg] if name.startswith('mmseg/') else []))) for name in names]
+        pytest.mark.full, *([noisy] if 'mmseg/' in name or 'detr' in name else []))) for name in names]
 
 
 def iterations_of(name, cfg):

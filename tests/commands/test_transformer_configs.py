@@ -14,7 +14,8 @@ from mmprune.config import plain
 from mmprune.registry import MODELS
 from mmprune.units.reasons import stay_shares
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, *(pytest.mark.filterwarnings(f'ignore:.*{text}') for text in (  # the libraries' own
+    'deprecated', 'build_loss', 'avg_non_ignore', 'meshgrid', 'set embed_dims', 'new_tensor'))]
 CONFIGS = ROOT / 'configs'
 #: The folders of these configs, by library.
 FOLDERS = ('mmpretrain/taylor', *(f'{library}/group_fisher_attention' for library in (
@@ -51,7 +52,7 @@ def algorithm(name):
 #: Name -> kinds of units that it must have, share of the multiply-adds that no unit touches at most.
 WHOLE = {DEIT: ({'', 'heads', 'qk', 'v'}, 0.05), SWIN: ({'', 'heads', 'qk', 'v'}, 0.05),
          DINO: ({'', 'heads', 'qk', 'v'}, 0.05), DETR: ({'', 'heads', 'qk', 'v'}, 0.05),
-         RTMPOSE: ({'', 'qk'}, 0.05), SEGFORMER: ({'', 'heads', 'qk', 'v'}, 0.1)}
+         RTMPOSE: ({''}, 0.05), SEGFORMER: ({'', 'heads', 'qk', 'v'}, 0.1)}
 
 
 @pytest.mark.parametrize('name', WHOLE)
@@ -82,7 +83,8 @@ def test_stages_fit_together(name, tmp_path, monkeypatch):
     place.mkdir(parents=True)
     (place / 'fix_subnet.json').write_text('{"made up": 1}')
     deploy = Config.fromfile(CONFIGS / name.replace('_prune_', '_deploy_'))
-    assert plain(deploy.model.architecture.backbone) == plain(cfg.model.architecture.backbone)
+    backbones = [dict(plain(one.model.architecture.backbone), frozen_stages=None) for one in (deploy, cfg)]
+    assert backbones[0] == backbones[1]  # but for what does not train
     assert deploy.model.mutate_linear is True
 
 
@@ -95,7 +97,7 @@ def test_weights_are_those_of_the_library(name):
         return
     package, _, path = base.partition('::')
     folder = (Path(pytest.importorskip(package).__path__[0]) / '.mim/configs' / path).parent
-    weights = [model.get('Weights') for metafile in folder.glob('*.yml')
+    weights = [model.get('Weights') for metafile in folder.glob('*.y*ml')
                for model in yaml.safe_load(metafile.read_text())['Models']]
     assert cfg.pretrained_path in weights
     get_config(base)
