@@ -48,9 +48,10 @@ def by_hand(whole: Path, folder: Path) -> List[List[str]]:
     shutil.copytree(whole / CONFIGS, folder / CONFIGS)
     for path in (folder / CONFIGS).rglob('*.py'):
         path.write_text(moved(path.read_text()))
-    for stage in read_records(whole):
+    records = read_records(whole)
+    for stage in records:
         (folder / stage).mkdir(exist_ok=True)
-    return [[moved(word) for word in command] for record in read_records(whole).values() for command in record.commands]
+    return [[moved(word) for word in command] for record in records.values() for command in record.commands]
 
 
 def main() -> None:

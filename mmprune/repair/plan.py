@@ -80,6 +80,20 @@ def _numel(call: Call) -> int:
     return 0 if call.out is None else call.out.numel()
 
 
+def _positions(module: nn.Module, calls: Sequence[Call], sampled: Tuple[int, int]) -> Tuple[float, int]:
+    """Return which share of the positions of a layer is sampled, and how many of an image these are.
+
+    Args:
+        module (nn.Module): The layer.
+        calls (list[Call]): Its calls on a few images.
+        sampled (tuple[int, int]): Positions of an image at most, and images of the repair.
+    """
+    weight: Any = module.weight
+    places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
+    most = min(places, enough_positions(weight[0].numel(), sampled[1], sampled[0]))
+    return most / max(1, places), most
+
+
 def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: Tuple[int, int],
             may_add_bias: bool) -> List[Layer]:
     modules, dense_modules = dict(mutator.model.named_modules()), dict(dense.named_modules())
@@ -90,15 +104,14 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
                 or name not in dense_modules or any(call.x is None or call.out is None for call in calls) \
                 or module.weight[0].numel() > MOST_UNKNOWNS:
             continue
-        places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
-        most = min(places, enough_positions(module.weight[0].numel(), sampled[1], sampled[0]))
+        share, most = _positions(module, calls, sampled)
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)
         summand = survey.summand(name, norms)
         found.append(Layer(name, weight, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
-                           most / max(1, places), most, hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
+                           share, most, hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
                            summand, survey.clip(name, norms, summand is not None)))
     return found
 
@@ -122,13 +135,11 @@ def _rows(mutator: ChannelMutator, dense: nn.Module, survey: Survey, run: Callab
                        for calls in (read[name], twins.get(name, [])))
         parts = rows_layers(own, others)
         for place, part in enumerate(parts):
-            outs = [read[name][turn].out for turn in part.turns]
-            places = sum(spatial(channels_first(part.module, out)).size(2) for out in outs if out is not None)
-            most = min(places, enough_positions(part.module.in_features, sampled[1], sampled[0]))
+            share, most = _positions(part.module, [read[name][turn] for turn in part.turns], sampled)
             first = own[part.turns[0]]
             rows = present_outputs(mutator, weight, len(others[0].weight))[first.start:first.stop] - part.first
             found.append(Layer(f'{name}{PART}{place}' if len(parts) > 1 else name, weight, part.module,
-                               rows.to(first.weight.device), (), len(part.turns), most / max(1, places), most,
+                               rows.to(first.weight.device), (), len(part.turns), share, most,
                                hash((id(first.x), 0)), turns=part.turns))
     return found
 

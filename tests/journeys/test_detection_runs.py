@@ -17,6 +17,9 @@ MMDET, MMPOSE = 'mmdet/group_fisher/', 'mmpose/group_fisher/group_fisher_prune_'
 DETR, RTMPOSE = (f'{library}/group_fisher_attention/group_fisher_flops_prune_{name}.py' for library, name in (
     ('mmdet', 'detr_r50_8xb2-150e_coco'), ('mmpose', 'rtmpose-s_8xb256-420e_coco-256x192')))
 RETINANET = CONFIGS / MMDET / 'retinanet/group_fisher_act_retinanet_r50_fpn_1x_coco.json'
+#: Of these: kinds of units, and the stream of the one, the queries and keys of the other.
+ATTENTION = {DETR: ({'', 'heads', 'qk', 'v'}, 'neck.convs.0.conv_(0, 256)_256'),
+             RTMPOSE: ({''}, 'head.gau.uv_(1024, 1152)_128')}
 #: prune config -> units, groups of channels that stay
 UNITS = {
     f'{MMDET}retinanet/group_fisher_act_prune_retinanet_r50_fpn_1x_coco.py': (47, 3),
@@ -92,9 +95,10 @@ def test_config_prunes_on_real_images(name, data_root, tmp_path):
 def check_units(name, mutator):
     """The pyramids of one stage have the units of the published RetinaNet; the others have them in all their parts."""
     names = [unit.name for unit in mutator.units]
-    if name in (DETR, RTMPOSE):
-        assert {'heads', 'qk', 'v'} <= {unit.channels.part for unit in mutator.units} or name == RTMPOSE
-        assert 'neck.convs.0.conv_(0, 256)_256' in names or 'head.gau.uv_(1024, 1152)_128' in names  # stream; queries
+    if name in ATTENTION:
+        parts, unit = ATTENTION[name]
+        assert {unit.channels.part for unit in mutator.units} == parts
+        assert unit in names
         return
     tied = {unit.multiplicity for unit in mutator.units if 'head' in unit.name}
     assert tied <= {8 if is_one_of(name, GROUP_NORM) else 1}

@@ -102,7 +102,7 @@ def test_no_projection_is_left(case):
     assert len(found) == (1 if case == 'self' else 3)
     assert all(done.layers[name].applied for name in found)
     assert type(dense.attention) is nn.MultiheadAttention  # it ran our forward meanwhile
-    assert list(dense.attention.state_dict()) == list(Net(False).attention.state_dict()) or case != 'self'
+    assert list(dense.attention.state_dict()) == list(CASES[case]().attention.state_dict())
 
 
 def test_masked_is_cut_after_a_repair():
