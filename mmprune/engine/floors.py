@@ -4,16 +4,20 @@ from typing import Any, List, Set
 from ..group_fisher.algorithm import GroupFisherAlgorithm
 
 
-def at_floor(unit: Any, align: int = 1) -> bool:
-    """Tell whether nothing more may go of a unit.
+def least_sets(unit: Any, align: int = 1) -> int:
+    """Return how many sets stay of a unit at its floor, whole blocks or all that it has.
 
     Args:
         unit (ChannelUnit): The unit.
         align (int): Blocks that channels go in; see :class:`~mmprune.group_fisher.algorithm.GroupFisherAlgorithm`.
     """
     block = unit.sets_in(align)
-    following = unit.num_sets % block or block
-    return bool(following > unit.num_sets - unit.min_sets)
+    return min(unit.num_sets, -(-max(1, unit.min_sets) // block) * block)
+
+
+def at_floor(unit: Any, align: int = 1) -> bool:
+    """Tell whether nothing more may go of a unit; the arguments are those of :func:`least_sets`."""
+    return unit.num_sets <= least_sets(unit, align)
 
 
 class FloorWatch:

@@ -22,7 +22,7 @@ from .distributed import GroupFisherDDP
 from .early_stop import Stoppable, logger_is_due
 from .floors import FloorWatch
 from .latency_record import LatencyRecord
-from .outlook import check_reach, iterations_needed
+from .outlook import check_reach, iterations_needed, largest_block
 from .resource import RESOURCES, Resource, Time
 from .run_repair import KEYS as REPAIR_KEYS
 from .run_repair import EndRepair
@@ -125,6 +125,7 @@ class ResourceInfoHook(Hook):
         self.record = None if runtime is None else LatencyRecord(runtime)
         self.repair = EndRepair.of(repair, type(self).__name__, REPAIR_KEYS[:-1])
         self._corrections: List[float] = []  # factors by which measurements have corrected the table
+        self._block: Optional[int] = None  # in which channels go in the run that is resumed
         if resource_type == LATENCY and runtime is None:
             raise UserError("ResourceInfoHook: resource_type is 'latency', and nothing says where it is measured: give "
                             "runtime=dict(type='OnnxRuntime', threads=1)")
@@ -160,12 +161,13 @@ class ResourceInfoHook(Hook):
         if self.record is not None:
             table = self.record.start(runner, mutator)
             mutator.table = table
-            self.algorithm.block = self.algorithm.block_for(table.block)
-            runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
-                               f'blocks of {self.algorithm.block} channels')
             if self.resource_type == LATENCY:
                 table.check_trusted()
                 self.resource = Time(mutator, table, float(np.prod(self._corrections)))
+            self.algorithm.block = self._block or largest_block(self.resource, self.targets[-1],
+                                                                self.algorithm.blocks_for(table.block))
+            runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
+                               f'blocks of {self.algorithm.block} channels')
         self.algorithm.check_measured()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
@@ -173,7 +175,7 @@ class ResourceInfoHook(Hook):
         if self.repair is not None and 'optimizer' in checkpoint:
             checkpoint[REPAIR_KEY] = self.repair.state()
         if self.record is not None:
-            checkpoint[KEY] = dict(self.record.state, corrections=list(self._corrections))
+            checkpoint[KEY] = dict(self.record.state, corrections=list(self._corrections), block=self.algorithm.block)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Take over what the run that is resumed has measured, and what its repair compares with."""
@@ -181,12 +183,12 @@ class ResourceInfoHook(Hook):
             self.repair.load_state(unwrapped(runner), checkpoint.get(REPAIR_KEY, {}))  # type: ignore[arg-type]
         if self.record is not None and runner._resume:
             measured = dict(checkpoint.get(KEY, {}))
-            self._corrections = measured.pop('corrections', [])
+            self._corrections, self._block = measured.pop('corrections', []), measured.pop('block', None)
             self.record.state = measured
 
     def tell_outlook(self, runner: Runner) -> None:
         """Raise TargetError if the last target cannot be reached; say how long it takes, warn if the run is shorter."""
-        check_reach(self.resource, self.targets[-1])
+        check_reach(self.resource, self.targets[-1], self.algorithm.block)
         even, most = iterations_needed(self.algorithm, self.resource, self.targets[-1])
         left = runner.max_iters - runner.iter
         epochs = '' if runner.max_epochs <= 1 else f' ({even / len(runner.train_dataloader):.3g} epochs)'

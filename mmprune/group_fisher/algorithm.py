@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from ..arguments import LARGEST_BLOCK, UserError, whole_number
-from ..latency.block import AUTO, block_of_align
+from ..latency.block import AUTO, blocks_of_align
 from ..models.pruning_algorithm import PruningAlgorithm
 from ..registry import MODELS
 from ..units.selection import NotFiniteError, PrunedSet
@@ -68,9 +68,9 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         # each rank accumulates its own: DDP must not broadcast it
         self._ddp_params_and_buffers_to_ignore = ['mutator.fisher']
 
-    def block_for(self, measured: int) -> int:
-        """Return the block in which channels go where the runtime's is ``measured``."""
-        return block_of_align(self.align, measured, self.mutator.divides_by_time)
+    def blocks_for(self, measured: int) -> List[int]:
+        """Return the blocks in which channels may go where the runtime's is ``measured``, the wanted one first."""
+        return blocks_of_align(self.align, measured, self.mutator.divides_by_time)
 
     def check_measured(self) -> None:
         """Raise UserError if something is to be measured, and nothing says where."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from ..arguments import UserError
@@ -27,15 +28,29 @@ TOLERANCE = 0.05  # share of the least time by which widths of a block may be sl
 RUNS = 24  # timed runs of each width
 
 
-def block_of_align(align: Union[int, str], measured: int, by_time: bool) -> int:
-    """Return the block in which channels go.
+def blocks_of_align(align: Union[int, str], measured: int, by_time: bool) -> List[int]:
+    """Return the blocks in which channels may go, the wanted one first.
+
+    Where other costs than time decide, a measured block is a wish: on narrow layers it may leave too little to remove,
+    and smaller ones follow it. One that the user gives is kept to, and so is the one that times were measured in.
 
     Args:
         align (int or str): What the user says: a number, 1 by default, or ``auto``.
         measured (int): The block of the runtime.
         by_time (bool): Time decides, so that 1 stands for the runtime's, too.
     """
-    return measured if align == AUTO or (by_time and align == 1) else int(align)
+    if by_time and align in (AUTO, 1):
+        return [measured]
+    if align == AUTO:
+        return [measured, *(block for block in reversed(BLOCKS) if block < measured and measured % block == 0)]
+    return [int(align)]
+
+
+def tell_smaller(wanted: int, taken: int) -> None:
+    """Warn that channels go in smaller blocks than a runtime wants."""
+    if taken < wanted:
+        print_log(f'no structure in blocks of {wanted} channels, as the runtime wants them, meets the target: channels '
+                  f'go in blocks of {taken}', logger='current', level=30)
 
 
 def measured_block(runtime: Runtime, widths: Sequence[int] = WIDTHS, runs: int = RUNS,

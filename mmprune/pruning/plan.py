@@ -1,15 +1,16 @@
 """From a criterion and a target to a plan: which sets of each unit stay."""
 import math
-from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from ..criteria.criterion import Criterion, CriterionError, UnscorableError
+from ..latency.block import tell_smaller
 from ..units.mutator import ChannelMutator
 from ..units.selection import least_important
 from .budgets import Budgets
-from .search import Chosen, Search, pool_of
-from .target import PruningTarget
+from .search import Chosen, Search, measured_align, pool_of
+from .target import PruningTarget, TargetError
 from .time_target import Attempt, TimeTarget
 
 
@@ -82,10 +83,11 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         raise CriterionError(f'{type(criterion).__name__} can score none of the {len(skipped)} units, for example: '
                              f'{next(iter(skipped.values()))}')
 
+    blocks = [measured_align(target)] if time is None else time.blocks(target)
+
     def choose(correction: float = 1.0) -> Chosen:
-        table = None if time is None else time.table
-        budgets = Budgets(target, mutator, table, progress, correction)
-        return Search(target, mutator, scores, progress, budgets, None if time is None else time.align(target)).run()
+        budgets = Budgets(target, mutator, None if time is None else time.table, progress, correction)
+        return _in_largest(blocks, lambda block: Search(target, mutator, scores, progress, budgets, block).run())
 
     attempts: Sequence[Attempt] = ()
     if target.needs_latency and time is not None:
@@ -103,6 +105,25 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
     total = sum(float(score.double().sum()) for score in scores.values()) or math.nan
     return Plan(masks, chosen.kept_by_floor, skipped, attempts, chosen.solution.score / total,
                 chosen.solution.bound / total)
+
+
+def _in_largest(blocks: Sequence[int], choose: Callable[[int], Chosen]) -> Chosen:
+    """Choose in the first of some blocks, largest first, in which the target can be reached; warn if it is a later one.
+
+    Raises:
+        TargetError: It can be reached in none of them.
+    """
+    *larger, least = blocks
+    for block in larger:
+        try:
+            chosen = choose(block)
+        except TargetError:
+            continue
+        tell_smaller(blocks[0], block)
+        return chosen
+    chosen = choose(least)
+    tell_smaller(blocks[0], least)
+    return chosen
 
 
 def rescored(mutator: ChannelMutator, criterion: Criterion, masks: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:

@@ -3,7 +3,7 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.logging import print_log
 
-from ..latency.block import block_of_align
+from ..latency.block import blocks_of_align
 from ..latency.meter import Meter
 from ..latency.table import LatencyTable
 from .budgets import share_of_time
@@ -51,9 +51,9 @@ class TimeTarget:
         """Return one whose table is read or measured now."""
         return cls(meter.table(), (lambda counts: meter.time(counts).share) if meter.is_here else None)
 
-    def align(self, target: PruningTarget) -> int:
-        """Return the block in which channels go: the target's own, else the runtime's."""
-        return block_of_align(target.align, self.table.block, target.needs_latency)
+    def blocks(self, target: PruningTarget) -> List[int]:
+        """Return the blocks in which channels may go, the wanted one first: the target's own, else the runtime's."""
+        return blocks_of_align(target.align, self.table.block, target.needs_latency)
 
     def close(self, target: PruningTarget, choose: Callable[[float], Chosen],
               progress: float = 1.0) -> Tuple[Chosen, List[Attempt]]:

@@ -6,7 +6,7 @@ import torch
 from digits_runs import make_runner, train, write_prune_config
 from toy_nets import Grouped, Residual, ToyClassifier, algorithm_of
 
-from mmprune.engine.floors import FloorWatch, at_floor
+from mmprune.engine.floors import FloorWatch, at_floor, least_sets
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 
 
@@ -50,6 +50,22 @@ def test_nothing_goes_of_a_unit_at_its_floor(align, least, counts):
         algorithm.mutator.fisher.fill_(1.0)
         gone = {lost.unit for lost in algorithm.mutator.least_important(1000, align)}
         assert at_floor(unit, align) is expected is (unit.name not in gone), count
+
+
+@pytest.mark.parametrize(('align', 'least'), [(1, 1), (1, 3), (4, 1), (4, 5), (4, 6), (16, 1)])
+def test_the_floor_in_blocks_is_where_a_run_ends(align, least):
+    """By brute force: what the selection leaves of a unit when it may take everything."""
+    algorithm = algorithm_of(ToyClassifier(Residual()), size=6)
+    for unit in algorithm.mutator.units:
+        unit.min_sets = min(least, unit.num_sets)
+    algorithm.mutator.fisher.fill_(1.0)
+    while pruned := algorithm.mutator.least_important(1000, align):
+        algorithm.cut(algorithm.mutator.masks_without(pruned), [])
+        algorithm.mutator.fisher.fill_(1.0)
+    dense = algorithm_of(ToyClassifier(Residual()), size=6).mutator
+    for unit, other in zip(dense.units, algorithm.mutator.units):
+        unit.min_sets = other.min_sets
+        assert least_sets(unit, align) == other.num_sets
 
 
 def test_grouped_channels_count_in_sets():

@@ -134,6 +134,28 @@ def test_group_fisher_by_time_ends_at_its_target_and_resumes_bit_equal(folder, t
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def test_a_block_that_leaves_nothing_to_remove_gives_way_and_survives_a_resume(folder, tmp_path, monkeypatch):
+    config = group_fisher_config(folder)
+    checkpoint = dict(type='mmprune.WholeCheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=-1)
+    options = {'default_hooks.checkpoint': checkpoint, 'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
+               'model.align': 'auto', 'model.mutator.channel_unit_cfg.normalization_type': 'flops',
+               'custom_hooks.2.resource_type': 'flops', 'custom_hooks.2.save_ckpt_thr': [0.6],
+               'custom_hooks.2.runtime.block': 64}  # no layer is wider
+    whole = make_runner(config, tmp_path, options)
+    whole.train()
+    taken = whole.model.block
+    assert taken in (32, 16, 8, 4)
+    assert (tmp_path / 'flops_0.60.pth').exists()
+    log = (tmp_path / whole.timestamp / f'{whole.timestamp}.log').read_text()
+    assert 'no structure in blocks of 64 channels, as the runtime wants them, meets the target' in log
+    assert f'channels go in blocks of {taken}' in log
+    monkeypatch.setattr('mmprune.engine.hook.largest_block', None)
+    again = make_runner(config, tmp_path, options, resume=True, load_from=str(tmp_path / 'iter_2.pth'))
+    again.train()
+    first, second = whole.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
 def test_a_table_that_was_wrong_is_corrected_and_the_correction_survives_a_resume(folder, tmp_path, monkeypatch):
     """Cut networks take a twentieth longer than the table can know; one checkpoint lies behind the correction."""
     config = group_fisher_config(folder)

@@ -13,7 +13,7 @@ from paths import ROOT
 from toy_nets import Concat, Depthwise, Residual, ToyClassifier, algorithm_of
 
 from mmprune.engine.hook import ResourceInfoHook
-from mmprune.engine.outlook import cheapest_pruned, check_reach, evenly_pruned, iterations_needed
+from mmprune.engine.outlook import cheapest_pruned, check_reach, evenly_pruned, iterations_needed, largest_block
 from mmprune.engine.resource import Resource
 from mmprune.pruning.search import share_of_cost
 from mmprune.pruning.target import TargetError
@@ -42,6 +42,20 @@ def test_least_ratio_is_that_of_the_floors(floor):
     check_reach(Resource('flops', mutator), least + 1e-6)
     with pytest.raises(TargetError, match=rf'{least:.3f} of the dense flops stay when every unit is at its floor'):
         check_reach(Resource('flops', mutator), least - 1e-6)
+
+
+def test_blocks_raise_what_is_least():
+    mutator = algorithm().mutator
+    resource = Resource('flops', mutator)
+    in_blocks = {block: resource.share(evenly_pruned(mutator, 1.0, block)) for block in (1, 2, 4)}
+    assert in_blocks[1] < in_blocks[2] < in_blocks[4]
+    between = (in_blocks[2] + in_blocks[4]) / 2
+    check_reach(resource, between, 2)
+    with pytest.raises(TargetError, match='at its floor, in blocks of 4 channels .* take a smaller align, a lower'):
+        check_reach(resource, between, 4)
+    assert largest_block(resource, between, [4, 2, 1]) == 2
+    assert largest_block(resource, between, [2, 1]) == 2
+    assert largest_block(resource, in_blocks[1] / 2, [4, 2, 1]) == 1
 
 
 def test_even_shares():

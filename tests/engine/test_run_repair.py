@@ -191,17 +191,17 @@ def test_in_rounds_each_goes_against_the_dense_network(folder, tmp_path, monkeyp
 
 # group Fisher
 
-MORE = dict(images=100)
+MORE = dict(images=200)
 
 
 @pytest.fixture(scope='module')
 def group_fisher(tmp_path_factory):
-    """A prune config whose dense network was trained for an epoch."""
+    """A prune config whose dense network has learned enough that a cut costs it something."""
     folder = tmp_path_factory.mktemp('group_fisher')
     with DefaultScope.overwrite_default_scope('mmcls'):
         config = write_prune_config(folder)
         runner = make_runner(folder / 'dense.py', folder / 'dense', {
-            'train_dataloader.dataset.indices': 800, 'train_cfg.max_epochs': 3})
+            'train_dataloader.dataset.indices': 800, 'train_cfg.max_epochs': 6})
         runner.train()
     torch.save(dict(state_dict=runner.model.state_dict()), folder / 'dense.pth')
     return config

@@ -96,6 +96,22 @@ def test_the_same_share_of_every_layer(dense_ms):
     assert milliseconds(made.model) <= 0.71 * dense_ms
 
 
+def test_a_measured_block_that_is_too_large_gives_way(monkeypatch):
+    """In blocks of 32 the widths 32, 64 and 48 have too little to lose."""
+    told = []
+    monkeypatch.setattr('mmprune.latency.block.print_log', lambda line, **kwargs: told.append(line))
+    made = pruner(dict(flops=0.3, align='auto'), block=32)
+    made.cut()
+    assert made.mutator.cost['macs'] <= 0.3 * made.mutator.complexity.cost({})['macs']
+    assert all(count % 16 == 0 for count in made.mutator.structure.values())
+    assert told == ['no structure in blocks of 32 channels, as the runtime wants them, meets the target: channels go '
+                    'in blocks of 16']
+    with pytest.raises(TargetError, match=r'flops=0.3 cannot be reached: .*align=32'):
+        pruner(dict(flops=0.3, align=32)).cut()
+    with pytest.raises(TargetError, match=r'flops=0.001 cannot be reached: .*align=1;'):
+        pruner(dict(flops=0.001, align='auto'), block=32).cut()
+
+
 def test_a_file_is_written_then_read(tmp_path, monkeypatch):
     path = str(tmp_path / 'table.json')
     pruner(dict(latency=0.7), table=path).cut()
