@@ -49,6 +49,22 @@ def test_widths_are_timed_in_turns(monkeypatch):
     assert measured_block(FakeRuntime(clock), runs=3) == 16
 
 
+@pytest.mark.parametrize(('disturbed', 'turns'), [(0, 2), (1, 3), (2, 3)])
+def test_what_disturbs_a_few_widths_is_not_taken_for_a_staircase(monkeypatch, disturbed, turns):
+    """In the first turns, other programs make one width in two half as slow again."""
+    rounds = []
+
+    def times(*args):
+        rounds.append({width: value * (1.5 if len(rounds) < disturbed and (place + len(rounds)) % 2 else 1)
+                       for place, (width, value) in enumerate(stairs(4).items())})
+        return rounds[-1]
+
+    monkeypatch.setattr(block, 'width_times', times)
+    assert measured_block(Torch()) == 4
+    assert len(rounds) == turns
+    assert (block_of(rounds[0]) == 4) == (disturbed == 0)
+
+
 def test_the_network_runs():
     times = width_times(Torch(), widths=(8, 13), runs=1)
     assert min(times.values()) > 0
