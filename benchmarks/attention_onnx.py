@@ -4,7 +4,7 @@ pip install -r requirements/benchmarks.txt                         # into the fu
 python benchmarks/attention_onnx.py --threads 1 2                  # prints rows as they come
 python benchmarks/attention_onnx.py --threads 1 2 --markdown docs/attention_onnx.md
 
-Random weights, which decide nothing about time; channels go by their L2 norms in multiples of 16. `kept` are the same
+Random weights, which decide nothing about time; channels go by their L2 norms in whole blocks. `kept` are the same
 widths with plain layer norms over what is left. Networks are timed in turns. The attentions that onnxruntime's own
 optimizer for transformers fuses are counted in the dense and in the cut file. A second table says where the time of one
 thread goes, by operator.
@@ -31,7 +31,9 @@ from mmprune.units.complexity import amount
 
 NETWORKS = {'ViT-S/16': 'vit_small_patch16_224', 'ViT-B/16': 'vit_base_patch16_224',
             'Swin-T': 'swin_tiny_patch4_window7_224'}
-SHAPE, TARGET = (1, 3, 224, 224), dict(flops=0.5, align=16)
+SHAPE, SHARE = (1, 3, 224, 224), 0.5
+#: Multiples of which widths are: of a vector, and of two, so that two threads get as much each.
+BLOCK, WIDER = 16, 32
 #: What else is cut to half of the multiply-adds: name -> choice.
 ALONE: Dict[str, Dict[str, Any]] = {'MLPs alone': dict(exclude='*.attn', stream='whole'),
                                     'heads and MLPs': dict(stream='whole')}
@@ -44,11 +46,11 @@ OPERATORS = {'layers (Gemm)': ('Gemm', 'Conv', 'FusedGemm'),
              'moves': ('Reshape', 'Transpose', 'Concat', 'Split', 'Gather', 'ReorderInput', 'ReorderOutput', 'Expand')}
 
 
-def cut(name: str, choice: Dict[str, Any]) -> Tuple[nn.Module, float]:
+def cut(name: str, choice: Dict[str, Any], align: int = BLOCK) -> Tuple[nn.Module, float]:
     """Return a network with random weights, cut, and the share of its multiply-adds that is left."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
-    target = dict(TARGET, max_pruned_ratio=0.9 if choice else 0.6)
+    target = dict(flops=SHARE, align=align, max_pruned_ratio=0.9 if choice else 0.6)
     pruner = Pruner(model, torch.zeros(SHAPE), 'L2', target=target, choice=choice)
     dense = amount(pruner.mutator.cost, 'flops')
     pruner.cut()
@@ -81,6 +83,9 @@ class Files:
         for norm in [module for module in model.modules() if isinstance(module, StreamNorm)]:
             norm.counts_removed = False
         self.sources['kept'] = runtime.prepare(model, x, folder / 'kept.onnx')
+        wider = f'exact, multiples of {WIDER}'
+        model, self.shares[wider] = cut(name, {}, WIDER)
+        self.sources[wider] = runtime.prepare(model, x, folder / 'wider.onnx')
         for part, choice in ALONE.items():
             model, self.shares[part] = cut(name, choice)
             self.sources[part] = runtime.prepare(model, x, folder / f'{part.replace(" ", "_")}.onnx')
@@ -134,9 +139,10 @@ def page(lines: Sequence[str], operators: Sequence[str], threads: Sequence[int])
             f'{datetime.date.today().isoformat()}; {cpu_name()}, 2 cores shared with others, '
             f'torch {torch.__version__}, onnxruntime {OnnxRuntime(1).version()}, timm {timm.__version__}.', '',
             'Random weights, one image of 224 x 224, float32; channels went by L2 norms over all units, in multiples',
-            'of 16. Multiply-adds are those of layers and of the products of attention. `exact` is equal to the masked',
-            'network: its norms count removed channels as zeros; `kept` has the same widths and plain norms. `norms`',
-            "is what exactness costs. `fused` are the attentions that onnxruntime's optimizer for transformers finds.",
+            f'of {BLOCK} where no other is named. Multiply-adds are those of layers and of the products of attention.',
+            '`exact` is equal to the masked network: its norms count removed channels as zeros; `kept` has the same',
+            'widths and plain norms. `norms` is what exactness costs. `fused` are the attentions that the optimizer of',
+            'onnxruntime for transformers finds. Times are medians; `times as fast` is the median over the rounds.',
             '',
             '| network | cut | multiply-adds left | threads | ms | times as fast | norms | nodes | fused |',
             '| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
