@@ -100,13 +100,14 @@ def _looked_up(attention: Any, table: Tensor) -> Tensor:
     return split_axis(table[index.view(-1)], 0, index.shape).permute(2, 0, 1).unsqueeze(0)
 
 
-@_of_both('WindowMSA')
+@register_attention('mmpretrain.WindowMSA', 'mmcls.WindowMSA', 'mmdet.WindowMSA', 'mmseg.WindowMSA', 'mmpose.WindowMSA')
 class WindowAttention(PackedAttention):
-    """Of Swin (Liu et al., ICCV 2021): tokens of a window see one another."""
+    """Of Swin (Liu et al., ICCV 2021) and HRFormer (Yuan et al., NeurIPS 2021): tokens of a window see one another."""
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Return the attention of ``Tensor[B * windows, N, C]``; the mask is ``Tensor[windows, N, N]``."""
-        bias = _looked_up(self, self.relative_position_bias_table)  # type: ignore[arg-type]
+        table: Any = getattr(self, 'relative_position_bias_table', None)
+        bias = None if table is None else _looked_up(self, table)
         return self._projected(self.product(self.qkv(x), bias=bias, mask=mask_of_windows(mask, x.size(0))))
 
 
@@ -120,7 +121,7 @@ class CosineWindowAttention(CosineAttention):
         return self._read(_projected(self, x), 16 * _looked_up(self, table).sigmoid(), mask)
 
 
-@_of_both('BEiTAttention')
+@register_attention('mmpretrain.BEiTAttention', 'mmcls.BEiTAttention', 'mmseg.BEiTAttention')
 class TabledAttention(PackedAttention):
     """Of BEiT (Bao et al., ICLR 2022): with a table of its own, or one for all layers."""
 
@@ -152,7 +153,8 @@ class BiasedAttention(PrunableAttention):
         return self.proj(self.product(self.qkv(self.norm(x)), bias=bias))
 
 
-@_of_both('LocallyGroupedSelfAttention')
+@register_attention('mmpretrain.LocallyGroupedSelfAttention', 'mmcls.LocallyGroupedSelfAttention',
+                    'mmseg.LocallyGroupedSelfAttention')
 class GroupedAttention(PackedAttention):
     """Of Twins (Chu et al., NeurIPS 2021): tokens of a window see one another."""
 
