@@ -5,10 +5,11 @@ python benchmarks/sweep_models.py --models 'ResNet*' VAN   # some of them
 python benchmarks/sweep_models.py --table docs/models.md   # also write the table there
 
 Results are kept in a json file, one entry a model, so that a sweep can be interrupted, go on, and run in two
-environments (mmcls models in the light one, mmseg's and torchvision's in the full one). The networks of
-tests/op_nets.py, one for each operation, are swept too.
+environments (mmcls models in the light one, all others in the full one). The networks of tests/op_nets.py, one for each
+operation, are swept too.
 """
 import argparse
+import copy
 import datetime
 import fnmatch
 import importlib.util
@@ -38,7 +39,7 @@ from mmprune.units.structure import write_structure
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 1e-10
-#: What must be left to prune where blocks are convolutions with batch norm; elsewhere the hidden units of every MLP.
+#: Of the multiply-adds of a named model, what must be able to go.
 SHARE = 0.5
 
 
@@ -46,14 +47,14 @@ class Entry(NamedTuple):
     """A model of the sweep.
 
     Attributes:
-        source (str): ``mmcls``, ``mmseg``, ``torchvision`` or ``op``.
+        source (str): ``mmcls``, ``mmdet``, ``mmpose``, ``mmseg``, ``torchvision`` or ``op``.
         name (str): Config, builder or network.
-        size (int): Height and width of the images.
+        size (tuple[int, int]): Height and width of the images.
     """
 
     source: str
     name: str
-    size: int = 96
+    size: Tuple[int, int] = (96, 96)
 
 
 MMCLS = {
@@ -76,6 +77,26 @@ MMCLS = {
     'MobileViT-small': 'mobilevit/mobilevit-small_8xb128_in1k', 'VAN-tiny': 'van/van-tiny_8xb128_in1k',
     'PoolFormer-s12': 'poolformer/poolformer-s12_32xb128_in1k',
     'EdgeNeXt-xxsmall': 'edgenext/edgenext-xxsmall_8xb256_in1k'}
+MMDET = {
+    'Faster R-CNN-ResNet-50': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+    'RetinaNet-ResNet-50': 'retinanet/retinanet_r50_fpn_1x_coco',
+    'RetinaNet-Swin-T': 'swin/retinanet_swin-t-p4-w7_fpn_1x_coco',
+    'RetinaNet-PVTv2-B0': 'pvt/retinanet_pvtv2-b0_fpn_1x_coco', 'YOLOX-s': 'yolox/yolox_s_8xb8-300e_coco',
+    'RTMDet-tiny': 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'ATSS-DyHead': 'dyhead/atss_r50_fpn_dyhead_1x_coco',
+    'DETR': 'detr/detr_r50_8xb2-150e_coco', 'Conditional DETR': 'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+    'DAB-DETR': 'dab_detr/dab-detr_r50_8xb2-50e_coco',
+    'Deformable DETR': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+    'Deformable DETR, two stages': 'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco',
+    'DINO': 'dino/dino-4scale_r50_8xb2-12e_coco', 'Mask2Former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco'}
+HEATMAPS = 'body_2d_keypoint/topdown_heatmap/coco/td-hm_'
+MMPOSE = {
+    'RTMPose-s': 'body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192',
+    'Simple baseline-ResNet-50': f'{HEATMAPS}res50_8xb64-210e_coco-256x192',
+    'HRNet-W32': f'{HEATMAPS}hrnet-w32_8xb64-210e_coco-256x192',
+    'HRFormer-small': f'{HEATMAPS}hrformer-small_8xb32-210e_coco-256x192',
+    'Pose-Swin-T': f'{HEATMAPS}swin-t-p4-w7_8xb32-210e_coco-256x192',
+    'Pose-PVT-S': f'{HEATMAPS}pvt-s_8xb64-210e_coco-256x192',
+    'ViTPose-small': f'{HEATMAPS}ViTPose-small_8xb64-210e_coco-256x192'}
 MMSEG = {
     'DeepLabV3+-ResNet-18': 'deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024',
     'DeepLabV3+-ResNet-50': 'deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024',
@@ -92,27 +113,31 @@ MMSEG = {
     'ICNet-ResNet-18': 'icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832',
     'UPerNet-ResNet-18': 'upernet/upernet_r18_4xb2-40k_cityscapes-512x1024',
     'OCRNet-HRNet-W18s': 'ocrnet/ocrnet_hr18s_4xb2-80k_cityscapes-512x1024',
-    'FPN-ResNet-50': 'sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024'}
+    'FPN-ResNet-50': 'sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024',
+    'UPerNet-Swin-T': 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512',
+    'UPerNet-Twins-SVT-S': 'twins/twins_svt-s_uperhead_8xb2-160k_ade20k-512x512',
+    'FPN-Twins-PCPVT-S': 'twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512',
+    'Segmenter-ViT-T': 'segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512'}
+OPENMMLAB = {'mmcls': MMCLS, 'mmdet': MMDET, 'mmpose': MMPOSE, 'mmseg': MMSEG}
 TORCHVISION = {
     'AlexNet': 'alexnet', 'VGG-19-BN': 'vgg19_bn', 'GoogLeNet': 'googlenet', 'SqueezeNet 1.1': 'squeezenet1_1',
     'MNASNet': 'mnasnet1_0', 'RegNetY-400MF': 'regnet_y_400mf', 'ShuffleNetV2 x1.0': 'shufflenet_v2_x1_0',
     'DeepLabV3-ResNet-50': 'deeplabv3_resnet50', 'FCN-ResNet-50': 'fcn_resnet50',
     'LR-ASPP': 'lraspp_mobilenet_v3_large'}
 SEGMENTATION = ('deeplabv3_resnet50', 'fcn_resnet50', 'lraspp_mobilenet_v3_large')
-#: Models that take images of one size only.
-FIXED_SIZE = {'VGG-16': 224, 'VGG-16-BN': 224, 'ViT-base': 224, 'Swin-tiny': 224, 'DeiT-tiny': 224, 'AlexNet': 224,
-              'VGG-19-BN': 224}
-#: Norms across channels hold the residual stream of these; what must go are the hidden units of their MLPs.
-TOKEN_MODELS = ('ViT-base', 'Swin-tiny', 'DeiT-tiny', 'ConvNeXt-tiny', 'PoolFormer-s12', 'EdgeNeXt-xxsmall',
-                'MobileViT-small')
+#: Where images are of another size than 96 x 96: where a model asks for one, or for as many places as it has queries.
+SIZES = {**dict.fromkeys(('VGG-16', 'VGG-16-BN', 'ViT-base', 'Swin-tiny', 'DeiT-tiny', 'AlexNet', 'VGG-19-BN'),
+                         (224, 224)),
+         **dict.fromkeys(MMDET, (128, 160)), **dict.fromkeys(('Deformable DETR, two stages', 'DINO'), (256, 320)),
+         **dict.fromkeys(MMPOSE, (256, 192)), 'Segmenter-ViT-T': (512, 512)}
 
 
 def entries() -> Dict[str, Entry]:
     """Return name -> model, those of installed packages only."""
     found = {}
-    for source, names in (('mmcls', MMCLS), ('mmseg', MMSEG), ('torchvision', TORCHVISION)):
+    for source, names in {**OPENMMLAB, 'torchvision': TORCHVISION}.items():
         if importlib.util.find_spec(source) is not None:
-            found.update({name: Entry(source, target, FIXED_SIZE.get(name, 96)) for name, target in names.items()})
+            found.update({name: Entry(source, target, SIZES.get(name, (96, 96))) for name, target in names.items()})
     found.update({f'op: {name}': Entry('op', name) for name in op_nets().NETS})
     return found
 
@@ -127,8 +152,8 @@ def op_nets() -> Any:
 
 def builder(entry: Entry) -> Tuple[Callable[[], Any], Tuple[int, ...]]:
     """Return what gives the architecture, a config or a module, and its input shape."""
-    shape: Tuple[int, ...] = (2, 3, entry.size, entry.size)
-    if entry.source in ('mmcls', 'mmseg'):
+    shape: Tuple[int, ...] = (2, 3, *entry.size)
+    if entry.source in OPENMMLAB:
         from mmengine.hub import get_config
 
         def config() -> dict:
@@ -174,10 +199,13 @@ def sweep(entry: Entry, seeds: int) -> Dict[str, Any]:
 def rebuild(mutator: ChannelMutator, architecture: Callable[[], Any], demo: Dict[str, Any]) -> float:
     """Write fix_subnet.json, build the model from it, load the cut weights; return the difference of the outputs."""
     masks = check.masks_around(mutator, 0.5, seed=0)
-    cut = cut_copy(double_copy(mutator.model), mutator.units, masks)
+    cut, kept = cut_copy(double_copy(mutator.model), mutator.units, masks), {}
+    for unit in map(copy.copy, mutator.units):
+        unit.kept = masks[unit.name]
+        kept[unit.name] = unit.kept_channels
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'fix_subnet.json')
-        write_structure({unit.name: int(masks[unit.name].sum()) * unit.multiplicity for unit in mutator.units}, path)
+        write_structure({name: vector.nonzero()[0].tolist() for name, vector in kept.items()}, path)
         rebuilt = GroupFisherDeploySubModel(architecture(), path, demo_input=demo, mutate_linear=True)
     rebuilt = double_copy(rebuilt)
     rebuilt.load_state_dict(cut.state_dict())
@@ -206,7 +234,7 @@ def problems(name: str, result: Dict[str, Any]) -> List[str]:
         found.append(f'macs {result["macs"][0]} by arithmetic, {result["macs"][1]} counted')
     if result['unaccounted']:
         found.append(f'unaccounted: {", ".join(result["unaccounted"])}')
-    if not name.startswith('op: ') and result['share'] < SHARE and name not in TOKEN_MODELS:
+    if not name.startswith('op: ') and result['share'] < SHARE:
         found.append(f'only {result["share"]:.0%} of the MACs can go')
     return found
 
@@ -277,7 +305,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter('ignore')
-    order = [*MMCLS, *MMSEG, *TORCHVISION, *(f'op: {name}' for name in op_nets().NETS)]
+    order = [*(name for names in OPENMMLAB.values() for name in names), *TORCHVISION,
+             *(f'op: {name}' for name in op_nets().NETS)]
     chosen = {name: entry for name, entry in entries().items()
               if any(fnmatch.fnmatch(name, pattern) for pattern in args.models)}
     if not chosen:
