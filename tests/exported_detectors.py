@@ -54,13 +54,26 @@ def pruned_at_random(name):
     return cfg
 
 
-def pruned_transformer():
-    """Return a deploy config of a small DETR for images of 128 x 96, all kinds of its units pruned at random."""
-    cfg = Config(replaced(plain(read_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')._cfg_dict),
-                          {(1333, 800): (128, 96)}))
-    cfg.model.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    cfg.model.neck.in_channels = [64]
-    cfg.model.encoder.num_layers, cfg.model.decoder.num_layers = 1, 2
+def small_detr(model):
+    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    model.neck.in_channels = [64]
+    model.encoder.num_layers, model.decoder.num_layers = 1, 2
+
+
+def small_swin(model):
+    model.backbone.update(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(2, 4, 4, 8), init_cfg=None)
+    model.neck.update(in_channels=[32, 64, 128], out_channels=32)
+    model.bbox_head.update(in_channels=32, feat_channels=32, stacked_convs=1)
+
+
+#: Config of mmdet -> what makes it small.
+TRANSFORMERS = {'detr/detr_r50_8xb2-150e_coco': small_detr, 'swin/retinanet_swin-t-p4-w7_fpn_1x_coco': small_swin}
+
+
+def pruned_transformer(name):
+    """Return a deploy config of a small detector for images of 128 x 96, all kinds of its units pruned at random."""
+    cfg = Config(replaced(plain(read_config(f'mmdet::{name}.py')._cfg_dict), {(1333, 800): (128, 96)}))
+    TRANSFORMERS[name](cfg.model)
     model = deploy_model(cfg, {}, 8, (1, 3, 96, 128), mutate_linear=True)
     mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True), model['demo_input'])
     init_default_scope('mmdet')

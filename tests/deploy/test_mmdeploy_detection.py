@@ -10,6 +10,7 @@ import pytest
 import torch
 from exported_detectors import (
     DETECTION,
+    TRANSFORMERS,
     calm,
     export,
     last_nms,
@@ -138,10 +139,13 @@ def test_every_family_exports(name, data_root, tmp_path):
             prediction.check_predictions(task, off(model, part, noise), onnx_file, inputs)
 
 
-def test_a_transformer_exports(data_root, tmp_path):
-    """Heads, dimensions and streams are gone, positions follow: the predictions of all queries are PyTorch's."""
-    cfg, image = pruned_transformer(), str(data_root / 'tinycoco/images/val2017/000000444010.jpg')
+@pytest.mark.parametrize('name', TRANSFORMERS)
+def test_a_transformer_exports(name, data_root, tmp_path):
+    """Heads, dimensions and streams are gone, positions and windows follow: all predictions are PyTorch's."""
+    cfg, image = pruned_transformer(name), str(data_root / 'tinycoco/images/val2017/000000444010.jpg')
     unpadded = load_model(with_divisor(cfg, 1), 'none')
+    if 'retinanet' in name:
+        find_something(unpadded, prediction.image_inputs(task_of(DETECTION, cfg), unpadded, image).x)
     torch.save(dict(state_dict=unpadded.state_dict()), tmp_path / 'random.pth')
     task, model, onnx_file = export(DETECTION, cfg, tmp_path / 'random.pth', image, tmp_path)
     inputs = prediction.image_inputs(task, unpadded, image)
