@@ -68,6 +68,18 @@ def test_results_are_those_of_the_pages():
             assert 'mmrazor' in entry['Metadata']['Results Published By']
 
 
+def test_the_table_of_networks_has_every_prune_config():
+    rows = re.findall(r'^\| \[.+\]\(\.\./(configs/.+?)\) \|.* \| (.*) \| (.*) \| (.*) \|$',
+                      (ROOT / 'docs/model_zoo.md').read_text(), re.MULTILINE)
+    pruned = {entry['Config']: entry for entry in ENTRIES if '_prune_' in entry['Name']}
+    assert [config for config, *_ in rows if config in pruned] == [config for config, *_ in rows]
+    assert {config for config, *_ in rows} == {*pruned}
+    assert len(rows) == len(pruned)
+    for config, _, shown, _ in rows:
+        results = pruned[config].get('Results')
+        assert shown == (f'{next(iter(results[0]["Metrics"].values())):.4g}' if results else '')
+
+
 # requirements
 
 
