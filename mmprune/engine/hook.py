@@ -164,8 +164,9 @@ class ResourceInfoHook(Hook):
             if self.resource_type == LATENCY:
                 table.check_trusted()
                 self.resource = Time(mutator, table, float(np.prod(self._corrections)))
-            self.algorithm.block = self._block or largest_block(self.resource, self.targets[-1],
-                                                                self.algorithm.blocks_for(table.block))
+            blocks = self.algorithm.blocks_for(table.block)
+            self.algorithm.block = (self._block if self._block in blocks else
+                                    largest_block(self.resource, self.targets[-1], blocks))
             runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
                                f'blocks of {self.algorithm.block} channels')
         self.algorithm.check_measured()
