@@ -124,7 +124,7 @@ def operator_rows(name: str, files: Files) -> List[str]:
             times.setdefault(kind, dict.fromkeys(('dense', 'exact'), 0.0))[file] += node.milliseconds
     whole = {file: sum(each[file] for each in times.values()) for file in ('dense', 'exact')}
     rows = [f'| {name} | {kind} | {each["dense"]:.2f} | {each["exact"]:.2f} | {each["exact"] / whole["exact"]:.0%} | '
-            f'{each["dense"] / each["exact"]:.2f} |' for kind, each in sorted(
+            + (f'{each["dense"] / each["exact"]:.2f} |' if each['dense'] else '|') for kind, each in sorted(
                 times.items(), key=lambda item: -item[1]['exact']) if each['exact'] > 0]
     rows.append(f'| {name} | together | {whole["dense"]:.2f} | {whole["exact"]:.2f} | 100% | '
                 f'{whole["dense"] / whole["exact"]:.2f} |')
