@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -80,6 +81,7 @@ class Road(NamedTuple):
         return str(self.entries['prune']['Config'])
 
 
+@lru_cache(maxsize=None)
 def metafile_entries(root: Path) -> List[Dict[str, Any]]:
     """Return the entries of all metafiles that an index names."""
     index = yaml.safe_load((root / 'model-index.yml').read_text())
@@ -150,24 +152,19 @@ def counted(road: Road) -> Dict[str, Any]:
     """Return the costs of a network, dense and pruned."""
     cfg = read_config(str(ROOT / road.config))
     mutator, _ = mutator_from_config(str(ROOT / road.config))
-    dense = mutator.cost
-    structure: Any = None
-    how = 'published'
-    deploy = road.entries.get('deploy')
-    if deploy is not None and 'FLOPs' in deploy.get('Metadata', {}):
-        cited = 'Structure Published By' in deploy['Metadata']
-        named = read_config(str(ROOT / deploy['Config'])).model.fix_subnet
+    dense, left, structure = mutator.cost, None, None
+    deploy = road.entries.get('deploy', {})
+    figures = deploy.get('Metadata', {})
+    if 'FLOPs' in figures:
+        cited = 'Structure Published By' in figures
+        named = read_config(str(ROOT / deploy['Config'])).fix_subnet
         known = not isinstance(named, str) or Path(named).exists()
         alike = isinstance(named, str) and Path(named).name.startswith('even_')  # of no run
         how = 'published' if cited else ALIKE if alike else 'measured'
         structure = read_structure(named) if known else None
-        if structure is None:
-            figures = deploy['Metadata']
-            return dict(name=road.config, dense=dense, left=dict(macs=figures['FLOPs'], params=figures['Parameters']),
-                        how=how, input=list(mutator.demo_input.input_shape))
+        left = dict(macs=figures['FLOPs'], params=figures['Parameters'])
     else:
         structure, how = left_by_target(cfg)
-    left = None
     if structure is not None:
         mutator.apply_structure(structure)
         left = mutator.cost

@@ -13,8 +13,9 @@ from .timm import PackedAttention
 from .timm_windows import CosineAttention, mask_of_windows, places_in_windows, places_of_windows
 
 
-def _of_both(name: str) -> Any:
-    return register_attention(f'mmpretrain.{name}', f'mmcls.{name}')
+def _of_both(name: str, *copies: str) -> Any:
+    """Register the attention of both, and of packages that have a copy of the class."""
+    return register_attention(*(f'{package}.{name}' for package in ('mmpretrain', 'mmcls', *copies)))
 
 
 class _ProjectedAttention(PrunableAttention):
@@ -100,7 +101,7 @@ def _looked_up(attention: Any, table: Tensor) -> Tensor:
     return split_axis(table[index.view(-1)], 0, index.shape).permute(2, 0, 1).unsqueeze(0)
 
 
-@register_attention('mmpretrain.WindowMSA', 'mmcls.WindowMSA', 'mmdet.WindowMSA', 'mmseg.WindowMSA', 'mmpose.WindowMSA')
+@_of_both('WindowMSA', 'mmdet', 'mmseg', 'mmpose')
 class WindowAttention(PackedAttention):
     """Of Swin (Liu et al., ICCV 2021) and HRFormer (Yuan et al., NeurIPS 2021): tokens of a window see one another."""
 
@@ -121,7 +122,7 @@ class CosineWindowAttention(CosineAttention):
         return self._read(_projected(self, x), 16 * _looked_up(self, table).sigmoid(), mask)
 
 
-@register_attention('mmpretrain.BEiTAttention', 'mmcls.BEiTAttention', 'mmseg.BEiTAttention')
+@_of_both('BEiTAttention', 'mmseg')
 class TabledAttention(PackedAttention):
     """Of BEiT (Bao et al., ICLR 2022): with a table of its own, or one for all layers."""
 
@@ -153,8 +154,7 @@ class BiasedAttention(PrunableAttention):
         return self.proj(self.product(self.qkv(self.norm(x)), bias=bias))
 
 
-@register_attention('mmpretrain.LocallyGroupedSelfAttention', 'mmcls.LocallyGroupedSelfAttention',
-                    'mmseg.LocallyGroupedSelfAttention')
+@_of_both('LocallyGroupedSelfAttention', 'mmseg')
 class GroupedAttention(PackedAttention):
     """Of Twins (Chu et al., NeurIPS 2021): tokens of a window see one another."""
 

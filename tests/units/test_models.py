@@ -32,6 +32,7 @@ def prove(name, source, target):
     print(f'{name}: {result["units"]} units, {result["difference"]:.1e}, {result["share"]:.0%} of the MACs can go')
     assert sweep_models.problems(name, result) == []
     assert result['units'] == UNITS.get(name, result['units'])
+    assert result['share'] > sweep_models.SHARE
     return result
 
 
