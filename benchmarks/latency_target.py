@@ -1,8 +1,8 @@
-"""A target in time against targets in FLOPs: asked, predicted and measured milliseconds; writes docs/latency_target.md.
+"""A target in time against targets in FLOPs: asked, predicted and measured milliseconds.
 
 python benchmarks/latency_target.py --only mobilenet-v2 --threads 1 --results latency_target.json
 python benchmarks/latency_target.py --only mobilenet-v2 --half --results latency_target.json
-python benchmarks/latency_target.py --results latency_target.json --write
+python benchmarks/latency_target.py --results latency_target.json --write               # docs/latency_target.md
 
 Weights are those of a checkpoint (--weights), else random. Scores are L2 norms, so that widths are not uniform. Every
 choice is exported, and timed beside the dense network in five fresh processes after the loop of the target has ended;
@@ -51,7 +51,9 @@ NETWORKS = (
             (1, 3, 256, 192)),
     Network('retinanet', 'mmdet/group_fisher/retinanet/group_fisher_act_prune_retinanet_r50_fpn_1x_coco.py',
             (1, 3, 416, 416)),
-    Network('yolox-s', 'mmdet/group_fisher/yolox/group_fisher_act_prune_yolox_s_8xb8-300e_coco.py', (1, 3, 640, 640)))
+    Network('yolox-s', 'mmdet/group_fisher/yolox/group_fisher_act_prune_yolox_s_8xb8-300e_coco.py', (1, 3, 640, 640)),
+    Network('deit-small', 'mmpretrain/taylor/taylor_prune_deit-small_4xb256_in1k.py', (1, 3, 224, 224)),
+    Network('swin-tiny', 'mmpretrain/taylor/taylor_prune_swin-tiny_16xb64_in1k.py', (1, 3, 224, 224)))
 Masks = Mapping[str, np.ndarray]
 
 
@@ -125,7 +127,7 @@ class Choices:
         table, rows = self.time.table, []
         dense = table.by_node({})
         fixed = table.calibration.offset + sum(
-            dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
+            dense[law.name] for law in table.laws if not law.reads.units | law.writes.units)
         measured = times(self.meter, self.runtime, [counts_of(masks) for masks in chosen.values()])
         for (name, masks), (share, milliseconds, dense_ms) in zip(chosen.items(), measured):
             left = share_of_cost(self.mutator, masks, 'flops')
@@ -141,7 +143,7 @@ class Choices:
         times, total = table.by_node({}), table.calibration.offset
         for law in table.laws:
             sides = [law.writes] if not law.coefficients[1] and not law.coefficients[3] else [law.reads, law.writes]
-            total += times[law.name] * math.prod(side.of(counts) / side.of(table.units) for side in sides if side.parts)
+            total += times[law.name] * math.prod(side.of(counts) / side.of(table.units) for side in sides if side.units)
         return total / table.dense_ms
 
     def plan_without_loop(self, share: float) -> Masks:
@@ -200,12 +202,13 @@ def main() -> None:
     parser.add_argument('--weights', help="checkpoint of the network, in the code base's format")
     parser.add_argument('--results', default='latency_target.json', help='json file that results are added to')
     parser.add_argument('--half', action='store_true', help='speed-up of whole blocks at half of the multiply-adds')
-    parser.add_argument('--write', action='store_true', help='write docs/latency_target.md from the results only')
+    parser.add_argument('--write', action='store_true', help='write the page from the results only')
+    parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'latency_target.md', help='file that is written')
     args = parser.parse_args()
     path = Path(args.results)
     results = read_json(path, 'results') if path.exists() else dict(networks={})
     if args.write:
-        write_text(document(results), ROOT / 'docs' / 'latency_target.md')
+        write_text(document(results), args.page)
         return
     torch.set_num_threads(1)
     for network in [network for network in NETWORKS if args.only in (None, network.name)]:

@@ -175,7 +175,7 @@ def format_table(table: LatencyTable, mutator: ChannelMutator, rows: int = ROWS)
     total = sum(dense.values())
     longest = sorted(dense, key=lambda name: -dense[name])[:rows]
     width = max(len(layer_name(name, WIDEST)) for name in longest)
-    fixed = sum(dense[law.name] for law in table.laws if not law.reads.parts and not law.writes.parts)
+    fixed = sum(dense[law.name] for law in table.laws if not law.reads.units | law.writes.units)
     lines = [f'{"layer":<{width}}  {"operator":<18}{"dense ms":>10}{"share":>8}{"at half":>10}']
     operators = {law.name: law.op for law in table.laws}
     lines += [f'{layer_name(name, WIDEST):<{width}}  {operators[name]:<18}{dense[name]:>10.3f}'

@@ -1,11 +1,13 @@
-"""How many channels a tensor has, as a sum over units: of a plain layer one unit, behind a concat several."""
+"""How many channels a tensor has, as a sum over units: of a plain layer one unit, behind a concat several.
+
+The rows of an attention are a product: heads times dimensions of a head.
+"""
+import math
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..graph.factors import HEADS
 from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 
@@ -15,19 +17,31 @@ VECTORS = (1, 4, 8, 16)
 
 @dataclass(frozen=True)
 class ChannelSum:
-    """``constant + sum of channels_per_set * sets`` over units.
+    """``constant`` plus what each unit has, plus what heads and their dimensions have together.
 
     Attributes:
         parts (tuple[tuple[str, int]]): Unit name and how many channels of the tensor go with one of its sets.
         constant (int): Channels that stay.
+        products (tuple[tuple[int, tuple[str, ...]]]): A factor, and units whose sets are multiplied with it: of an
+            attention the heads, the dimensions of a head, or both.
     """
 
     parts: Tuple[Tuple[str, int], ...]
     constant: int = 0
+    products: Tuple[Tuple[int, Tuple[str, ...]], ...] = ()
 
     def of(self, counts: Mapping[str, int], block: int = 1) -> int:
-        """Return the channels for ``counts``, unit name -> sets; those of each unit rounded up to a block."""
-        return self.constant + sum(rounded_up(times * counts[unit], block) for unit, times in self.parts)
+        """Return the channels for ``counts``, unit name -> sets; those of each unit rounded up to a block.
+
+        Those of attentions are not: no runtime keeps heads in blocks.
+        """
+        return (self.constant + sum(rounded_up(times * counts[unit], block) for unit, times in self.parts)
+                + sum(times * math.prod(counts[unit] for unit in units) for times, units in self.products))
+
+    @property
+    def units(self) -> FrozenSet[str]:
+        """Names of the units that it is a sum of."""
+        return frozenset([*(unit for unit, _ in self.parts), *(unit for _, units in self.products for unit in units)])
 
 
 def rounded_up(value: int, block: int) -> int:
@@ -36,34 +50,45 @@ def rounded_up(value: int, block: int) -> int:
 
 
 def axis_sums(mutator: ChannelMutator) -> Dict[Tuple[str, int], ChannelSum]:
-    """Return (tensor, axis) -> its size, for every axis that a unit touches, with the heads as they are at present."""
+    """Return (tensor, axis) -> its size, for every axis that a unit touches."""
     found: Dict[Tuple[str, int], ChannelSum] = {}
     for tensor, members in mutator.surgery.members.items():
         for dim in sorted({member.axis.dim for _, member in members}):
-            parts: Dict[str, int] = {}
             own = [(unit, member) for unit, member in members if member.axis.dim == dim]
-            constant, crossed = len(own[0][1].axis.ids), (tensor, dim) in mutator.surgery.shared
+            shared = mutator.surgery.shared.get((tensor, dim), [])
+            held: Dict[Tuple[ChannelUnit, ...], int] = {}
             for unit, member in own:
-                if crossed and unit.channels.part == HEADS:
-                    continue
-                share = _present_heads(mutator, (tensor, dim), unit)
-                parts[unit.name] = parts.get(unit.name, 0) + int(member.index.shape[1] * share)
-                constant -= member.index.size
-            found[tensor, dim] = ChannelSum(tuple(sorted(parts.items())), constant)
+                held[unit, ] = held.get((unit, ), 0) + member.index.size
+            constant = len(own[0][1].axis.ids) - sum(held.values()) + sum(both for _, _, both in shared)
+            for heads, dims, both in shared:  # counted with the ones and with the others
+                held[heads, ] -= both
+                held[dims, ] -= both
+                held[heads, dims] = held.get((heads, dims), 0) + both
+            found[tensor, dim] = _sum_of(held, constant)
     return found
 
 
-def _present_heads(mutator: ChannelMutator, axis: Tuple[str, int], unit: ChannelUnit) -> Fraction:
-    """Return the share of heads that are present on an axis that they share with a unit of their dimensions, else 1."""
-    heads = next((heads for heads, dims, _ in mutator.surgery.shared.get(axis, ()) if dims is unit), None)
-    return Fraction(1) if heads is None else Fraction(heads.num_sets, len(heads.kept))
+def _sum_of(held: Mapping[Tuple[ChannelUnit, ...], int], constant: int) -> ChannelSum:
+    """Return the sum in which units, or heads and dimensions together, have so many channels in the dense network."""
+    parts, products = [], []
+    for units, channels in held.items():
+        times = channels // math.prod(len(unit.kept) for unit in units)
+        if times and units[0].channels.part:
+            products.append((times, tuple(unit.name for unit in units)))
+        elif times:
+            parts.append((units[0].name, times))
+    return ChannelSum(tuple(sorted(parts)), constant, tuple(sorted(products)))
 
 
 def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:
-    """Return the different sizes of all axes that units touch, those of fewest units first."""
-    units = [ChannelSum(((unit.name, unit.multiplicity), )) for unit in mutator.units]
-    found = dict.fromkeys([*axis_sums(mutator).values(), *units])
-    return sorted(found, key=lambda one: (len(one.parts), one.constant))
+    """Return the different sizes that axes of weights and of maps may have, those of fewest units first."""
+    axes = axis_sums(mutator)
+    units = [ChannelSum((), 0, ((1, (unit.name, )), )) if unit.channels.part
+             else ChannelSum(((unit.name, unit.multiplicity), )) for unit in mutator.units]
+    sides = {ChannelSum((), 0, (product, )) for one in axes.values() for product in one.products}
+    queries = {ChannelSum((), 0, ((1, units), )) for one in sides for _, units in one.products}
+    found = dict.fromkeys([*axes.values(), *units, *sorted(sides | queries, key=lambda one: one.products)])
+    return sorted(found, key=lambda one: (len(one.units), one.constant))
 
 
 def find_sum(sizes: Sequence[int], structures: Sequence[Mapping[str, int]],

@@ -1,5 +1,6 @@
 """Costs of a structure as terms of one unit and of pairs of units, as the solver takes them."""
-from typing import Dict, Mapping, Sequence, Tuple
+import math
+from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from .widths import Cost
 
 class CostTerms:
     """Adds up products of channel sums over the levels of units.
+
+    What heads and dimensions have together is a term of one of them only while the other keeps its width: choose them
+    in turns. Where both are chosen, the dimensions count as they are present.
 
     Args:
         names (list[str]): Units whose width is chosen.
@@ -60,6 +64,14 @@ class CostTerms:
                 fixed += rounded_up(times * self._present[unit], self._block)
             else:
                 free[place] = np.array([rounded_up(times * sets, self._block) for sets in self._levels[place]], float)
+        for times, units in side.products:
+            chosen = next((unit for unit in units if unit in self._place), None)
+            present = float(times * math.prod(self._present[unit] for unit in units if unit != chosen))
+            if chosen is None:
+                fixed += present
+            else:
+                place = self._place[chosen]
+                free[place] = free.get(place, 0.0) + present * np.array(self._levels[place], float)
         return fixed, free
 
     def cost(self, budget: float) -> Cost:
@@ -67,13 +79,14 @@ class CostTerms:
         return Cost(self.constant, self.unary, self.pairs, budget)
 
 
-def complexity_terms(mutator: ChannelMutator, resource: str, names: Sequence[str],
-                     levels: Sequence[Sequence[int]]) -> CostTerms:
+def complexity_terms(mutator: ChannelMutator, resource: str, names: Sequence[str], levels: Sequence[Sequence[int]],
+                     present: Optional[Mapping[str, int]] = None) -> CostTerms:
     """Return ``macs``, ``params`` or ``acts`` of a model as terms; see :meth:`Complexity.cost`.
 
-    Layers that mix positions, and run once a channel, count at their dense number of channels.
+    Layers that mix positions, and run once a channel, count at their dense number of channels. Units that are not
+    chosen have as many sets as ``present`` says, or as now.
     """
-    terms = CostTerms(names, levels, {unit.name: unit.num_sets for unit in mutator.units})
+    terms = CostTerms(names, levels, {**{unit.name: unit.num_sets for unit in mutator.units}, **(present or {})})
     complexity, sizes = mutator.complexity, axis_sums(mutator)
 
     def add(factor: float, tensor: str, dims: Sequence[int]) -> None:

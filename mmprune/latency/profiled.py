@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..arguments import UserError, whole_number
 from ..deploy.runtimes.runtime import NodeTime, Runtime
-from ..graph.factors import HEADS
 from ..units.mutator import ChannelMutator
 from .channel_sum import ChannelSum, channel_sums, find_sum
 from .node_law import ObservedNode, fit_laws
@@ -33,6 +32,8 @@ WIDTHS, SPREAD = (0.35, 1.0), (0.6, 1.4)
 #: Times, over the dense one, at which targets lie: there a table must predict well.
 ASKED = (0.4, 0.8)
 CONVOLUTIONS = ('Conv', 'FusedConv', 'Convolution', 'GroupConvolution', 'Conv2d')
+#: Operators that sum over the last axis of their first input: what they read is of its size.
+PRODUCTS = ('Gemm', 'MatMul', 'FusedMatMul', 'FusedGemm', 'FullyConnected', 'Linear')
 
 Progress = Callable[[int, int], None]
 
@@ -60,9 +61,6 @@ def random_widths(mutator: ChannelMutator, block: int, count: int, seed: int = 0
         share = random.uniform(*WIDTHS)
         counts = {}
         for unit in units:
-            if unit.channels.part == HEADS:  # what heads and their dimensions take is no sum of terms
-                counts[unit.name] = unit.num_sets
-                continue
             wanted = share * random.uniform(*SPREAD) * len(unit.kept)
             levels = levels_of(len(unit.kept), unit.min_sets, unit.sets_in(block))
             counts[unit.name] = int(min(levels, key=lambda level: abs(level - wanted)))
@@ -241,11 +239,23 @@ def _observed(nodes: Sequence[NodeTime], structures: Sequence[Mapping[str, int]]
         kind: Tuple[object, ...] = (first.op, alone, weights[0][2:], first.inputs[0][2:], first.outputs[0][2:],
                                     len(first.inputs))
     else:
-        shapes = [node.outputs[0] for node in nodes] if first.outputs else [()]
-        varying = [axis for axis, sizes in enumerate(zip(*shapes)) if len({*sizes}) > 1]
-        reads, alone = ChannelSum(()), True
-        writes = find_sum([shape[varying[0]] for shape in shapes], structures, sums) if varying else ChannelSum(())
-        kind = (first.op, *(None if axis in varying else size for axis, size in enumerate(shapes[0])))
+        sizes, kind = _varying(nodes)
+        if len(sizes) > 2:
+            return None
+        found = [find_sum(one, structures, sums) for one in sizes]
+        reads = found[0] if len(found) == 2 else ChannelSum(())
+        writes = found[-1] if found else ChannelSum(())
+        alone = len(found) < 2
     if reads is None or writes is None:
         return None
     return ObservedNode(first.name, first.op, kind, alone, reads, writes, times)
+
+
+def _varying(nodes: Sequence[NodeTime]) -> Tuple[List[List[int]], Tuple[object, ...]]:
+    """Return the sizes of a node that differ between networks, that which is summed over first, and its kind."""
+    first = nodes[0]
+    shapes = [(*(node.inputs[0][-1:] if first.op in PRODUCTS and node.inputs else ()),
+               *(node.outputs[0] if node.outputs else ())) for node in nodes]
+    columns = [list(column) for column in zip(*shapes)]
+    kind = (first.op, *(None if len({*column}) > 1 else column[0] for column in columns))
+    return [list(one) for one in dict.fromkeys(tuple(column) for column in columns if len({*column}) > 1)], kind

@@ -1,7 +1,7 @@
 """The latency table of a model: what every node of its exported network takes at any widths of its units."""
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -103,19 +103,21 @@ class LatencyTable:
         if not hasattr(self, '_by_unit'):
             self._by_unit: Dict[str, List[NodeLaw]] = {}
             for law in self.laws:
-                for unit in {name for side in (law.reads, law.writes) for name, _ in side.parts}:
+                for unit in law.reads.units | law.writes.units:
                     self._by_unit.setdefault(unit, []).append(law)
         return self._by_unit
 
-    def cost(self, names: Sequence[str], levels: Sequence[Sequence[int]], budget: float) -> Cost:
+    def cost(self, names: Sequence[str], levels: Sequence[Sequence[int]], budget: float,
+             present: Optional[Mapping[str, int]] = None) -> Cost:
         """Return the prediction as a sum of terms of one unit and of pairs of units, for the solver.
 
         Args:
-            names (list[str]): Units that are chosen; all others stay whole.
+            names (list[str]): Units that are chosen.
             levels (list[list[int]]): How many sets each of them may have.
             budget (float): Milliseconds at most.
+            present (dict[str, int], optional): How many sets others have; by default they are whole.
         """
-        terms = CostTerms(names, levels, self.units, self.block)
+        terms = CostTerms(names, levels, {**self.units, **(present or {})}, self.block)
         for law in self.laws:
             terms.add(self.calibration.scale * law.coefficients, law.reads, law.writes)
         terms.constant += self.calibration.offset + self.rest_ms
@@ -187,11 +189,14 @@ class LatencyTable:
 
 
 def _sum_to_json(channels: ChannelSum) -> Dict[str, Any]:
-    return dict(constant=channels.constant, parts=[list(part) for part in channels.parts])
+    products = [[times, list(units)] for times, units in channels.products]
+    return dict(constant=channels.constant, parts=[list(part) for part in channels.parts],
+                **(dict(products=products) if products else {}))
 
 
 def _sum_from_json(value: Mapping[str, Any]) -> ChannelSum:
-    return ChannelSum(tuple((str(unit), int(times)) for unit, times in value['parts']), int(value['constant']))
+    return ChannelSum(tuple((str(unit), int(times)) for unit, times in value['parts']), int(value['constant']),
+                      tuple((int(times), tuple(map(str, units))) for times, units in value.get('products', ())))
 
 
 def write_table(table: LatencyTable, path: Union[str, 'os.PathLike[str]']) -> None:

@@ -69,15 +69,16 @@ class Budgets:
         """Return budget -> share of the dense cost that a structure leaves."""
         return {one.name: self.value(one, masks) / one.dense for one in self.all}
 
-    def costs(self, names: Sequence[str], levels: Sequence[Sequence[int]]) -> List[Cost]:
+    def costs(self, names: Sequence[str], levels: Sequence[Sequence[int]],
+              present: Optional[Mapping[str, int]] = None) -> List[Cost]:
         """Return the budgets for the solver; see :meth:`LatencyTable.cost`."""
         found = []
         for one in self.all:
             most = one.share * one.dense
             if one.name == 'latency' and self.table is not None:
-                found.append(self.table.cost(names, levels, most / self.correction))
+                found.append(self.table.cost(names, levels, most / self.correction, present))
             else:
-                found.append(complexity_terms(self.mutator, COSTS[one.name], names, levels).cost(most))
+                found.append(complexity_terms(self.mutator, COSTS[one.name], names, levels, present).cost(most))
         return found
 
 

@@ -24,7 +24,7 @@ class Plan(NamedTuple):
         attempts (list[Attempt]): Where the target is a time, each choice that was measured, the last one last.
         kept_score (float): Share of the scores that stays, where the target is a time; of those of one unit and
             another as they are.
-        bound (float): What share no widths within the target could exceed.
+        bound (float): What share no widths within the target could exceed; NaN where heads were chosen too.
     """
 
     masks: Dict[str, np.ndarray]
@@ -100,11 +100,11 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         for block in mutator.blocks:
             if all(masks[name].sum() <= floors[name] and name in may_lose for name in block.units):
                 masks.update({name: np.zeros_like(masks[name]) for name in block.units})
-    if chosen.solution is None:
+    if chosen.widths is None:
         return Plan(masks, chosen.kept_by_floor, skipped)
     total = sum(float(score.double().sum()) for score in scores.values()) or math.nan
-    return Plan(masks, chosen.kept_by_floor, skipped, attempts, chosen.solution.score / total,
-                chosen.solution.bound / total)
+    return Plan(masks, chosen.kept_by_floor, skipped, attempts, chosen.widths.score / total,
+                chosen.widths.bound / total)
 
 
 def _in_largest(blocks: Sequence[int], choose: Callable[[int], Chosen]) -> Chosen:

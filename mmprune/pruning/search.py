@@ -5,20 +5,17 @@ from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 from torch import Tensor
 
-from ..graph.factors import HEADS
-from ..latency.solver import InfeasibleError, Solution, solve
-from ..latency.widths import WidthProblem, levels_of
+from ..latency.solver import InfeasibleError
 from ..units.complexity import amount
 from ..units.mutator import ChannelMutator
 from ..units.selection import Pool, PrunedSet, least_important
 from ..units.unit import ChannelUnit
+from .budget_search import BudgetSearch, Widths
 from .budgets import Budgets
 from .target import GLOBAL_MAX_PRUNED_RATIO, PruningTarget, TargetError
 
 #: Steps of the search for the share that every layer loses.
 BISECTIONS = 24
-#: How often widths are chosen anew where costs of pairs of units do not add up to the cost of a structure.
-SOLVES = 4
 
 
 class Chosen(NamedTuple):
@@ -28,12 +25,12 @@ class Chosen(NamedTuple):
         masks (dict[str, ndarray[sets], bool]): Unit name -> which sets stay.
         kept_by_floor (dict[str, int]): Unit name -> channels that only its floor keeps: others with a higher score are
             removed, or the share of the unit asks for more.
-        solution (Solution or None): Of the solver, where the target is a time.
+        widths (Widths or None): Of the search within budgets, where the target is a time.
     """
 
     masks: Dict[str, np.ndarray]
     kept_by_floor: Dict[str, int]
-    solution: Optional[Solution] = None
+    widths: Optional[Widths] = None
 
 
 class Search:
@@ -58,8 +55,7 @@ class Search:
         self.budgets = budgets or Budgets(target, mutator, progress=progress)
         self.align = measured_align(target) if align is None else align
         self.levels = target.levels_of(mutator)
-        units = [unit for unit in target.chosen_units(mutator) if unit.name in scores
-                 and not (target.needs_latency and unit.channels.part == HEADS)]  # no table has their time
+        units = [unit for unit in target.chosen_units(mutator) if unit.name in scores]
         self.pools = {unit.name: pool_of(unit, scores[unit.name], target.floor(unit, unit.name in self.levels),
                                          unit.sets_in(self.align)) for unit in units}
         self.units = {unit.name: unit for unit in units}
@@ -75,15 +71,15 @@ class Search:
         """
         kept = {name: self._take_share(self.units[name], level * self.progress)
                 for name, level in self.levels.items() if name in self.units}
-        solution = None
+        widths = None
         if self.target.scope == 'layer':
             kept.update(self._by_layer())
         elif self.target.needs_latency:
-            solution = self._by_solver()
+            widths = self._by_solver()
         else:
             kept.update(self._by_score())
         return Chosen(self.masks, {name: kept[name] * unit.multiplicity for name, unit in self.units.items()
-                                   if kept.get(name)}, solution)
+                                   if kept.get(name)}, widths)
 
     def _take_share(self, unit: ChannelUnit, removed: float) -> int:
         """Drop sets until a share of the unit's dense sets is removed; return how many only its floor keeps."""
@@ -150,38 +146,18 @@ class Search:
             return removed >= int(wanted + 1e-9)
         return self.budgets.are_met(self.masks)
 
-    def _by_solver(self) -> Solution:
-        """Keep as much of the scores as the budgets let; return the solution."""
-        names = [unit.name for unit in self.rest]
-        levels = [levels_of(pool.present, pool.present - pool.spare, pool.block)
-                  for pool in (self.pools[name] for name in names)]
-        ordered = {name: np.sort(self.pools[name].scores[self.units[name].kept])[::-1] for name in names}
-        kept = [np.concatenate([[0.0], np.cumsum(ordered[name])])[np.array(choices)]
-                for name, choices in zip(names, levels)]
-        tightened = [1.0] * len(self.budgets.all)
-        for _ in range(SOLVES):
-            costs = self.budgets.costs(names, levels)
-            for cost, factor in zip(costs, tightened):
-                cost.budget *= factor
-            try:
-                solution = solve(WidthProblem(names, kept, costs))
-            except InfeasibleError:
-                self._drop_to({name: choices[0] for name, choices in zip(names, levels)})
-                self._check_reach()
-                raise
-            self._drop_to({name: choices[place] for name, choices, place in zip(names, levels, solution.choice)})
-            if self.is_enough():
-                break
-            tightened = [factor * min(1.0, 0.999 * one.share * one.dense / self.budgets.value(one, self.masks))
-                         for factor, one in zip(tightened, self.budgets.all)]
-        return solution
-
-    def _drop_to(self, counts: Mapping[str, int]) -> None:
-        """Keep the best ``counts[unit]`` sets of each unit."""
-        for name, count in counts.items():
-            unit, scores = self.units[name], self.pools[name].scores
-            self.masks[name] = unit.kept.copy()
-            self.masks[name][np.argsort(scores, kind='stable')[:int(unit.kept.sum()) - count]] = False
+    def _by_solver(self) -> Widths:
+        """Keep as much of the scores as the budgets let; return the widths."""
+        fixed = {name: mask for name, mask in self.masks.items() if name not in {unit.name for unit in self.rest}}
+        search = BudgetSearch(self.mutator, self.rest, self.pools, self.budgets, fixed)
+        try:
+            widths = search.run()
+        except InfeasibleError:
+            self.masks.update(search.at_floors())
+            self._check_reach()
+            raise
+        self.masks.update(widths.masks)
+        return widths
 
     def _check_reach(self) -> None:
         """Raise TargetError unless the masks, with every unit at its floor, meet the target."""
