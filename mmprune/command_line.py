@@ -16,6 +16,7 @@ from mmengine.utils import ProgressBar
 from .arguments import MOST_THREADS, UserError, share, short, sizes, whole_number
 from .files import write_text
 from .models.from_config import ConfigError, check_model, merge, read_config
+from .processes import let_forks_die_with_this
 from .units.structure import StructureError
 
 #: Arguments at the top of a config -> the key that they end up in.
@@ -274,6 +275,7 @@ def mistake_in_config(error: Exception) -> Optional[str]:
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; a user's mistake ends it with one message and status 2 instead of a traceback."""
+    let_forks_die_with_this()
     try:
         main()
     except (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,

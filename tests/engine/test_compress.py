@@ -125,15 +125,28 @@ def test_another_compression_in_the_folder(tmp_path):
             remembered(plan_of(options(tmp_path, **changes), {}), tmp_path)
 
 
+SLEEP = 'print("begun", flush=True); time.sleep(60)'
+#: A worker of a data loader has what the command has: its output, and the lock of the folder.
+WORKER = """
+from mmprune.command_line import run
+found = []
+run(lambda: found.append(os.fork()))
+if not found[0]:
+    print("begun", flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='the kernel ends the children of a killed process')
-def test_children_end_with_a_killed_road(tmp_path):
+@pytest.mark.parametrize('work', [SLEEP, WORKER], ids=['command', 'worker'])
+def test_children_end_with_a_killed_road(tmp_path, work):
     """A road that is killed leaves nothing at work, so that the next one does not meet it."""
     code = f'''
         import subprocess, sys
         from pathlib import Path
         from mmprune.engine.compress import road
         road.subprocess.call = lambda command, **options: subprocess.Popen(
-            [sys.executable, '-c', 'import time; print("begun", flush=True); time.sleep(60)'],
+            [sys.executable, '-c', {'import os, time' + chr(10) + work!r}],
             **dict(options, stdout=None)).wait()
         one = road.Road(Path({str(tmp_path)!r}), print)
         with one.alone():

@@ -1,10 +1,8 @@
 """Run the stages of a road one after the other; what is done is not done again, what was interrupted goes on."""
-import ctypes
 import datetime
 import fcntl
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from ...arguments import UserError
+from ...processes import die_with_parent
 from ...report.stage_record import StageRecord, read_record, write_record
 from .stages import Command, Stage
 
@@ -86,16 +85,10 @@ class Road:
             sink.write(f'$ mmprune {shlex.join(command)}\n')
             sink.flush()
             status = subprocess.call([sys.executable, '-m', 'mmprune', *command], stdout=sink,
-                                     stderr=subprocess.STDOUT, pass_fds=(self._lock,), preexec_fn=_die_with_parent)
+                                     stderr=subprocess.STDOUT, pass_fds=(self._lock,), preexec_fn=die_with_parent)
         if status:
             lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL:]
             raise UserError('\n'.join([f'the stage {stage} failed with status {status}; the end of {log}:',
                                        *(f'  | {line}' for line in lines),
                                        f'the command: mmprune {shlex.join(command)}',
                                        'what is done stays: run compress again to go on from here']))
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this process when the one that started it ends (Linux)."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
