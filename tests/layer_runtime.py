@@ -15,7 +15,7 @@ from mmprune.registry import RUNTIMES
 
 def node_ms(module, inputs, output):
     """Return the milliseconds of a layer: a constant, what it moves, and its multiply-adds."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
         macs = output.numel() * module.weight[0].numel()
         return 0.01 + 1e-6 * inputs.numel() + 2e-6 * output.numel() + 2e-7 * macs
     return 0.002 + 1e-6 * output.numel()
@@ -56,7 +56,7 @@ class FakeRuntime(Runtime):
         def after(name, module, args, kwargs, out):
             found.append((name, module, args[0], out))
 
-        leaves = [item for item in model.named_modules() if isinstance(item[1], (nn.Conv2d, nn.ReLU))]
+        leaves = [item for item in model.named_modules() if isinstance(item[1], (nn.Conv2d, nn.Linear, nn.ReLU))]
         with torch.no_grad(), watched(leaves, after=after):
             model(x)
         return found

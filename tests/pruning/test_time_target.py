@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from layer_runtime import FakeRuntime, Streams
+from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
 from mmprune.latency.table import LatencyTableError
@@ -41,6 +42,19 @@ def test_a_share_of_the_time_is_reached_in_whole_blocks(share, dense_ms):
     assert attempt.asked == pytest.approx(share * dense_ms)
     assert attempt.measured == pytest.approx(milliseconds(made.model))
     assert 'asked' in made.report()
+
+
+@pytest.mark.parametrize('share', [0.8, 0.6])
+def test_a_transformer_reaches_a_share_of_its_time(share):
+    def network():
+        torch.manual_seed(0)
+        return TinyViT(dim=384)
+
+    made = Pruner(network(), images().float(), 'L2', target=dict(latency=share), runtime=dict(RUNTIME, networks=24))
+    made.cut()
+    dense, left = (FakeRuntime().exact_ms(model, images().float()) for model in (network(), made.model))
+    assert share - 0.05 < left / dense <= share * 1.01
+    assert made.plan.attempts[0].predicted == pytest.approx(made.plan.attempts[0].measured, rel=0.02)
 
 
 def test_milliseconds_are_the_same_target_as_their_share(dense_ms):
