@@ -1,4 +1,5 @@
 """The road: stages run once, go on where they were stopped, and say what failed; options and plans are checked."""
+import select
 import subprocess
 import sys
 import textwrap
@@ -156,6 +157,7 @@ def test_children_end_with_a_killed_road(tmp_path, work):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == 'begun\n'
         process.kill()
+        assert select.select([process.stdout], [], [], 20)[0], 'something outlives the road'
         assert process.stdout.read() == ''  # the pipe closes when the child has ended, too
     with Road(tmp_path, pytest.fail).alone():
         pass
