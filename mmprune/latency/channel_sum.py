@@ -23,7 +23,7 @@ class ChannelSum:
         parts (tuple[tuple[str, int]]): Unit name and how many channels of the tensor go with one of its sets.
         constant (int): Channels that stay.
         products (tuple[tuple[int, tuple[str, ...]]]): A factor, and units whose sets are multiplied with it: of an
-            attention the heads, the dimensions of a head, or both.
+            attention the heads, the dimensions of a head, or both; one that is named twice counts by its square.
     """
 
     parts: Tuple[Tuple[str, int], ...]
@@ -89,6 +89,21 @@ def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:
     queries = {ChannelSum((), 0, ((1, units), )) for one in sides for _, units in one.products}
     found = dict.fromkeys([*axes.values(), *units, *sorted(sides | queries, key=lambda one: one.products)])
     return sorted(found, key=lambda one: (len(one.units), one.constant))
+
+
+def crossed(sums: Sequence[Optional[ChannelSum]]) -> Optional[ChannelSum]:
+    """Return what is as large as the product of some sums, None unless each of several is one term."""
+    if len(sums) < 2:
+        return sums[0] if sums else ChannelSum(())
+    times = 1
+    units: Tuple[str, ...] = ()
+    for one in sums:
+        terms = [] if one is None else [*one.products, *((factor, (unit, )) for unit, factor in one.parts)]
+        if one is None or one.constant or len(terms) != 1:
+            return None
+        times *= terms[0][0]
+        units = (*units, *terms[0][1])
+    return ChannelSum((), 0, ((times, units), ))
 
 
 def find_sum(sizes: Sequence[int], structures: Sequence[Mapping[str, int]],

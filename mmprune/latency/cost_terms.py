@@ -71,7 +71,8 @@ class CostTerms:
                 fixed += present
             else:
                 place = self._place[chosen]
-                free[place] = free.get(place, 0.0) + present * np.array(self._levels[place], float)
+                free[place] = (free.get(place, 0.0)
+                               + present * np.array(self._levels[place], float) ** units.count(chosen))
         return fixed, free
 
     def cost(self, budget: float) -> Cost:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..arguments import UserError, whole_number
 from ..deploy.runtimes.runtime import NodeTime, Runtime
 from ..units.mutator import ChannelMutator
-from .channel_sum import ChannelSum, channel_sums, find_sum
+from .channel_sum import ChannelSum, channel_sums, crossed, find_sum
 from .node_law import ObservedNode, fit_laws
 from .pruned_copy import PrunedCopy
 from .table import Calibration, LatencyTable
@@ -240,12 +240,10 @@ def _observed(nodes: Sequence[NodeTime], structures: Sequence[Mapping[str, int]]
                                     len(first.inputs))
     else:
         sizes, kind = _varying(nodes)
-        if len(sizes) > 2:
-            return None
         found = [find_sum(one, structures, sums) for one in sizes]
-        reads = found[0] if len(found) == 2 else ChannelSum(())
-        writes = found[-1] if found else ChannelSum(())
         alone = len(found) < 2
+        reads = ChannelSum(()) if alone else found[0]
+        writes = crossed(found if alone else found[1:])
     if reads is None or writes is None:
         return None
     return ObservedNode(first.name, first.op, kind, alone, reads, writes, times)
@@ -258,4 +256,4 @@ def _varying(nodes: Sequence[NodeTime]) -> Tuple[List[List[int]], Tuple[object, 
                *(node.outputs[0] if node.outputs else ())) for node in nodes]
     columns = [list(column) for column in zip(*shapes)]
     kind = (first.op, *(None if len({*column}) > 1 else column[0] for column in columns))
-    return [list(one) for one in dict.fromkeys(tuple(column) for column in columns if len({*column}) > 1)], kind
+    return [column for column in columns if len({*column}) > 1], kind

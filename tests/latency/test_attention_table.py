@@ -6,8 +6,9 @@ from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
 from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
-from mmprune.latency.channel_sum import ChannelSum, axis_sums, channel_sums
-from mmprune.latency.cost_terms import complexity_terms
+from mmprune.deploy.runtimes.runtime import NodeTime
+from mmprune.latency.channel_sum import ChannelSum, axis_sums, channel_sums, crossed
+from mmprune.latency.cost_terms import CostTerms, complexity_terms
 from mmprune.latency.node_law import NodeLaw
 from mmprune.latency.profiled import Measured, named, observed_nodes, random_widths
 from mmprune.latency.pruned_copy import PrunedCopy
@@ -121,3 +122,37 @@ def test_nodes_of_an_exported_network_are_known_by_their_sizes(mutator, tmp_path
     heads, qk, v = attentions(mutator)[0]
     crossed = {(node.reads, node.writes) for node in nodes.values() if node.name in products}
     assert {(factors(qk), factors(heads)), (factors(heads), factors(v))} <= crossed
+
+
+def test_products_of_sums_by_hand():
+    heads, dims, stream = factors('h'), factors('d'), ChannelSum((('s', 2), ))
+    counts = dict(h=3, d=5, s=7)
+    assert crossed([]) == ChannelSum(())
+    assert crossed([stream]) is stream
+    assert crossed([heads, dims, dims]).of(counts) == 3 * 5 * 5
+    assert crossed([heads, stream]).of(counts) == 3 * 14
+    assert crossed([heads, ChannelSum((('s', 1), ), 1)]) is None
+    assert crossed([heads, None]) is None
+
+
+def test_a_unit_counts_by_its_square_where_it_is_named_twice():
+    square = crossed([factors('h'), factors('d'), factors('d')])
+    terms = CostTerms(['d', 's'], [[1, 2, 5], [3, 4]], dict(h=3, d=5, s=4))
+    terms.add((1.0, 0.0, 2.0, 10.0), ChannelSum((('s', 1), )), square)
+    cost = terms.cost(0.0)
+    for at, dims in enumerate((1, 2, 5)):
+        for other, stream in enumerate((3, 4)):
+            assert cost.total([at, other]) == 1 + 2 * 3 * dims ** 2 + 10 * stream * 3 * dims ** 2
+
+
+def test_nodes_of_a_linear_attention():
+    """``q (k v)``: the sum over dimensions of queries, of heads times dimensions of values; ``q' k`` has the square."""
+    sums = [factors(unit) for unit in 'hqv']
+    drawn = [dict(h=1 + i % 3, q=4 + 3 * i % 7, v=2 + 5 * i % 11) for i in range(8)]
+    shapes = [[((1, one['h'], 9, one['q']), (1, one['h'], 9, one['v'])),
+               ((1, one['h'], one['q'], 9), (1, one['h'], one['q'], one['q']))] for one in drawn]
+    measured = [Measured(one, {name: NodeTime(name, 'MatMul', 1.0, (read, ), (write, ))
+                               for name, (read, write) in zip('ab', both)}, 2.0) for one, both in zip(drawn, shapes)]
+    first, second = observed_nodes(measured, sums)
+    assert (first.reads, first.writes) == (factors('q'), factors('h', 'v'))
+    assert (second.reads, second.writes) == (factors('h'), factors('q', 'q'))
