@@ -2,6 +2,7 @@
 
 The rows of an attention are a product: heads times dimensions of a head.
 """
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
@@ -81,13 +82,19 @@ def _sum_of(held: Mapping[Tuple[ChannelUnit, ...], int], constant: int) -> Chann
 
 
 def channel_sums(mutator: ChannelMutator) -> List[ChannelSum]:
-    """Return the different sizes that axes of weights and of maps may have, those of fewest units first."""
+    """Return the different sizes that axes of weights and of maps may have, those of fewest units first.
+
+    A set of heads may be several heads (grouped queries), and one of dimensions two (rotary positions), as the
+    attributes say that count them.
+    """
     axes = axis_sums(mutator)
-    units = [ChannelSum((), 0, ((1, (unit.name, )), )) if unit.channels.part
-             else ChannelSum(((unit.name, unit.multiplicity), )) for unit in mutator.units]
-    sides = {ChannelSum((), 0, (product, )) for one in axes.values() for product in one.products}
-    queries = {ChannelSum((), 0, ((1, units), )) for one in sides for _, units in one.products}
-    found = dict.fromkeys([*axes.values(), *units, *sorted(sides | queries, key=lambda one: one.products)])
+    units = [ChannelSum(((unit.name, unit.multiplicity), )) for unit in mutator.units if not unit.channels.part]
+    rows = {product for one in axes.values() for product in one.products}
+    times = {unit.name: {1, *(member.index.shape[1] for member in unit.channels.attributes)}
+             for unit in mutator.units if unit.channels.part}
+    maps = {(math.prod(factors), names) for names in [*((name, ) for name in times), *(names for _, names in rows)]
+            for factors in itertools.product(*(times[name] for name in names))}
+    found = dict.fromkeys([*axes.values(), *units, *(ChannelSum((), 0, (one, )) for one in sorted(rows | maps))])
     return sorted(found, key=lambda one: (len(one.units), one.constant))
 
 

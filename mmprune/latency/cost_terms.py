@@ -14,7 +14,7 @@ class CostTerms:
     """Adds up products of channel sums over the levels of units.
 
     What heads and dimensions have together is a term of one of them only while the other keeps its width: choose them
-    in turns. Where both are chosen, the dimensions count as they are present.
+    in turns. Of several chosen units of a product the first counts at its levels, the others as they are present.
 
     Args:
         names (list[str]): Units whose width is chosen.

@@ -1,4 +1,4 @@
-"""What a node of an exported network takes as a function of the channels that it reads and writes.
+"""What a node of an exported network takes as a function of two of its sizes, the channels that it reads and writes.
 
 ``t = a + b reads + c writes + d reads writes`` with coefficients of at least 0, fitted to the relative error. Nodes of
 one kind (operator, kernel, map size, number of inputs) share them but for a factor of each node's own.
@@ -22,7 +22,9 @@ class NodeLaw:
     Attributes:
         name (str): Of the node in the runtime's profile.
         op (str): Its operator.
-        reads, writes (ChannelSum): Channels of its input and its output.
+        reads, writes (ChannelSum): The two sizes that its time follows: channels of its input and its output; of a
+            product of activations what is summed over and the heads, or the heads and what they write. Where only one
+            size changes, it is ``writes``.
         coefficients (ndarray[4]): ``a, b, c, d`` in milliseconds.
     """
 
@@ -43,7 +45,7 @@ class ObservedNode:
 
     Attributes:
         kind (tuple): Nodes of the same kind share a law.
-        alone (bool): The time depends on what it writes only: a depthwise convolution, pooling, an activation.
+        alone (bool): The time follows one size only: a depthwise convolution, pooling, an activation.
         milliseconds (ndarray[networks]): Its times.
     """
 

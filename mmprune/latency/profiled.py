@@ -32,7 +32,7 @@ WIDTHS, SPREAD = (0.35, 1.0), (0.6, 1.4)
 #: Times, over the dense one, at which targets lie: there a table must predict well.
 ASKED = (0.4, 0.8)
 CONVOLUTIONS = ('Conv', 'FusedConv', 'Convolution', 'GroupConvolution', 'Conv2d')
-#: Operators that sum over the last axis of their first input: what they read is of its size.
+#: Operators that sum over the last axis of their first input, as exporters write it: what they read is of its size.
 PRODUCTS = ('Gemm', 'MatMul', 'FusedMatMul', 'FusedGemm', 'FullyConnected', 'Linear')
 
 Progress = Callable[[int, int], None]
@@ -76,7 +76,8 @@ def measure_table(mutator: ChannelMutator, runtime: Runtime, x: Tensor, block: i
         runtime (Runtime): That profiles.
         x (Tensor[N, C, H, W]): The input.
         block (int): Channels that the runtime computes together.
-        networks (int): How many networks are measured, the dense one among them; 8 at least.
+        networks (int): How many networks are measured, the dense one among them; 8 at least, and 16 of a transformer,
+            whose heads have few numbers to be told apart by.
         seed (int): Of their widths.
         rest_ms (float): Milliseconds outside of the network.
         progress (Callable, optional): Told how many networks are measured, of how many.
@@ -84,7 +85,7 @@ def measure_table(mutator: ChannelMutator, runtime: Runtime, x: Tensor, block: i
     Raises:
         UserError: The runtime cannot profile, or cannot run the model.
     """
-    whole_number('networks', networks, 8)
+    whole_number('networks', networks, 16 if any(unit.channels.part for unit in mutator.units) else 8)
     copy, structures = PrunedCopy(mutator), random_widths(mutator, block, networks, seed)
     with tempfile.TemporaryDirectory() as folder:
         anchor = _Anchor(runtime, copy, next(structures), x, Path(folder))
@@ -203,8 +204,8 @@ def _fitted(nodes: Sequence[ObservedNode], structures: Sequence[Dict[str, int]],
 def observed_nodes(measured: Sequence[Measured], sums: Sequence[ChannelSum]) -> List[ObservedNode]:
     """Return the nodes of all networks with the channels that they read and write.
 
-    Nodes that not every network has, or whose channels fit no sum of units (reorders, whose names change places), are
-    taken together by their operator, as a time that no unit changes.
+    Nodes that not every network has, or whose channels fit no sum of units or product of such sums (reorders, whose
+    names change places), are taken together by their operator, as a time that no unit changes.
     """
     structures = [one.counts for one in measured]
     found: List[ObservedNode] = []

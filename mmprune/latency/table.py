@@ -13,7 +13,8 @@ from .node_law import NodeLaw
 from .widths import Cost
 
 #: Of the file; a table of another format is measured anew.
-FORMAT = 1
+#: Of a file; the first one knew no heads, and what layers of transformers read.
+FORMAT, FIRST_FORMAT = 2, 1
 #: Largest error on networks that a table has not seen with which it may choose widths.
 LARGEST_ERROR = 0.1
 
@@ -175,9 +176,11 @@ class LatencyTable:
         Raises:
             LatencyTableError: It is no table of this format.
         """
-        if not isinstance(value, Mapping) or value.get('format') != FORMAT:
+        if not isinstance(value, Mapping) or value.get('format') not in (FIRST_FORMAT, FORMAT):
             raise LatencyTableError(f'{source} is no latency table of format {FORMAT}; measure it with mmprune latency')
         try:
+            if value['format'] == FIRST_FORMAT and any('#' in name for name in value['units']):
+                raise LatencyTableError(f'{source} was written when tables knew nothing of heads; measure it again')
             fields = {name: value[name] for name in cls.__dataclass_fields__}
             laws = [NodeLaw(law['name'], law['op'], _sum_from_json(law['reads']), _sum_from_json(law['writes']),
                             np.array(law['coefficients'], dtype=float)) for law in value['laws']]

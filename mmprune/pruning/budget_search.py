@@ -31,7 +31,8 @@ class Widths(NamedTuple):
     Attributes:
         masks (dict[str, ndarray[sets], bool]): Name of a unit that may lose channels -> which sets stay.
         score (float): What they keep of the scores.
-        bound (float): No widths within the budgets keep more; NaN where heads and dimensions were chosen in turns.
+        bound (float): No widths within the budgets keep more; NaN where that is not known, since costs are no sum of
+            terms of pairs of units: heads and dimensions were chosen, or widths were chosen anew.
     """
 
     masks: Dict[str, np.ndarray]
@@ -109,12 +110,15 @@ class BudgetSearch:
     def _solve(self, chosen: Collection[str], masks: Mapping[str, np.ndarray]) -> Widths:
         """Choose the widths of some units; the others have those of the masks."""
         names = [name for name in self.units if name in chosen]
+        if not names:
+            return self._as_they_are(masks)
         levels = [self.levels[name] for name in names]
         scores = [self.kept[name][np.array(choices)] for name, choices in zip(names, levels)]
-        present = {name: int(mask.sum()) for name, mask in {**self.fixed, **masks}.items()}
-        held = sum(float(self.kept[name][present[name]]) for name in self.units if name not in chosen)
-        tightened = [1.0] * len(self.budgets.all)
-        for _ in range(SOLVES):
+        structure = {**self.fixed, **masks}
+        held = self._kept_of({name: structure[name] for name in self.units if name not in chosen})
+        tightened, bound = [1.0] * len(self.budgets.all), math.nan
+        for solves in range(SOLVES):
+            present = {name: int(mask.sum()) for name, mask in structure.items()}
             costs = self.budgets.costs(names, levels, present)
             for cost, factor in zip(costs, tightened):
                 cost.budget *= factor
@@ -123,10 +127,29 @@ class BudgetSearch:
                                  for name, choices, place in zip(names, levels, solution.choice)}}
             structure = {**self.fixed, **found}
             if self.budgets.are_met(structure):
+                bound = math.nan if solves or self._has_products(chosen) else held + solution.bound
                 break
             tightened = [factor * min(1.0, 0.999 * one.share * one.dense / self.budgets.value(one, structure))
                          for factor, one in zip(tightened, self.budgets.all)]
-        return Widths(found, held + solution.score, held + solution.bound)
+        return Widths(found, held + solution.score, bound)
+
+    def _as_they_are(self, masks: Mapping[str, np.ndarray]) -> Widths:
+        """Return widths where there is nothing to choose."""
+        structure = {**self.fixed, **masks}
+        if not self.budgets.are_met(structure):
+            raise max((InfeasibleError(number, self.budgets.value(one, structure), one.share * one.dense)
+                       for number, one in enumerate(self.budgets.all)), key=lambda error: error.least / error.budget)
+        kept = self._kept_of(masks)
+        return Widths(dict(masks), kept, kept)
+
+    def _kept_of(self, masks: Mapping[str, np.ndarray]) -> float:
+        return sum(float(self.kept[name][int(mask.sum())]) for name, mask in masks.items())
+
+    def _has_products(self, chosen: Collection[str]) -> bool:
+        """Tell whether the time of a node grows with the product of several units that are chosen at once."""
+        laws = [] if self.budgets.table is None else self.budgets.table.laws
+        return any(len({*units} & {*chosen}) > 1 for law in laws for side in (law.reads, law.writes)
+                   for _, units in side.products)
 
     def _best_sets(self, name: str, count: int) -> np.ndarray:
         """Return the mask of the sets with the highest scores of a unit."""

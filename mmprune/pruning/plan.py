@@ -24,7 +24,7 @@ class Plan(NamedTuple):
         attempts (list[Attempt]): Where the target is a time, each choice that was measured, the last one last.
         kept_score (float): Share of the scores that stays, where the target is a time; of those of one unit and
             another as they are.
-        bound (float): What share no widths within the target could exceed; NaN where heads were chosen too.
+        bound (float): What share no widths within the target could exceed; NaN where none is known.
     """
 
     masks: Dict[str, np.ndarray]

@@ -3,16 +3,18 @@ import numpy as np
 import pytest
 import torch
 from tiny_transformer import TinyViT, images
+from torch import nn
 
 from mmprune import Pruner
+from mmprune.attention.product import AttentionProduct
 from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
 from mmprune.deploy.runtimes.runtime import NodeTime
 from mmprune.latency.channel_sum import ChannelSum, axis_sums, channel_sums, crossed
 from mmprune.latency.cost_terms import CostTerms, complexity_terms
 from mmprune.latency.node_law import NodeLaw
-from mmprune.latency.profiled import Measured, named, observed_nodes, random_widths
+from mmprune.latency.profiled import PRODUCTS, Measured, named, observed_nodes, random_widths
 from mmprune.latency.pruned_copy import PrunedCopy
-from mmprune.latency.table import Calibration, LatencyTable
+from mmprune.latency.table import Calibration, LatencyTable, LatencyTableError
 from mmprune.latency.widths import levels_of
 from mmprune.units.complexity import COSTS, amount
 
@@ -102,22 +104,58 @@ def test_saving_of_heads_and_file(mutator, table):
         assert 0 < saved == pytest.approx(table.saving(unit, {}, 1))
     again = LatencyTable.from_json(table.to_json())
     assert again.to_json() == table.to_json()
+    with pytest.raises(LatencyTableError, match='knew nothing of heads; measure it again'):
+        LatencyTable.from_json(dict(table.to_json(), format=1))
     assert again.predict({heads: 1, qk: 2}) == table.predict({heads: 1, qk: 2}) < table.predict({heads: 1})
+
+
+class Shared(nn.Module):
+    """Rotary positions, and keys and values of half as many heads: one attention over 5 tokens."""
+
+    def __init__(self, heads=6, kv_heads=3, size=8, dim=24):
+        super().__init__()
+        self.stem, self.proj = nn.Linear(3, dim), nn.Linear(heads * size, 5)
+        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * size)
+        self.product = AttentionProduct(heads, size, size, kv_heads=kv_heads, rotary=True)
+        angles = torch.randn(5, size // 2).repeat(1, 2)
+        self.register_buffer('cos', angles.cos())
+        self.register_buffer('sin', angles.sin())
+
+    def forward(self, x):
+        return self.proj(self.product(self.qkv(torch.relu(self.stem(x))), angles=(self.cos, self.sin)))
+
+
+def observed(mutator, x, folder):
+    """Return networks of random widths as onnxruntime profiles them, and name -> node."""
+    runtime, copy, measured = OnnxRuntime(threads=1), PrunedCopy(mutator), []
+    for counts in random_widths(mutator, 1, 16):
+        source = runtime.prepare(copy.cut_to(counts), x, folder / 'network.onnx')
+        measured.append(Measured(counts, named(runtime.profiled(source, x, 4)), 1.0))
+    return measured, {node.name: node for node in observed_nodes(measured, channel_sums(mutator))}
+
+
+def test_nodes_of_grouped_queries_with_rotary_positions(tmp_path):
+    pytest.importorskip('onnxruntime')
+    x = torch.randn(1, 5, 3)
+    mutator = Pruner(Shared(), x).mutator
+    measured, nodes = observed(mutator, x, tmp_path)
+    heads, qk, v = attentions(mutator)[0]
+    crossed = {(node.reads, node.writes) for node in nodes.values() if node.op in PRODUCTS}
+    queries, pairs = ChannelSum((), 0, ((2, (heads, )), )), ChannelSum((), 0, ((2, (qk, )), ))
+    assert {(pairs, queries), (queries, factors(v))} <= crossed
+    assert {name for name, node in measured[0].nodes.items() if node.op in (*PRODUCTS, 'Softmax')} <= {*nodes}
 
 
 def test_nodes_of_an_exported_network_are_known_by_their_sizes(mutator, tmp_path):
     pytest.importorskip('onnxruntime')
-    runtime, copy, x, measured = OnnxRuntime(threads=1), PrunedCopy(mutator), images().float(), []
-    for counts in random_widths(mutator, 1, 12):
-        source = runtime.prepare(copy.cut_to(counts), x, tmp_path / 'network.onnx')
-        measured.append(Measured(counts, named(runtime.profiled(source, x, 4)), 1.0))
-    nodes = {node.name: node for node in observed_nodes(measured, channel_sums(mutator))}
-    products = [name for name, node in measured[0].nodes.items() if node.op in ('Gemm', 'MatMul', 'FusedMatMul')]
+    measured, nodes = observed(mutator, images().float(), tmp_path)
+    products = [name for name, node in measured[0].nodes.items() if node.op in PRODUCTS]
     assert len(products) >= 2 * 6 + 1  # queries with keys and values, the projection, two of the MLP; the head
     for name in products:
         for one in measured:
             of, node = one.nodes[name], nodes[name]
             found = [sum_.of(one.counts) for sum_ in (node.reads, node.writes) if sum_.units]
+            assert found, name
             assert {*found} <= {of.inputs[0][-1], *of.outputs[0]}, name
     heads, qk, v = attentions(mutator)[0]
     crossed = {(node.reads, node.writes) for node in nodes.values() if node.name in products}

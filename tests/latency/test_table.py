@@ -132,8 +132,8 @@ def test_file_comes_back_the_same(mutator, table, tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda value: [], 'is no latency table of format 1'),
-    (lambda value: dict(value, format=2), 'is no latency table of format 1'),
+    (lambda value: [], 'is no latency table of format 2'),
+    (lambda value: dict(value, format=3), 'is no latency table of format 2'),
     (lambda value: {key: one for key, one in value.items() if key != 'laws'}, 'is damaged'),
     (lambda value: dict(value, calibration=dict(offset=1)), 'is damaged'),
 ])

@@ -95,3 +95,27 @@ def test_a_plan_for_a_time_takes_heads_and_says_that_its_bound_is_not_known(made
     assert left <= 0.4 * table.dense_ms * (1 + 1e-9)
     assert 0 < plan.kept_score < 1
     assert np.isnan(plan.bound)
+
+
+def test_heads_alone_and_nothing_at_all(made):
+    table, scores = table_of(made.mutator, 2), random_scores(made.mutator, 2)
+    heads = next(unit.name for unit in made.mutator.units if unit.channels.part == 'heads')
+    share = table.predict({heads: 2}) / table.dense_ms
+    found = searched(made, table, {heads: scores[heads]}, 1.001 * share)
+    assert {name: int((~mask).sum()) for name, mask in found.masks.items() if not mask.all()} == {heads: 1}
+    assert found.masks[heads].argmin() == scores[heads].argmin()
+    with pytest.raises(TargetError, match='cannot be reached'):
+        searched(made, table, {heads: scores[heads]}, 0.1)
+    with pytest.raises(TargetError, match='cannot be reached'):
+        Search(PruningTarget.of(dict(latency=0.5, levels={'*': 0.05}), 'global'), made.mutator, scores, 1.0, Budgets(
+            PruningTarget.of(dict(latency=0.5), 'global'), made.mutator, table), 1).run()
+
+
+def test_no_bound_where_a_product_has_two_units_that_are_chosen(made):
+    table, scores = table_of(made.mutator, 3), random_scores(made.mutator, 3)
+    heads, *dims = [unit.name for unit in made.mutator.units if unit.channels.part]
+    del scores[heads]
+    assert searched(made, table, scores, 0.6).widths.bound >= searched(made, table, scores, 0.6).widths.score
+    table.laws.append(NodeLaw('k v', 'MatMul', ChannelSum(()), ChannelSum((), 0, ((1, tuple(dims)), )),
+                              np.array([0.0, 0.0, 5.0, 0.0])))
+    assert np.isnan(searched(made, table, scores, 0.6).widths.bound)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -84,8 +85,9 @@ class Road:
         with log.open('a', encoding='utf-8') as sink:
             sink.write(f'$ mmprune {shlex.join(command)}\n')
             sink.flush()
-            status = subprocess.call([sys.executable, '-m', 'mmprune', *command], stdout=sink,
-                                     stderr=subprocess.STDOUT, pass_fds=(self._lock,), preexec_fn=die_with_parent)
+            status = subprocess.call(
+                [sys.executable, '-m', 'mmprune', *command], stdout=sink, stderr=subprocess.STDOUT,
+                pass_fds=(self._lock,), preexec_fn=partial(die_with_parent, os.getpid()))
         if status:
             lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL:]
             raise UserError('\n'.join([f'the stage {stage} failed with status {status}; the end of {log}:',
