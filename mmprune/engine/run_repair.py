@@ -84,7 +84,7 @@ class RunRepair:
 
     def __call__(self, runner: Runner, algorithm: PruningAlgorithm, twins: Sequence[nn.Module],
                  by_loss: bool = False) -> None:
-        """Repair model and averages, and log a line for each.
+        """Repair model and averages, and log a line for each; an average of nothing takes what the model has.
 
         Every rank solves by the same images, and takes what rank 0 has found.
 
@@ -101,6 +101,8 @@ class RunRepair:
             broadcast_tensors(each.architecture)
             for line in lines:
                 runner.logger.info(line if each is algorithm else f'averaged copy: {line}')
+        for follower in _averaged(algorithm):
+            follower.begin(algorithm)
 
     def _data(self, runner: Runner, algorithm: PruningAlgorithm) -> '_Data':
         there = len(runner.train_dataloader.dataset)
@@ -176,9 +178,12 @@ class EndRepair(RunRepair):
 
 
 def _with_averages(algorithm: PruningAlgorithm) -> List[Any]:
-    """Return the algorithm, and its averaged copies (EMA)."""
-    return [algorithm, *(follower.averaged.module for follower in algorithm.followers
-                         if isinstance(follower, AveragedFollower))]
+    """Return the algorithm, and its averaged copies (EMA) that have averaged something."""
+    return [algorithm, *(follower.averaged.module for follower in _averaged(algorithm) if follower.has_begun)]
+
+
+def _averaged(algorithm: PruningAlgorithm) -> List[AveragedFollower]:
+    return [follower for follower in algorithm.followers if isinstance(follower, AveragedFollower)]
 
 
 def _loss(model: nn.Module, batches: Sequence[Any]) -> float:

@@ -48,7 +48,10 @@ def algorithm_of(runner: Runner, name: str, kind: Type[Algorithm], wrapper: Type
         raise WrongTypeError(f'the model is wrapped in {type(runner.model).__name__}, whose parameters cannot shrink: '
                         f"{what} needs model_wrapper_cfg=dict(type='mmprune.{wrapper.__name__}')")
     watch_first_batch(runner, model)
-    model.followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+    followers = [AveragedFollower(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for follower in followers:
+        follower.begin(model)
+    model.followers = [*followers]
     return model
 
 
@@ -93,6 +96,22 @@ class AveragedFollower:
     def __init__(self, averaged: BaseAveragedModel) -> None:
         self.averaged = averaged
         self.refresh()  # loading a checkpoint may have cut the copy
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has been averaged yet; until then the copy is the model."""
+        return int(self.averaged.steps) > 0
+
+    def begin(self, model: nn.Module) -> None:
+        """Take the values of the model where nothing has been averaged yet.
+
+        EMAHook copies the model before its weights are loaded, and again at its first update, which never comes in a
+        run that trains nothing.
+        """
+        if not self.has_begun:
+            values = model.state_dict()
+            for name, tensor in self.averaged.module.state_dict().items():
+                tensor.copy_(values[name])
 
     def take_orders(self, orders: Mapping[str, np.ndarray]) -> None:
         """Let the dimensions of heads stand as in the model."""

@@ -144,10 +144,30 @@ def averaged_run(folder, work_dir, **changes):
     return runner.model.state_dict(), averages.state
 
 
+@pytest.mark.parametrize('repair', [None, REPAIR], ids=['cut', 'repaired'])
+def test_an_average_of_nothing_is_the_model(folder, tmp_path, repair):
+    """A run that trains nothing saves and tests the averages, which mmengine copies before weights are loaded."""
+    with DefaultScope.overwrite_default_scope('mmcls'):
+        config = write_config(folder, f'nothing_{bool(repair)}', dict(SCHEDULES['one_shot'], repair=repair))
+        runner = make_runner(config, tmp_path, EPOCHS)
+        runner.register_hook(EMA, priority='NORMAL')
+        runner.train()
+    dense = torch.load(folder / 'dense.pth', weights_only=True)['state_dict']
+    saved = torch.load(tmp_path / 'pruned.pth', weights_only=True)
+    names = {key for key in saved['state_dict'] if key.endswith('bn1.running_var')}
+    assert names
+    for name in saved['state_dict']:
+        assert torch.equal(saved['state_dict'][name], saved['ema_state_dict'][f'module.{name}']), name
+    stem = next(key for key in dense if key.endswith('conv1.weight'))
+    kept = saved['state_dict'][f'architecture.{stem}']
+    assert {*kept.flatten().tolist()} <= {*dense[stem].flatten().tolist()}  # no random filters
+    assert 'averaged copy' not in log_of(tmp_path)
+
+
 def test_averages_are_repaired_too_and_a_kill_in_a_repair_changes_nothing(folder, tmp_path, monkeypatch):
     whole = averaged_run(folder, tmp_path / 'whole')
     log = log_of(tmp_path / 'whole')
-    assert len(re.findall(r'averaged copy: repair by 40 images', log)) == 2
+    assert len(re.findall(r'averaged copy: repair by 40 images', log)) == 1  # the second round
     assert 'undone' not in log
 
     class Killed(Exception):  # noqa: N818
