@@ -252,6 +252,19 @@ def test_stages_that_were_not_asked_for_are_not_missing(folder):
     assert read_road(folder).missing == ['deploy', 'test-deployed']
 
 
+@pytest.mark.parametrize(('method', 'how', 'what'), [
+    ('one-shot', 'chosen by Taylor scores, and after each cut the layers that read them were solved again in closed '
+     'form on 512 training images', 'cut and repaired, not trained'),
+    ('group-fisher', 'chosen by Group Fisher scores while the network was trained', 'cut while it was trained'),
+    (None, '', 'right after the cut')])
+def test_how_channels_were_chosen_is_said(folder, method, how, what):
+    options = dict(method=method, criterion='Taylor', images=512)
+    write_stages(folder, STAGES, plan=dict(options={key: value for key, value in options.items() if method}))
+    for page in report_of(folder):
+        assert how in page
+        assert what in page
+
+
 def test_config_is_that_of_the_prune_run_then_one_of_the_folder_then_as_it_was_typed(folder):
     assert read_road(folder).config == str(folder / 'dense.py')
     (folder / 'configs').mkdir()

@@ -10,6 +10,8 @@ from .road import Road
 
 #: File in the times of a record -> what it is called.
 FILES = {'dense': 'dense', 'pruned': 'pruned', 'dense_int8': 'dense, INT8', 'pruned_int8': 'pruned, INT8'}
+#: What the pruned network is, by how it was pruned.
+PRUNED = {'one-shot': 'cut and repaired, not trained', 'group-fisher': 'cut while it was trained'}
 DEPLOYED, INT8 = 'deployed', 'deployed, INT8'
 #: Stages that time files.
 TIMED = ('deploy', 'int8')
@@ -56,7 +58,8 @@ def networks(road: Road) -> List[Network]:
     deployed = road.metric('test-deployed')
     found = [
         Network('dense', 'the network that was there', road.metric('dense'), macs, params, dense_ms, dense_ms),
-        Network('pruned', 'right after the cut', road.metric('prune'), macs_left, params_left),
+        Network('pruned', PRUNED.get(str(road.plan.options.get('method')), 'right after the cut'),
+                road.metric('prune'), macs_left, params_left),
         Network('finetuned', 'trained further', road.metric('test'), macs_left, params_left),
         Network(DEPLOYED, 'exported, in onnxruntime', road.metric('int8', 'float_metrics') if deployed is None
                 else deployed, macs_left, params_left, median_of(road, 'deploy', 'pruned'), dense_ms),

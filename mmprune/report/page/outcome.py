@@ -1,5 +1,5 @@
 """What was asked, and what came of it: the numbers that are seen first, and the same in plain words."""
-from typing import List, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 from ..points import drop
 from . import number as text
@@ -84,6 +84,7 @@ def _done(road: Road) -> List[Text]:
                 for name, value in road.mapping('prune', 'reached').items()]
         items.append(f'Pruned {" and ".join(_asked(road))}' + (
             f'; when it ended, there remained {_listed(left)}.' if left else '.'))
+        items += [how for how in [_how(road.plan.options)] if how]
     if 'finetune' in road.records:
         length = road.get('finetune', 'epochs')
         unit = 'epochs' if (number(length) or 0) < ITERATIONS else 'iterations'
@@ -95,6 +96,17 @@ def _done(road: Road) -> List[Text]:
     if 'int8' in road.records:
         items.append(['Turned into 8-bit numbers (INT8): ', Code(road.get('int8', 'file') or 'a file'), '.'])
     return items
+
+
+def _how(options: Mapping[str, Any]) -> str:
+    """Return how channels were chosen, and what made up for them before the finetuning; empty if the plan is silent."""
+    if options.get('method') == 'one-shot':
+        return (f'Channels were chosen by {options.get("criterion")} scores, and after each cut the layers that read '
+                f'them were solved again in closed form on {options.get("images")} training images, or all that there '
+                'are: a repair, without training.')
+    if options.get('method') == 'group-fisher':
+        return 'Channels were chosen by Group Fisher scores while the network was trained.'
+    return ''
 
 
 def _listed(parts: List[str]) -> str:
