@@ -26,7 +26,8 @@ class LatencyRecord:
         runtime (dict): See :class:`~mmprune.latency.meter.Meter`.
 
     Attributes:
-        state (dict): ``table`` and ``shares`` (structure -> share of the dense time), plain values for a checkpoint.
+        state (dict): ``table`` and ``shares`` (structure -> share of the dense time), or ``block`` where no more is
+            needed; plain values for a checkpoint.
     """
 
     def __init__(self, runtime: Mapping[str, Any]) -> None:
@@ -39,19 +40,35 @@ class LatencyRecord:
         """Return the table: that of the resumed run, of the file that ``runtime`` names, or one measured now."""
         if self._table is not None:
             return self._table
+        if self._is_to_measure(runner, mutator, 'table'):
+            self.state = dict(table=self._measured_table(runner).to_json(), shares={})
+        self._share_state()
+        self._table = LatencyTable.from_json(self.state['table'])
+        return self._table
+
+    def block(self, runner: Runner, mutator: ChannelMutator) -> int:
+        """Return the block of the runtime, for a target that needs no table: taken as :meth:`start` takes that."""
+        if self._is_to_measure(runner, mutator, 'table', 'block'):
+            self.state = dict(block=self._measuring().block_alone())
+            self._write()
+        self._share_state()
+        return int(self.state['block'] if 'block' in self.state else self.state['table']['block'])
+
+    def _is_to_measure(self, runner: Runner, mutator: ChannelMutator, *keys: str) -> bool:
+        """Take up what a run that is resumed has measured; tell whether rank 0, which this is, has none of the keys."""
         self._path, self._mutator = Path(runner.work_dir) / LATENCY_JSON, mutator
-        if dist.is_main_process():
-            if runner._resume and self._path.exists():
-                saved = read_json(self._path, 'what the run measured')
-                if self.state.get('table') in (None, saved['table']):
-                    self.state = saved
-            if not self.state:
-                self.state = dict(table=self._measured_table(runner).to_json(), shares={})
+        if not dist.is_main_process():
+            return False
+        if runner._resume and self._path.exists():
+            saved = read_json(self._path, 'what the run measured')
+            if self.state.get('table') in (None, saved.get('table')):
+                self.state = saved
+        return not {*keys} & {*self.state}
+
+    def _share_state(self) -> None:
         states = [self.state]
         dist.broadcast_object_list(states)
         self.state = states[0]
-        self._table = LatencyTable.from_json(self.state['table'])
-        return self._table
 
     def _measured_table(self, runner: Runner) -> LatencyTable:
         """Return a table; where it cannot be trusted, since others kept the machine busy, it is measured again.

@@ -87,6 +87,11 @@ class Meter:
             print_log(f'{self.runtime.name} computes blocks of {self._block} channels here', logger='current')
         return self._block
 
+    def block_alone(self) -> int:
+        """Return the block of the file's table, or measure it and no table: seconds instead of minutes."""
+        known = not self.runtime.is_here or (self.path is not None and os.path.exists(self.path))
+        return self.table().block if known else self.block
+
     def table(self, progress: Optional[Progress] = None) -> LatencyTable:
         """Read the table of the file, or measure it and, if it can be trusted, write it.
 

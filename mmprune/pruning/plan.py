@@ -11,7 +11,7 @@ from ..units.selection import least_important
 from .budgets import Budgets
 from .search import Chosen, Search, measured_align, pool_of
 from .target import PruningTarget, TargetError
-from .time_target import Attempt, TimeTarget
+from .time_target import Attempt, MeasuredBlock, TimeTarget
 
 
 class Plan(NamedTuple):
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
 def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarget, progress: float = 1.0,
               only: Optional[Collection[str]] = None, remove_blocks: bool = False,
-              time: Optional[TimeTarget] = None) -> Plan:
+              time: Optional[MeasuredBlock] = None) -> Plan:
     """Score all units and choose which sets stay; nothing is changed.
 
     Args:
@@ -62,7 +62,8 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         progress (float): Share of the way from the dense model to the target.
         only (collection[str], optional): Units that may lose channels; by default all.
         remove_blocks (bool): Remove the residual blocks all of whose units are at their floor.
-        time (TimeTarget, optional): Needed where the target is a time, or its ``align`` is measured.
+        time (MeasuredBlock, optional): Needed where ``align`` is measured; a :class:`TimeTarget` where the target is a
+            time.
 
     Raises:
         CriterionError: The criterion has seen no data, or can score no unit at all.
@@ -90,7 +91,7 @@ def make_plan(mutator: ChannelMutator, criterion: Criterion, target: PruningTarg
         return _in_largest(blocks, lambda block: Search(target, mutator, scores, progress, budgets, block).run())
 
     attempts: Sequence[Attempt] = ()
-    if target.needs_latency and time is not None:
+    if target.needs_latency and isinstance(time, TimeTarget):
         chosen, attempts = time.close(target, choose, progress)
     else:
         chosen = choose()

@@ -20,7 +20,7 @@ from .forward_time import forward_ms
 from .plan import Plan, make_plan, rescored
 from .rounds import cut_in_rounds
 from .target import PruningTarget, TargetError
-from .time_target import TimeTarget
+from .time_target import MeasuredBlock, TimeTarget
 
 Optimizers = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer]]
 
@@ -79,7 +79,7 @@ class Pruner:
         if self.target is not None:  # report a pattern without a match now, not at the first cut
             self.target.check(self.mutator)
         self._meter = None if runtime is None else Meter(runtime, self.mutator)
-        self._time: Optional[TimeTarget] = None
+        self._time: Optional[MeasuredBlock] = None
         self.remove_blocks = remove_blocks
         self.plan: Optional[Plan] = None
         self._masked: Optional[Plan] = None
@@ -136,8 +136,10 @@ class Pruner:
         if self.target is None:
             raise TargetError('there is no target: give the Pruner ratio=0.3 or target=dict(flops=0.5)')
         self._calibrate_again()
-        if self._meter is not None and self._time is None and self.target.needs_runtime:
+        if self._meter is not None and self.target.needs_latency and not isinstance(self._time, TimeTarget):
             self._time = TimeTarget.measured(self._meter)
+        elif self._meter is not None and self._time is None and self.target.needs_runtime:
+            self._time = MeasuredBlock(self._meter.block_alone())
         self.plan = make_plan(self.mutator, self.criterion, self.target, progress, remove_blocks=self.remove_blocks,
                               time=self._time)
         return self.plan

@@ -1,4 +1,4 @@
-"""A target in time: the latency table that it is planned with, and the loop that is closed by measuring the plan."""
+"""What a plan needs to know of a runtime: its block; for a target in time a table, too, and a loop around the plan."""
 from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.logging import print_log
@@ -34,7 +34,24 @@ class Attempt(NamedTuple):
                 f'{self.dense:.2f} ms)')
 
 
-class TimeTarget:
+class MeasuredBlock:
+    """The block of a runtime, for a target that is no time: all that has to be measured for it.
+
+    Args:
+        block (int): Channels that the runtime computes together.
+    """
+
+    table: Optional[LatencyTable] = None
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+    def blocks(self, target: PruningTarget) -> List[int]:
+        """Return the blocks in which channels may go, the wanted one first: the target's own, else the runtime's."""
+        return blocks_of_align(target.align, self.block, target.needs_latency)
+
+
+class TimeTarget(MeasuredBlock):
     """Plans for a target in time.
 
     Args:
@@ -43,17 +60,16 @@ class TimeTarget:
             without it the table's word is taken.
     """
 
+    table: LatencyTable
+
     def __init__(self, table: LatencyTable, share_of: Optional[ShareOf] = None) -> None:
+        super().__init__(table.block)
         self.table, self.share_of = table, share_of
 
     @classmethod
     def measured(cls, meter: Meter) -> 'TimeTarget':
         """Return one whose table is read or measured now."""
         return cls(meter.table(), (lambda counts: meter.time(counts).share) if meter.is_here else None)
-
-    def blocks(self, target: PruningTarget) -> List[int]:
-        """Return the blocks in which channels may go, the wanted one first: the target's own, else the runtime's."""
-        return blocks_of_align(target.align, self.table.block, target.needs_latency)
 
     def close(self, target: PruningTarget, choose: Callable[[float], Chosen],
               progress: float = 1.0) -> Tuple[Chosen, List[Attempt]]:

@@ -59,6 +59,25 @@ def test_schedules_reach_a_time_and_write_what_they_measured(folder, tmp_path, n
     assert json.loads((tmp_path / 'fix_subnet.json').read_text()) == structure
 
 
+def test_a_target_that_is_no_time_needs_the_block_only(folder, tmp_path, monkeypatch):
+    schedule = dict(type='mmprune.IterativePruningHook', criterion='L2', target=dict(flops=0.6, align='auto'), rounds=2,
+                    epochs=2, runtime={key: value for key, value in RUNTIME.items() if key != 'block'})
+    config = write_config(folder, 'block', schedule)
+    monkeypatch.setattr('mmprune.latency.meter.measure_table', None)
+    monkeypatch.setattr('mmprune.latency.meter.measured_block', lambda runtime: 4)
+    whole = run(config, tmp_path / 'run')
+    assert is_in_blocks(whole.model.mutator.structure)
+    assert json.loads((tmp_path / 'run' / 'latency.json').read_text()) == dict(block=4)
+    monkeypatch.setattr('mmprune.latency.meter.measured_block', None)
+    for gone in (False, True):  # what the checkpoint lacks is in the file, and what the file lacks in the checkpoint
+        if gone:
+            (tmp_path / 'run' / 'latency.json').unlink()
+        again = run(config, tmp_path / 'run', resume=True, load_from=str(tmp_path / 'run' / 'iter_3.pth'))
+        (first, structure), (second, other) = state_of(whole), state_of(again)
+        assert structure == other
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
 @pytest.mark.parametrize('bad', [1, 2, 3])
 def test_a_table_of_a_busy_machine_is_measured_again_and_never_kept(folder, tmp_path, monkeypatch, bad):
     config = write_config(folder, 'busy', dict(

@@ -57,6 +57,15 @@ def test_a_transformer_reaches_a_share_of_its_time(share):
     assert made.plan.attempts[0].predicted == pytest.approx(made.plan.attempts[0].measured, rel=0.02)
 
 
+def test_no_table_is_measured_for_a_target_that_is_no_time(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr('mmprune.latency.meter.measure_table', None)
+        made = pruner(dict(flops=0.5, align='auto'))
+        made.choose()
+    made.target = PruningTarget.of(dict(latency=0.7))
+    assert made.choose().attempts
+
+
 def test_milliseconds_are_the_same_target_as_their_share(dense_ms):
     first, second = pruner(dict(latency=0.7)), pruner(dict(latency_ms=0.7 * dense_ms))
     first.cut(), second.cut()

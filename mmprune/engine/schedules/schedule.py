@@ -12,7 +12,7 @@ from ...criteria.criterion import Criterion, build_criterion, make_criterion
 from ...models.pruning_algorithm import PruningAlgorithm
 from ...pruning.plan import Plan, make_plan
 from ...pruning.target import PruningTarget
-from ...pruning.time_target import TimeTarget
+from ...pruning.time_target import MeasuredBlock, TimeTarget
 from ...units.complexity import COSTS, amount
 from ...units.layer import check_optimizers
 from ...units.structure import format_structure
@@ -114,10 +114,12 @@ class PruningSchedule(Hook):
         mutator.take_orders(found[1])
         return Plan(*found[0])
 
-    def _time(self, runner: Runner) -> Optional[TimeTarget]:
-        """Return the latency table of the run; rank 0, whose plan counts, measures plans too."""
+    def _time(self, runner: Runner) -> Optional[MeasuredBlock]:
+        """Return the latency table of the run, or its block; rank 0, whose plan counts, measures plans too."""
         if self.record is None or not self.target.needs_runtime:
             return None
+        if not self.target.needs_latency:
+            return MeasuredBlock(self.record.block(runner, self.algorithm.mutator))
         table = self.record.start(runner, self.algorithm.mutator)
         measures = self.measures_plans and self.record.is_here and dist.is_main_process()
         return TimeTarget(table, self.record.share if measures else None)
