@@ -14,10 +14,11 @@ from mmprune.engine.compress.options import CompressOptions, parse_target
 from mmprune.engine.compress.plan import plan_of, remembered
 from mmprune.engine.compress.road import Road
 from mmprune.engine.compress.stages import Stage
+from mmprune.engine.compress.summary import Summary
 from mmprune.engine.compress.survey import Survey
 from mmprune.engine.headline import headline
 from mmprune.models.from_config import read_config
-from mmprune.report.stage_record import read_record
+from mmprune.report.stage_record import StageRecord, read_record
 
 POINTS = [dict(asked=share, latency=share, ms=10 * share, flops=share, params=share, metrics={'accuracy/top1': top})
           for share, top in ((1.0, 90.0), (0.8, 89.5), (0.6, 88.0), (0.4, 89.9))]
@@ -115,6 +116,19 @@ def test_a_command_that_fails(tmp_path):
     with road.alone(), pytest.raises(UserError, match=r'the stage dense failed with status 2(?s:.*)is no command'):
         road.run(stage(command=['nonsense']), lambda record: '', '1/1')
     assert read_record('dense', tmp_path) is None
+
+
+@pytest.mark.parametrize(('metric', 'pruned', 'finetuned', 'is_worse'), [
+    ('coco/AP', 0.9577, 0.9274, True), ('coco/AP', 0.8, 0.9274, False), ('NME', 0.05, 0.06, True),
+    ('NME', 0.06, 0.05, False), ('coco/AP', 0.9, 0.9, False)])
+def test_a_finetuning_that_makes_it_worse_is_told(metric, pruned, finetuned, is_worse):
+    summary = Summary(metric, 0.9695)
+    records = [StageRecord(stage, [], 1.0, '', dict(metrics={metric: value}))
+               for stage, value in (('prune', pruned), ('test', finetuned), ('test-deployed', finetuned))]
+    first, second, third = map(summary, records)
+    assert ('worse than before the finetuning' in second) == is_worse
+    assert not is_worse or f'({100 * pruned:.2f})' in second
+    assert 'worse' not in first + third
 
 
 def test_another_compression_in_the_folder(tmp_path):

@@ -238,6 +238,13 @@ def test_a_network_that_became_slower_and_worse_is_told_so(folder):
     assert 'value bad' in (folder / 'report.html').read_text()
 
 
+@pytest.mark.parametrize(('finetuned', 'is_worse'), [(90.0, True), (99.0, False)])
+def test_a_finetuning_that_makes_it_worse_is_told(folder, finetuned, is_worse):
+    write_stages(folder, STAGES, test=dict(metrics={METRIC: finetuned}))
+    for page in report_of(folder):
+        assert (f'was 91.44 before it, and is {finetuned:.2f} after it' in page) == is_worse
+
+
 def test_an_error_is_better_where_it_is_lower(folder):
     changes = {stage: dict(metrics={'NME': value}) for stage, value in
                (('dense', 0.06), ('prune', 0.2), ('test', 0.05), ('test_deployed', 0.05))}

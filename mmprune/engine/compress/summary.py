@@ -15,6 +15,7 @@ class Summary:
 
     def __init__(self, metric: Optional[str] = None, dense: float = 0.0) -> None:
         self.metric, self.dense = metric, dense
+        self._pruned: Optional[float] = None
 
     def take(self, metric: str, metrics: Mapping[str, float]) -> None:
         """Compare by a metric, of which the dense network has so much."""
@@ -27,7 +28,7 @@ class Summary:
             parts.append(', '.join(f'{name} {share:.3f} of dense' for name, share in result['reached'].items()))
         if 'epochs' in result:
             parts.append(f'{result["epochs"]} epochs' if result['epochs'] < 1000 else f'{result["epochs"]} iterations')
-        parts += self._metrics(result)
+        parts += self._metrics(result) + self._warnings(record)
         if 'times' in result:
             parts.append(', '.join(f'{name.replace("_", " ")} {one["median"]:.2f} ms'
                                    for name, one in result['times'].items()))
@@ -39,6 +40,17 @@ class Summary:
         if self.metric is None or self.metric not in metrics:
             return []
         return [f'{self.metric} {in_points(metrics[self.metric], self.dense):.2f}']
+
+
+    def _warnings(self, record: StageRecord) -> List[str]:
+        """Return that the finetuning made it worse, where it did."""
+        value, before = (record.result.get('metrics') or {}).get(self.metric), self._pruned
+        if record.stage == 'prune':
+            self._pruned = value
+        if record.stage != 'test' or value is None or before is None or drop(str(self.metric), before, value) <= 0:
+            return []
+        return [f'worse than before the finetuning ({in_points(before, self.dense):.2f}): a lower --lr-ratio, a longer '
+                '--finetune or none (0) may keep more']
 
 
 def format_end(records: Sequence[StageRecord], metric: str) -> str:

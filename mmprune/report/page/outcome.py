@@ -157,6 +157,11 @@ def _lost(road: Road) -> List[Text]:
         items.append(f'Measured on {images:,.0f} images{one}.')
     if items and 'finetune' in road.records:
         items.append('The finetuned network has been trained for longer than the dense one.')
+    pruned, finetuned = (None if name not in found else found[name].metric for name in ('pruned', 'finetuned'))
+    if pruned is not None and finetuned is not None and drop(metric, pruned, finetuned) > 0:
+        items.append(f'The finetuning made it worse: {metric} was {text.metric(pruned)} before it, and is '
+                     f'{text.metric(finetuned)} after it. A lower learning rate or a longer training may keep more, or '
+                     'none at all.')
     return list(items)
 
 
