@@ -16,6 +16,7 @@ STEP = 0.05
 WAYS = {'cut': 'cut', 'norms': 'norms measured again', 'refit': '1 x 1 layers refitted, norms measured again',
         'repaired': 'repaired, one round',
         'rounds': 'repaired, in rounds'}
+TITLES = {'once': 'one round', 'rounds': 'in rounds', 'refit': '1 x 1 layers refitted'}
 Results = Sequence[Dict[str, Any]]
 
 
@@ -45,17 +46,29 @@ def table(results: Results) -> List[str]:
     return [*lines, '']
 
 
+def dense_of(results: Results) -> str:
+    """Return the accuracies of the dense network, of each way apart where its weights are not the same."""
+    found: Dict[str, Dict[int, float]] = {}
+    for row in [row for row in results if 'dense' in row]:
+        found.setdefault(row['way'], {})[row['split']] = row['dense']
+    texts = {way: ', '.join(f'{dense[split]:.1f}' for split in sorted(dense)) for way, dense in found.items()}
+    every: Dict[int, float] = {}
+    for dense in found.values():
+        every.update(dense)
+    if all(every[split] == value for dense in found.values() for split, value in dense.items()):
+        return 'Dense: ' + ', '.join(f'{every[split]:.1f}' for split in sorted(every)) + '.'
+    return 'Dense, of two trainings: ' + '; '.join(f'{texts[way]} ({TITLES.get(way, way)})' for way in texts) + '.'
+
+
 def section(results: Results, network: str) -> List[str]:
     """Return the tables of a network."""
     own = [row for row in results if row['network'] == network]
-    dense = {row['split']: row['dense'] for row in own if 'dense' in row}
     lines = [f'## {network}', '']
     for images in sorted({row['images'] for row in own}, reverse=True):
         some = [row for row in own if row['images'] == images]
         seconds = {key: statistics.median(row[key] for row in some if key in row) if any(key in row for row in some)
                    else None for key in ('repair_s', 'round_s')}
-        lines += [f'### {images} images', '', 'Dense: ' + ', '.join(
-            f'{dense[split]:.1f}' for split in sorted(dense)) + '.' + ''.join(
+        lines += [f'### {images} images', '', dense_of(some) + ''.join(
             f' A {name} takes {seconds[key]:.0f} s of CPU in the median.' for key, name in (
                 ('repair_s', 'repair'), ('round_s', 'round with its scores')) if seconds[key] is not None), '',
             *table(some)]
