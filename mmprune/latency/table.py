@@ -12,8 +12,8 @@ from .cost_terms import CostTerms
 from .node_law import NodeLaw
 from .widths import Cost
 
-#: Of the file; a table of another format is measured anew.
-#: Of a file; the first one knew no heads, and what layers of transformers read.
+#: Of a file; a table of another format is measured anew, and one of the first, which knew no heads and nothing of what
+#: layers of transformers read, where it is of a transformer.
 FORMAT, FIRST_FORMAT = 2, 1
 #: Largest error on networks that a table has not seen with which it may choose widths.
 LARGEST_ERROR = 0.1
@@ -178,9 +178,9 @@ class LatencyTable:
         """
         if not isinstance(value, Mapping) or value.get('format') not in (FIRST_FORMAT, FORMAT):
             raise LatencyTableError(f'{source} is no latency table of format {FORMAT}; measure it with mmprune latency')
+        if value['format'] == FIRST_FORMAT and any('#' in name for name in value.get('units', ())):
+            raise LatencyTableError(f'{source} was written when tables knew nothing of heads; measure it again')
         try:
-            if value['format'] == FIRST_FORMAT and any('#' in name for name in value['units']):
-                raise LatencyTableError(f'{source} was written when tables knew nothing of heads; measure it again')
             fields = {name: value[name] for name in cls.__dataclass_fields__}
             laws = [NodeLaw(law['name'], law['op'], _sum_from_json(law['reads']), _sum_from_json(law['writes']),
                             np.array(law['coefficients'], dtype=float)) for law in value['laws']]

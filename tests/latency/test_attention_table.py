@@ -104,7 +104,8 @@ def test_saving_of_heads_and_file(mutator, table):
         assert 0 < saved == pytest.approx(table.saving(unit, {}, 1))
     again = LatencyTable.from_json(table.to_json())
     assert again.to_json() == table.to_json()
-    with pytest.raises(LatencyTableError, match='knew nothing of heads; measure it again'):
+    message = '^the latency table was written when tables knew nothing of heads; measure it again$'
+    with pytest.raises(LatencyTableError, match=message):
         LatencyTable.from_json(dict(table.to_json(), format=1))
     assert again.predict({heads: 1, qk: 2}) == table.predict({heads: 1, qk: 2}) < table.predict({heads: 1})
 

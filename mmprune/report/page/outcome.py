@@ -84,7 +84,7 @@ def _done(road: Road) -> List[Text]:
                 for name, value in road.mapping('prune', 'reached').items()]
         items.append(f'Pruned {" and ".join(_asked(road))}' + (
             f'; when it ended, there remained {_listed(left)}.' if left else '.'))
-        items += [how for how in [_how(road.plan.options)] if how]
+        items += _how(road.plan.options)
     if 'finetune' in road.records:
         length = road.get('finetune', 'epochs')
         unit = 'epochs' if (number(length) or 0) < ITERATIONS else 'iterations'
@@ -98,15 +98,15 @@ def _done(road: Road) -> List[Text]:
     return items
 
 
-def _how(options: Mapping[str, Any]) -> str:
-    """Return how channels were chosen, and what made up for them before the finetuning; empty if the plan is silent."""
+def _how(options: Mapping[str, Any]) -> List[Text]:
+    """Return how channels were chosen, and what made up for them before any finetuning; nothing if no plan says so."""
     if options.get('method') == 'one-shot':
-        return (f'Channels were chosen by {options.get("criterion")} scores, and after each cut the layers that read '
+        return [f'Channels were chosen by {options.get("criterion")} scores, and after each cut the layers that read '
                 f'them were solved again in closed form on {options.get("images")} training images, or all that there '
-                'are: a repair, without training.')
+                'are: a repair, without training.']
     if options.get('method') == 'group-fisher':
-        return 'Channels were chosen by Group Fisher scores while the network was trained.'
-    return ''
+        return ['Channels were chosen by Group Fisher scores while the network was trained.']
+    return []
 
 
 def _listed(parts: List[str]) -> str:
