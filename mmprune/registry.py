@@ -59,7 +59,7 @@ MODEL_WRAPPERS = OwnRegistry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, sc
                           locations=_modules('engine', 'distributed'))
 #: Runner hooks.
 HOOKS = OwnRegistry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=[
-    *_modules('engine', 'hook', 'resume_hook', 'checkpoint_hook'),
+    *_modules('engine', 'hook', 'structure_hook', 'resume_hook', 'checkpoint_hook'),
     *_modules('engine.schedules', 'iterative', 'layer_by_layer', 'soft', 'sparsity_training', 'accuracy_curve')])
 #: Demo inputs, one per model family.
 TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,

@@ -17,7 +17,8 @@ from toy_nets import ToyClassifier, algorithm_of, mutator_cfg, randomise
 from mmprune.arguments import UserError
 from mmprune.command_line import run
 from mmprune.deploy.onnx_runtime import ParityError
-from mmprune.engine.hook import PruningStructureHook, ResourceInfoHook
+from mmprune.engine.hook import ResourceInfoHook
+from mmprune.engine.structure_hook import PruningStructureHook
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.checkpoint import CheckpointError
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel

@@ -9,7 +9,7 @@ from mmengine.dataset import Compose
 from mmengine.hooks import EMAHook, Hook
 from toy_nets import Residual, ToyClassifier, algorithm_of
 
-from mmprune.engine.hook import PruningStructureHook
+from mmprune.engine.structure_hook import PruningStructureHook
 
 
 class CopyProbe(Hook):
