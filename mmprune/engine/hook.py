@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from ..arguments import UserError, one_of, share, whole_number
 from ..group_fisher.algorithm import GroupFisherAlgorithm
+from ..latency.block import AUTO
 from ..pruning.time_target import CORRECTIONS, NEAR
 from ..registry import HOOKS
 from ..units.complexity import LATENCY
@@ -45,7 +46,8 @@ class ResourceInfoHook(Hook):
             written to the work dir.
         early_stop (bool): End the run at the least ratio.
         runtime (dict, optional): Where time is measured; see :class:`~mmprune.latency.meter.Meter`. Needed for
-            ``latency``, for scores that are divided by it (``normalization_type``), and for ``align='auto'``.
+            ``latency``, for scores that are divided by it (``normalization_type``), and for ``align='auto'``, which
+            alone takes no table, only the block.
         repair (dict, optional): ``images`` and ``how`` of a repair at the last target, before its checkpoint is
             written; see :class:`~mmprune.engine.run_repair.EndRepair`.
     """
@@ -78,7 +80,7 @@ class ResourceInfoHook(Hook):
                             "runtime=dict(type='OnnxRuntime', threads=1)")
 
     def before_train(self, runner: Runner) -> None:
-        """Find the algorithm, let an EMA copy be cut too, read or measure the latency table."""
+        """Find the algorithm, let an EMA copy be cut too, measure what the run needs to know of its runtime."""
         self.algorithm = algorithm_of(runner, 'ResourceInfoHook', GroupFisherAlgorithm, GroupFisherDDP, 'a prune run')
         self._use_time(runner)
         ratio = self.ratio()
@@ -102,21 +104,27 @@ class ResourceInfoHook(Hook):
         runner.train_loop.dataloader = Stoppable(self._loader, self)
 
     def _use_time(self, runner: Runner) -> None:
-        """Give the algorithm what is measured; follow the time if that is the target."""
+        """Give the algorithm what is measured: a table where time counts, else the block; follow a target of time."""
         mutator = self.algorithm.mutator
         self.resource = Resource(self.resource_type, mutator)
-        if self.record is not None:
-            table = self.record.start(runner, mutator)
-            mutator.table = table
+        if self.record is None:
+            self.algorithm.check_unmeasured()
+            return
+        if self.resource_type == LATENCY or mutator.divides_by_time:
+            mutator.table = table = self.record.start(runner, mutator)
+            runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}')
             if self.resource_type == LATENCY:
                 table.check_trusted()
                 self.resource = Time(mutator, table, float(np.prod(self._corrections)))
-            blocks = self.algorithm.blocks_for(table.block)
-            self.algorithm.block = (self._block if self._block in blocks else
-                                    largest_block(self.resource, self.targets[-1], blocks))
-            runner.logger.info(f'the dense model takes {table.dense_total_ms:.2f} ms in {table.where}; widths go in '
-                               f'blocks of {self.algorithm.block} channels')
-        self.algorithm.check_measured()
+            measured = table.block
+        elif self.algorithm.align == AUTO:
+            measured = self.record.block(runner, mutator)
+        else:
+            return  # neither target nor scores nor widths ask for the runtime
+        blocks = self.algorithm.blocks_for(measured)
+        self.algorithm.block = (self._block if self._block in blocks else
+                                largest_block(self.resource, self.targets[-1], blocks))
+        runner.logger.info(f'widths go in blocks of {self.algorithm.block} channels')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Save what was measured, and where the run can be resumed what its repair compares with."""

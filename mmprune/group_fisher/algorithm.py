@@ -72,9 +72,9 @@ class GroupFisherAlgorithm(PruningAlgorithm):
         """Return the blocks in which channels may go where the runtime's is ``measured``, the wanted one first."""
         return blocks_of_align(self.align, measured, self.mutator.divides_by_time)
 
-    def check_measured(self) -> None:
-        """Raise UserError if something is to be measured, and nothing says where."""
-        if self.mutator.table is None and (self.align == AUTO or self.mutator.divides_by_time):
+    def check_unmeasured(self) -> None:
+        """Raise UserError if something is to be measured; called where nothing says in which runtime."""
+        if self.align == AUTO or self.mutator.divides_by_time:
             what = "normalization_type='latency'" if self.mutator.divides_by_time else f'align={AUTO!r}'
             raise UserError(f"{what} needs a runtime to be measured in: give mmprune.ResourceInfoHook "
                             "runtime=dict(type='OnnxRuntime', threads=1)")

@@ -160,10 +160,12 @@ def test_a_block_that_leaves_nothing_to_remove_gives_way_and_survives_a_resume(f
                'model.align': 'auto', 'model.mutator.channel_unit_cfg.normalization_type': 'flops',
                'custom_hooks.2.resource_type': 'flops', 'custom_hooks.2.save_ckpt_thr': [0.6],
                'custom_hooks.2.runtime.block': 64}  # no layer is wider
+    monkeypatch.setattr('mmprune.latency.meter.measure_table', None)  # no time counts
     whole = make_runner(config, tmp_path, options)
     whole.train()
     taken = whole.model.block
     assert taken in (32, 16, 8, 4)
+    assert json.loads((tmp_path / 'latency.json').read_text()) == dict(block=64)
     assert (tmp_path / 'flops_0.60.pth').exists()
     log = (tmp_path / whole.timestamp / f'{whole.timestamp}.log').read_text()
     assert 'no structure in blocks of 64 channels, as the runtime wants them, meets the target' in log
