@@ -8,7 +8,7 @@ from paths import ROOT
 
 PACKAGE = ROOT / 'mmprune'
 RANKS = (
-    ('version', 'arguments', 'processes', 'random_state'),
+    ('version', 'arguments', 'random_state'),
     ('registry', 'files'),
     ('graph', 'attention'),
     ('units',),

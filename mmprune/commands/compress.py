@@ -18,7 +18,7 @@ from typing import Dict, Optional, Sequence
 from mmengine.config import Config
 
 from ..arguments import UserError, number
-from ..command_line import add_config_options, add_shape_option, command_parser, data_named, points, threads, whole
+from ..command_line import add_config_options, add_shape_option, command_parser, points, threads, whole
 from ..criteria.criterion import make_criterion
 from ..deploy.image import existing_image
 from ..engine.compress.configs import RoadConfigs
@@ -31,6 +31,7 @@ from ..engine.compress.stages import Stages
 from ..engine.compress.summary import Summary, format_end
 from ..engine.compress.survey import Survey, surveyed
 from ..engine.headline import headline
+from ..engine.training_config import data_named
 from ..graph.input_shape import shape_or_test_input
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, merge, read_config

@@ -34,18 +34,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ..arguments import UserError
-from ..command_line import (
-    add_require_faster,
-    command_parser,
-    complete_loaders,
-    data_named,
-    device,
-    emit_json,
-    points,
-    rounds,
-    threads,
-    whole,
-)
+from ..command_line import add_require_faster, command_parser, device, emit_json, points, rounds, threads, whole
 from ..deploy import prediction
 from ..deploy.beside_dense import beside_dense, check_comparable, is_pruned, require_faster
 from ..deploy.comparison import compare, format_comparison
@@ -57,6 +46,7 @@ from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.segmentation import compare_segmentor
 from ..deploy.timing import Timing
 from ..engine.int8 import Int8Deployment, Int8Options
+from ..engine.training_config import complete_loaders, data_named
 from ..files import write_json
 from ..graph.detector_inputs import has_two_stages
 from ..models.checkpoint import check_exists

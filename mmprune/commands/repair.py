@@ -16,10 +16,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..command_line import add_config_options, command_parser, data_named, device, runner_config, whole
+from ..command_line import add_config_options, command_parser, device, whole
 from ..engine.evaluation import Evaluation, evaluation_of
 from ..engine.plain_checkpoint import plain_value
 from ..engine.repair_images import repair_images
+from ..engine.training_config import data_named, runner_config
 from ..models.checkpoint import check_exists, save_whole
 from ..models.twins import DENSE, PRUNED, read_twins
 from ..repair.refit import HOWS, repair

@@ -9,9 +9,10 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..command_line import add_runner_options, command_parser, data_named, emit_json, runner_config
+from ..command_line import command_parser, emit_json
 from ..engine.distributed import process_group
 from ..engine.runner import unwrapped
+from ..engine.training_config import add_runner_options, data_named, runner_config
 from ..models.checkpoint import check_exists, load_weights
 from ..models.pruning_algorithm import PruningAlgorithm
 

@@ -15,9 +15,10 @@ from typing import Optional, Sequence
 import torch
 from mmengine.registry import init_default_scope
 
-from ..command_line import add_config_options, command_parser, data_named, emit_json, runner_config, threads
+from ..command_line import add_config_options, command_parser, emit_json, threads
 from ..deploy.deployed import check_scope
 from ..engine.deployed_evaluation import DeployedEvaluation
+from ..engine.training_config import data_named, runner_config
 from ..models.from_config import read_config
 
 

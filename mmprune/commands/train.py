@@ -12,8 +12,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..arguments import UserError
-from ..command_line import add_runner_options, command_parser, data_named, runner_config
+from ..command_line import command_parser
 from ..engine.distributed import process_group
+from ..engine.training_config import add_runner_options, data_named, runner_config
 from ..models.checkpoint import check_exists, latest_checkpoint
 from ..models.checkpoint_file import check_file
 

@@ -11,9 +11,10 @@ from paths import TINY
 from toy_nets import ToyClassifier
 
 from mmprune.arguments import UserError
-from mmprune.command_line import data_named, mistake_in_config
+from mmprune.command_line import mistake_in_config
 from mmprune.commands import main
 from mmprune.config import distilled_model, finetune_settings, prune_settings, pruning_model
+from mmprune.engine.training_config import data_named
 from mmprune.models.checkpoint import load_weights
 from mmprune.pruning.pruner import Pruner
 from mmprune.registry import MODELS, build

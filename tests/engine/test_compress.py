@@ -143,10 +143,10 @@ def test_another_compression_in_the_folder(tmp_path):
 SLEEP = 'print("begun", flush=True); time.sleep(60)'
 #: A worker of a data loader has what the command has: its output, and the lock of the folder.
 WORKER = """
-from mmprune.command_line import run
-found = []
-run(lambda: found.append(os.fork()))
-if not found[0]:
+from mmengine.config import Config
+from mmprune.engine.training_config import complete_loaders
+complete_loaders(Config())
+if not os.fork():
     print("begun", flush=True)
 time.sleep(60)
 """

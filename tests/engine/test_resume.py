@@ -267,11 +267,11 @@ def test_killed_run_ends_as_if_it_had_not_been(tmp_path, workers):
 
 
 def test_training_tool_uses_whole_checkpoints(prune_config, tmp_path):
-    from mmprune import command_line
+    from mmprune.engine.training_config import runner_config
     args = type('Args', (), dict(config=str(prune_config), cfg_options={}, launcher='none', local_rank=0,
                                  work_dir=str(tmp_path)))
     before = dict(os.environ)
-    cfg = command_line.runner_config(args)
+    cfg = runner_config(args)
     for name in {*os.environ} - {*before}:
         del os.environ[name]
     assert cfg.default_hooks.checkpoint.type == 'mmprune.WholeCheckpointHook'

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from ...arguments import UserError
-from ...processes import die_with_parent
 from ...report.stage_record import StageRecord, read_record, write_record
+from ..processes import die_with_parent
 from .stages import Command, Stage
 
 #: Lines of a log that are shown where a command fails.
