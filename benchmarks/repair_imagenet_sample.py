@@ -35,7 +35,9 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
     if kept.exists():
         pruner, done = torch.load(kept, weights_only=False)  # written by this script
     else:
-        pruner, done = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), criterion, target=dict(flops=0.9)), []
+        pruner = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), criterion, target=dict(flops=0.9),
+                        mutate_linear=sample.mutate_linear)
+        done: List[float] = []
         print(f'calibrated on {half} images: dense {accuracy(dense, test):.1f}', flush=True)
     for share in shares:
         if share in done:

@@ -67,6 +67,7 @@ class ImageNetSample:
 
     name, splits, images, shape = 'mobilenet-v2', (0, 1), (500, 256, 64), (1, 3, 224, 224)
     loss = 'outputs'  #: of criteria that need one: labels would tell of half of the classes only
+    mutate_linear = False  #: the classifier has 1,280 inputs and one sample an image: too few to solve it
 
     def __init__(self) -> None:
         from torchvision.models import mobilenet_v2  # of the full environment only
@@ -103,6 +104,7 @@ class Cifar:
 
     name, splits, images, shape = 'resnet18-narrow', (0, 1, 2), (1024, 256), criteria_table.SHAPE
     loss = staticmethod(functional.cross_entropy)
+    mutate_linear = True
 
     def __init__(self) -> None:
         self.bench = criteria_table.Bench()
@@ -158,7 +160,8 @@ class Bench:
 
     def _pruner(self, piece: Piece, calibration: Sequence[Tuple[Tensor, Tensor]]) -> Pruner:
         criterion = dict(type='Random', seed=piece.split) if piece.criterion == 'Random' else CRITERIA[piece.criterion]
-        pruner = Pruner(copy.deepcopy(self.dense), torch.zeros(self.network.shape), criterion, target=dict(flops=0.9))
+        pruner = Pruner(copy.deepcopy(self.dense), torch.zeros(self.network.shape), criterion, target=dict(flops=0.9),
+                        mutate_linear=self.network.mutate_linear)
         if pruner.criterion.needs_data:
             pruner.calibrate(calibration, self.network.loss)
         return pruner
