@@ -70,9 +70,19 @@ def section(results: Results, network: str) -> List[str]:
                    else None for key in ('repair_s', 'round_s')}
         lines += [f'### {images} images', '', dense_of(some) + ''.join(
             f' A {name} takes {seconds[key]:.0f} s of CPU in the median.' for key, name in (
-                ('repair_s', 'repair'), ('round_s', 'round with its scores')) if seconds[key] is not None), '',
-            *table(some)]
+                ('repair_s', 'repair'), ('round_s', 'round with its scores')) if seconds[key] is not None)
+            + f' {classifier_of(some)}', '', *table(some)]
     return lines
+
+
+def classifier_of(results: Results) -> str:
+    """Return whether the channels that the classifier reads could go, which 500 images cannot make up for."""
+    kept, free = (sorted({row['share'] for row in results if 'dense' not in row and row['mutate_linear'] is value})
+                  for value in (False, True))
+    if not kept:
+        return 'What the classifier reads can go as well.'
+    but = f'; at {", ".join(map(str, free))} it could go' if free else ''
+    return f'What the classifier reads stays (`mutate_linear=False`){but}.'
 
 
 def page(results: Results) -> str:

@@ -253,7 +253,8 @@ def run_pieces(args: argparse.Namespace) -> None:
             sys.stderr.write(f'  failed: {error}\n')
             continue
         facts = dict(piece._asdict(), date=datetime.date.today().isoformat(), torch=torch.__version__, cpu=cpu_name(),
-                     threads=torch.get_num_threads(), cores=os.cpu_count())
+                     threads=torch.get_num_threads(), cores=os.cpu_count(),
+                     mutate_linear=bench.network.mutate_linear)
         with args.results.open('a') as sink:
             sink.writelines(json.dumps(dict(facts, piece=piece.key, **row)) + '\n' for row in rows)
         sys.stderr.write(''.join(f'  {row}\n' for row in rows))
