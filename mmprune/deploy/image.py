@@ -62,18 +62,31 @@ def image_input(cfg: Mapping[str, Any], model: nn.Module, image: Optional[str] =
     return inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
 
 
-def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
-    """Return the test pipeline from an image file, without annotations; poses are estimated in the whole image."""
+def test_pipeline_of(cfg: Mapping[str, Any]) -> List[Any]:
+    """Return the test pipeline of a config, from an image file on, where its data set returns arrays, too.
+
+    Args:
+        cfg (Config): Has ``test_dataloader.dataset.pipeline`` or ``test_pipeline``.
+
+    Raises:
+        StructureError: It has neither.
+    """
     loader = cfg.get('test_dataloader') or {}
     pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
     if not pipeline:
         raise StructureError('the config has no test pipeline to send an image through')
-    pipeline = [step for step in plain(pipeline) if type_name(step) != 'LoadAnnotations']
-    names = [type_name(step) for step in pipeline]
-    if names[0].startswith('LoadImage'):
-        return [pipeline[0], _whole_image, *pipeline[1:]] if 'GetBBoxCenterScale' in names else pipeline
-    height, width = input_shape(cfg)[-2:]  # for a dataset that returns arrays
-    return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *pipeline]
+    if type_name(pipeline[0]).startswith('LoadImage'):
+        return list(plain(pipeline))
+    height, width = input_shape(cfg)[-2:]
+    return [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(width, height)), *plain(pipeline)]
+
+
+def _pipeline_from_file(cfg: Mapping[str, Any]) -> List[Any]:
+    """Return the test pipeline without annotations; poses are estimated in the whole image."""
+    pipeline = [step for step in test_pipeline_of(cfg) if type_name(step) != 'LoadAnnotations']
+    if 'GetBBoxCenterScale' in map(type_name, pipeline):
+        pipeline.insert(1, _whole_image)
+    return pipeline
 
 
 def _whole_image(results: Dict[str, Any]) -> Dict[str, Any]:

@@ -18,8 +18,7 @@ class PrunedSegmentation(PrunedTask, Segmentation):
 def _completed(model_cfg: Config) -> Config:
     """Return a config with everything where mmdeploy looks for it.
 
-    It reads the data preprocessor in the model and beside it, where a config needs one only, and the pipeline beside
-    the data loader, which has it.
+    It reads the data preprocessor in the model and beside it, where a config needs one only.
 
     Raises:
         UserError: There is no data preprocessor.
@@ -33,6 +32,4 @@ def _completed(model_cfg: Config) -> Config:
     model.data_preprocessor = preprocessor
     if cfg.get('data_preprocessor') is None:
         cfg.data_preprocessor = preprocessor
-    if 'test_pipeline' not in cfg and 'test_dataloader' in cfg:
-        cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
     return cfg

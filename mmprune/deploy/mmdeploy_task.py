@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from .image import test_pipeline_of
 from .load import type_name
 
 
@@ -27,7 +28,7 @@ class PrunedTask(BaseTask):
     model_cfg: Config
 
     def __init__(self, model_cfg: Config, deploy_cfg: Config, device: str) -> None:
-        self._given_cfg = model_cfg
+        self._given_cfg = model_cfg = _with_test_pipeline(model_cfg)
         super().__init__(_architecture_cfg(model_cfg), deploy_cfg, device)
         scope = model_cfg.get('default_scope')
         if scope:  # mmdeploy sets the scope of the first model of a process only
@@ -92,6 +93,15 @@ class PrunedClassification(PrunedTask, Classification):
 def is_pruned(model_cfg: Config) -> bool:
     """Tell whether a config is one of our deploy configs."""
     return type_name(model_cfg['model']) == 'GroupFisherDeploySubModel'
+
+
+def _with_test_pipeline(model_cfg: Config) -> Config:
+    """Return a config with its test pipeline beside the data loader, where mmdeploy looks for it."""
+    if 'test_pipeline' in model_cfg or 'test_dataloader' not in model_cfg:
+        return model_cfg
+    cfg = model_cfg.deepcopy()
+    cfg.test_pipeline = test_pipeline_of(model_cfg)
+    return cfg
 
 
 def _architecture_cfg(model_cfg: Config) -> Config:

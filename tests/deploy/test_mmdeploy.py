@@ -92,6 +92,27 @@ def test_tool_deploys_a_dense_mmcls_model(tmp_path):
         check_parity(OnnxModel(tmp_path / 'out/end2end.onnx'), _Scores(model), image_input(cfg, model))
 
 
+ARRAYS = """
+default_scope = 'mmcls'
+model = dict(
+    type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8),
+    neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+data_preprocessor = dict(num_classes=10, mean=[125.0] * 3, std=[50.0] * 3, to_rgb=True)
+test_dataloader = dict(dataset=dict(type='CIFAR10', pipeline=[
+    dict(type='ResizeEdge', scale=40), dict(type='CenterCrop', crop_size=32), dict(type='PackClsInputs')]))
+"""
+
+
+def test_tool_takes_the_pipeline_of_the_data_loader(tmp_path):
+    """mmdeploy looks for test_pipeline only, which not every config has."""
+    (tmp_path / 'arrays.py').write_text(ARRAYS)
+    torch.save(load_model(read_config(str(tmp_path / 'arrays.py')), 'none').state_dict(), tmp_path / 'dense.pth')
+    done = python('tools/deploy.py', DEPLOY.format('dynamic'), tmp_path / 'arrays.py', tmp_path / 'dense.pth',
+                  sample_image(), '--work-dir', tmp_path / 'out', '--rounds', 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'parity with PyTorch, largest relative difference' in done.stdout
+
+
 class _Scores(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
