@@ -31,7 +31,8 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
     split = HALVES.index(half)
     calibration, test = sample.calibration(split, 500), sample.test(split)
     dense = sample.model.eval().to(memory_format=torch.channels_last)
-    kept = work / f'{criterion}_{loss}_{half}.pt'
+    classifier = 'pruned' if sample.mutate_linear else 'whole'
+    kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier.pt'
     if kept.exists():
         pruner, done = torch.load(kept, weights_only=False)  # written by this script
     else:

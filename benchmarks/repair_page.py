@@ -77,7 +77,8 @@ def section(results: Results, network: str) -> List[str]:
 
 def classifier_of(results: Results) -> str:
     """Return whether the channels that the classifier reads could go, which 500 images cannot make up for."""
-    kept, free = (sorted({row['share'] for row in results if 'dense' not in row and row['mutate_linear'] is value})
+    own = [row for row in results if 'dense' not in row and not row['criterion'].startswith(PEER)]
+    kept, free = (sorted({row['share'] for row in own if row.get('mutate_linear', True) is value})
                   for value in (False, True))
     if not kept:
         return 'What the classifier reads can go as well.'

@@ -239,7 +239,8 @@ def run_pieces(args: argparse.Namespace) -> None:
     """Run what has no result yet, until the time is over; a piece that fails says why and is left out."""
     bench, began, failed = Bench(args.network), time.monotonic(), set()
     for piece in pieces(bench.network, args.peer is not None):
-        done = {row['share'] for row in read_results(args.results) if row['piece'] == piece.key}
+        done = {row['share'] for row in read_results(args.results) if row['piece'] == piece.key
+                and row.get('mutate_linear', True) == bench.network.mutate_linear}
         shares = [share for share in (DENSE, *args.shares) if share not in done]
         if not set(shares) - {DENSE} or not fnmatch(f'{piece.criterion} {piece.way}', args.only):
             continue

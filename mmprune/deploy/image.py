@@ -9,6 +9,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
 
 from ..config import plain
+from ..graph.input_shape import pipeline_of
 from ..units.structure import StructureError
 from .load import input_shape, type_name
 
@@ -66,13 +67,13 @@ def test_pipeline_of(cfg: Mapping[str, Any]) -> List[Any]:
     """Return the test pipeline of a config, from an image file on, where its data set returns arrays, too.
 
     Args:
-        cfg (Config): Has ``test_dataloader.dataset.pipeline`` or ``test_pipeline``.
+        cfg (Config): Has a pipeline of test or validation, in the data set of a loader or beside it. Arrays get the
+            size of the model's input.
 
     Raises:
-        StructureError: It has neither.
+        StructureError: It has none.
     """
-    loader = cfg.get('test_dataloader') or {}
-    pipeline = (loader.get('dataset') or {}).get('pipeline') or cfg.get('test_pipeline')
+    pipeline = pipeline_of(cfg, 'test') or pipeline_of(cfg, 'val')
     if not pipeline:
         raise StructureError('the config has no test pipeline to send an image through')
     if type_name(pipeline[0]).startswith('LoadImage'):

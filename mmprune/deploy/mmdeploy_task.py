@@ -18,12 +18,16 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ..graph.input_shape import pipeline_of
 from .image import test_pipeline_of
 from .load import type_name
 
 
 class PrunedTask(BaseTask):
-    """Shows mmdeploy the architecture of a deploy config; configs of dense models are passed on unchanged."""
+    """Shows mmdeploy the architecture of a deploy config; configs of dense models are passed on as they are.
+
+    Both have their test pipeline where mmdeploy looks for it.
+    """
 
     model_cfg: Config
 
@@ -96,8 +100,8 @@ def is_pruned(model_cfg: Config) -> bool:
 
 
 def _with_test_pipeline(model_cfg: Config) -> Config:
-    """Return a config with its test pipeline beside the data loader, where mmdeploy looks for it."""
-    if 'test_pipeline' in model_cfg or 'test_dataloader' not in model_cfg:
+    """Return a config with its test pipeline, if it has one, beside the data loader, where mmdeploy looks for it."""
+    if 'test_pipeline' in model_cfg or not (pipeline_of(model_cfg, 'test') or pipeline_of(model_cfg, 'val')):
         return model_cfg
     cfg = model_cfg.deepcopy()
     cfg.test_pipeline = test_pipeline_of(model_cfg)

@@ -120,7 +120,9 @@ class ResourceInfoHook(Hook):
         elif self.algorithm.align == AUTO:
             measured = self.record.block(runner, mutator)
         else:
-            return  # neither target nor scores nor widths ask for the runtime
+            runner.logger.warning("ResourceInfoHook: runtime is not used, since neither the target nor the scores are "
+                                  "in time, and align is not 'auto'")
+            return
         blocks = self.algorithm.blocks_for(measured)
         self.algorithm.block = (self._block if self._block in blocks else
                                 largest_block(self.resource, self.targets[-1], blocks))

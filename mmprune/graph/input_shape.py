@@ -34,8 +34,8 @@ def input_of_test(cfg: Mapping[str, Any]) -> Optional[Tuple[int, ...]]:
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     window = _window(model.get('test_cfg') or {})
     size = window or next(filter(None, (
-        _after(_pipeline(cfg, 'test')), _after(_pipeline(cfg, 'val')), _pair(_codec(cfg).get('input_size')),
-        _after(_pipeline(cfg, 'train')))), None)
+        _after(pipeline_of(cfg, 'test')), _after(pipeline_of(cfg, 'val')), _pair(_codec(cfg).get('input_size')),
+        _after(pipeline_of(cfg, 'train')))), None)
     if size is None:
         return None
     if window is None:
@@ -57,20 +57,25 @@ def _codec(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     return codec if isinstance(codec, Mapping) else codec[0]
 
 
-def _pipeline(cfg: Mapping[str, Any], stage: str) -> List[Mapping[str, Any]]:
-    """Return the steps of a stage's pipeline, through data sets that wrap others."""
+def pipeline_of(cfg: Mapping[str, Any], stage: str) -> List[Any]:
+    """Return the steps of a stage's pipeline, through data sets that wrap others, of several the first; [] without one.
+
+    Args:
+        cfg (Config): Of a model with its data.
+        stage (str): ``train``, ``val`` or ``test``.
+    """
     dataset: Any = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']
-    steps = dataset.get('pipeline') or cfg.get(f'{stage}_pipeline') or []
-    return [step for step in steps if isinstance(step, Mapping) and 'type' in step]
+    while not dataset.get('pipeline') and (dataset.get('dataset') or dataset.get('datasets')):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return list(dataset.get('pipeline') or cfg.get(f'{stage}_pipeline') or [])
 
 
-def _after(steps: Sequence[Mapping[str, Any]]) -> Optional[Size]:
+def _after(steps: Sequence[Any]) -> Optional[Size]:
     """Return the size of an image after the steps of a pipeline; None if no step states one."""
     size: Optional[Size] = None
     for step in steps:
-        size = _after_step(str(step['type']).rpartition('.')[2], step, size)
+        if isinstance(step, Mapping) and 'type' in step:
+            size = _after_step(str(step['type']).rpartition('.')[2], step, size)
     return size
 
 

@@ -6,12 +6,15 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 from paths import ROOT
 
+from mmprune.config import plain
 from mmprune.deploy.image import image_input, sample_image
 from mmprune.deploy.load import load_model, with_divisor
 from mmprune.deploy.onnx_runtime import OnnxModel, ParityError, check_parity
 from mmprune.models.from_config import read_config
+from mmprune.registry import load_plugins
 from mmprune.units.equivalence import relative_difference
 
 pytest.importorskip('mmdeploy')
@@ -113,6 +116,25 @@ def test_tool_takes_the_pipeline_of_the_data_loader(tmp_path):
     assert 'parity with PyTorch, largest relative difference' in done.stdout
 
 
+STEPS = ['LoadImageFromFile', 'Resize', 'ResizeEdge', 'CenterCrop', 'PackClsInputs']
+
+
+@pytest.mark.filterwarnings('ignore:The current default scope')
+@pytest.mark.parametrize(('place', 'wanted'), [('test', STEPS), ('val', STEPS), ('concat', STEPS), ('none', None)])
+def test_task_has_the_pipeline_where_mmdeploy_looks_for_it(place, wanted):
+    from mmprune.deploy.mmdeploy_task import PrunedClassification
+    cfg = Config.fromstring(ARRAYS, '.py')
+    loader = plain(cfg.pop('test_dataloader'))
+    cfg.merge_from_dict(dict(
+        test=dict(test_dataloader=loader), val=dict(test_dataloader=None, val_dataloader=loader), none={},
+        concat=dict(test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[loader['dataset']]))))[place])
+    before = cfg.pretty_text
+    task = PrunedClassification(cfg, read_config(str(ROOT / DEPLOY.format('dynamic'))), 'cpu')
+    found = task.model_cfg.get('test_pipeline')
+    assert (found and [step['type'] for step in found]) == wanted
+    assert cfg.pretty_text == before
+
+
 class _Scores(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -144,7 +166,6 @@ def test_static_methods_stay_static():
     from mmdeploy.core import RewriterContext
     from mmpretrain.models.utils import ShiftWindowMSA
 
-    from mmprune.registry import load_plugins
     load_plugins()
     window = ShiftWindowMSA(4, 2, window_size=2, shift_size=1).eval()
     tokens = torch.randn(1, 16, 4)

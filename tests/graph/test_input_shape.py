@@ -61,6 +61,8 @@ def test_channels_are_those_that_are_normalised():
 def test_data_sets_inside_others_and_the_variable_of_a_pipeline():
     inner = config_of(dict(type='Resize', scale=32))['test_dataloader']['dataset']
     assert input_of_test(dict(test_dataloader=dict(dataset=dict(type='Repeat', dataset=inner)))) == (1, 3, 32, 32)
+    several = dict(type='Combined', pipeline=[], datasets=[inner, dict(type='Y', pipeline=[])])
+    assert input_of_test(dict(test_dataloader=dict(dataset=several))) == (1, 3, 32, 32)
     assert input_of_test(dict(test_pipeline=inner['pipeline'])) == (1, 3, 32, 32)
     assert input_of_test(config_of(dict(type='Resize', scale=32), stage='val')) == (1, 3, 32, 32)
 
