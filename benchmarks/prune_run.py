@@ -25,6 +25,7 @@ from torch import nn
 
 from mmprune.command_line import emit_json, run
 from mmprune.config import plain
+from mmprune.engine.processes import let_forks_die_with_this
 from mmprune.group_fisher.algorithm import GroupFisherAlgorithm
 from mmprune.models.from_config import read_config
 from mmprune.models.prune_sub_model import GroupFisherSubModel
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument('--json', help='file for the results, - for stdout')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    let_forks_die_with_this()
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)

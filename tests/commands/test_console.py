@@ -103,6 +103,7 @@ def test_deploy_without_mmdeploy_says_what_to_install(monkeypatch):
     with pytest.raises(SystemExit, match=r'^error: tools/deploy\.py needs mmdeploy, which cannot be imported'):
         main(['deploy', 'deploy.py', 'model.py', 'x.pth', 'x.jpg', '--work-dir', 'out'])
     del sys.modules['mmprune.commands.deploy']  # for good: monkeypatch would put it back, without mmdeploy
+    assert 'mmprune.commands.deploy' not in sys.modules
 
 
 def test_no_sub_command_loads_another():
