@@ -22,6 +22,8 @@ from mmprune.pruning.pruner import Pruner
 from mmprune.pruning.target import PruningTarget
 
 HALVES = ('even', 'odd')
+#: Images of a batch: forward and backward of few keep their memory, of many they wait for fresh pages.
+BATCH = 10
 #: Shares of the multiply-adds that stay, one round each.
 SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 
@@ -29,7 +31,7 @@ SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> None:
     """Print a row for each share; the images of a half are what criterion and repairs see."""
     split = HALVES.index(half)
-    calibration, test = sample.calibration(split, 500), sample.test(split)
+    calibration, test = sample.calibration(split, 500, BATCH), sample.test(split)
     dense = sample.model.eval().to(memory_format=torch.channels_last)
     classifier = 'pruned' if sample.mutate_linear else 'whole'
     kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier.pt'

@@ -54,6 +54,19 @@ def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
+@contextmanager
+def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Run the block with parameters frozen, so that a backward pass computes no gradients of them."""
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_()
+
+
 def backward(loss: Tensor, model: nn.Module) -> None:
     """Run the backward pass of a loss, if it has a graph; parameters outside the model keep their gradients.
 

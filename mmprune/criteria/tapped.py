@@ -1,16 +1,19 @@
 """Criteria that look at activation times gradient, at the inputs of the layers that read a unit."""
-from typing import Optional, Set
+from typing import List, Optional, Set
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..group_fisher.ops import GroupFisherMixin
 from ..group_fisher.taps import TapRecorder
 from ..units.consumers import Consumers
 from ..units.layer import layer_reading
 from ..units.unit import ChannelUnit
-from .calibration import Calibration, backward
+from .calibration import Calibration, backward, without_gradients
 from .criterion import ADVICE, Criterion
+
+#: Roles of a parameter of a layer, or norm, that is called on the channels of a unit.
+READERS = ('in', 'depthwise', 'affine')
 
 
 class TappedCriterion(Criterion):
@@ -36,7 +39,7 @@ class TappedCriterion(Criterion):
         self.reached: Set[str] = set()
         total = torch.zeros(consumers.total, dtype=torch.float64)
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), without_gradients(self._idle_parameters()):
                 for batch in calibration.batches:
                     taps.record(True)
                     backward(calibration.loss(batch), self.mutator.model)
@@ -51,6 +54,16 @@ class TappedCriterion(Criterion):
                 taps.layers.pop(name, None)
             taps.remove()
         self.total = total
+
+    def _idle_parameters(self) -> List[nn.Parameter]:
+        """Return the parameters of which no gradient is needed: those of layers whose input has one already.
+
+        What only makes a unit keeps its own: a first layer's output has a gradient by its weight alone, and a
+        checkpoint that keeps no graph runs backward only where its input has one.
+        """
+        members = self.mutator.surgery.members
+        return [parameter for name, parameter in self.mutator.model.named_parameters()
+                if any(member.axis.role in READERS for _, member in members.get(name, []))]
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
         """Return why no gradient could be recorded where layers read the unit, None where it could."""

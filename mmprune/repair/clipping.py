@@ -6,7 +6,7 @@ and an output that both networks clamp alike has no error. The least squares wit
 wanted outputs that are nearest to it take turns: both are projections onto convex sets, so that the error never rises.
 """
 import math
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from .moments import LeastSquares, Moments
 
-#: Turns of the two projections.
-TURNS = 5
+#: Turns of the two projections, and those from what fewer samples gave.
+TURNS, MORE_TURNS = 5, 2
 #: Bytes of the samples that are kept of a layer.
-KEPT = 2.5e8
+KEPT = 4.5e8
 #: Functions that clamp between 0 and infinity.
 RELUS = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 
@@ -50,6 +50,17 @@ def clip_of(func: Any, args: Any, kwargs: Any) -> Optional[Clip]:
     return None
 
 
+class Part(NamedTuple):
+    """Some samples, with a one below the inputs, so that an offset is the last column of a weight."""
+
+    x: Tensor  #: ``Tensor[G, K + 1, S]``: inputs about a mean
+    y: Tensor  #: ``Tensor[G, O, S]``: outputs that are wanted
+    lowest: Tensor  #: ``Tensor[G, O, S]``: how much less than ``y`` would be clamped alike, 0 or below
+    highest: Tensor  #: ``Tensor[G, O, S]``: how much more would be, 0 or above
+    flat: Tuple[Tensor, Tensor]  #: outputs below and above which the activation is flat
+    total: Tensor  #: ``Tensor[G, K]``: sum of the inputs
+
+
 class Samples:
     """Samples of a layer in front of a clamp, of which some are kept.
 
@@ -62,7 +73,8 @@ class Samples:
 
     def __init__(self, low: Tensor, high: Tensor, factor: Tensor, centred: bool, count: int) -> None:
         self.low, self.high, self.factor, self.centred, self.count = low, high, factor, centred, count
-        self._parts: Dict[bool, List[Tuple[Tensor, Tensor, Tensor, Tensor]]] = {False: [], True: []}
+        self._parts: Dict[bool, List[Part]] = {False: [], True: []}
+        self._shift: Optional[Tensor] = None
 
     def add(self, held: bool, x: Tensor, y: Tensor, added: Optional[Tensor]) -> None:
         """Keep some of the samples.
@@ -73,25 +85,31 @@ class Samples:
             y (Tensor[G, O, S]): Outputs that are wanted.
             added (Tensor[G, O, S], optional): What the layer's output is added to before the activation.
         """
-        size = 4.0 * self.count * (x.size(0) * x.size(1) + y.size(0) * y.size(1))
+        size = 4.0 * self.count * (x.size(0) * x.size(1) + 3 * y.size(0) * y.size(1))
         step = max(1, math.ceil(size / KEPT))
-        x, y = x[:, :, ::step].contiguous(), y[:, :, ::step].contiguous()
+        if self._shift is None:
+            self._shift = x.mean(2, keepdim=True) if self.centred else torch.zeros_like(x[:, :, :1])
+        x, y = x[:, :, ::step], y[:, :, ::step].contiguous()
+        x = x - self._shift
+        total, x = x.sum(2, dtype=torch.float64), torch.cat([x, torch.ones_like(x[:, :1])], 1)
         low, high = self.low.to(y.dtype), self.high.to(y.dtype)
         if added is not None:
             low, high = low - added[:, :, ::step], high - added[:, :, ::step]
-        self._parts[held].append((x, y, low, high))
+        self._parts[held].append(Part(x, y, *alike(y, low, high), (low, high), total))
 
-    def _predictions(self, held: bool, weight: Tensor, offset: Tensor) -> Iterator[Tuple[Tensor, ...]]:
-        """Yield what a weight and an offset return on each part of the samples, and the part."""
-        for x, y, low, high in self._parts[held]:
-            yield weight.to(x.dtype) @ x + offset[:, :, None].to(x.dtype), x, y, low, high
+    def _homogeneous(self, weight: Tensor, offset: Tensor) -> Tensor:
+        """Return ``Tensor[G, O, K + 1]``: a weight with the offset about the mean as its last column."""
+        assert self._shift is not None
+        about = offset[:, :, None] + weight @ self._shift.to(weight.dtype)
+        return torch.cat([weight, about], 2).to(self._shift.dtype)
 
     def error(self, weight: Tensor, offset: Tensor) -> float:
         """Return the squared error behind the activation on held-back samples, over the variance there."""
-        gap, values = 0.0, []
-        for found, _, y, low, high in self._predictions(True, weight, offset):
-            values.append(clamped(y, low, high) * self.factor.to(y.dtype))
-            gap += float((clamped(found, low, high) * self.factor.to(y.dtype) - values[-1]).square().sum())
+        gap, values, both = 0.0, [], self._homogeneous(weight, offset)
+        for part in self._parts[True]:
+            factor = self.factor.to(part.y.dtype)
+            values.append(clamped(part.y, *part.flat) * factor)
+            gap += float((clamped(both @ part.x, *part.flat) * factor - values[-1]).square().sum())
         wanted = torch.cat(values, 2)
         return gap / max(float((wanted - wanted.mean(2, keepdim=True)).square().sum()), 1e-30)
 
@@ -104,40 +122,44 @@ class Samples:
             weight (Tensor[G, O, K]): The weight.
             offset (Tensor[G, O]): The offset.
         """
-        shift = linear.x[:, :, None]  # zero where there is no offset
-        count, (x_sum, y_sum, yx_sum) = 0, (torch.zeros_like(part) for part in (linear.x, linear.y, linear.yx))
-        for held in parts:
-            for found, x, y, low, high in self._predictions(held, weight, offset):
-                change, x = nearest_wanted(found, y, low, high) - y, x - shift.to(x.dtype)
-                count += x.size(2)
-                x_sum += x.sum(2, dtype=torch.float64)
-                y_sum += change.sum(2, dtype=torch.float64)
-                yx_sum += change @ x.transpose(1, 2)
-        y, yx = y_sum / count, yx_sum / count
+        assert self._shift is not None
+        both, count, total = self._homogeneous(weight, offset), 0, torch.zeros_like(linear.x)
+        changes = torch.zeros(*both.shape, dtype=linear.yx.dtype, device=both.device)  # with inputs, and with one
+        for part in (part for held in parts for part in self._parts[held]):
+            change = torch.baddbmm(part.y, both, part.x, beta=-1).clamp_(part.lowest, part.highest)
+            changes += change @ part.x.transpose(1, 2)
+            count += part.x.size(2)
+            total += part.total
+        changes /= count
+        yx, y = changes[:, :, :-1], changes[:, :, -1]
         if not self.centred:
             return linear._replace(yx=linear.yx + yx)
-        return linear._replace(y=linear.y + y, yx=linear.yx + yx - y[:, :, None] * (x_sum / count)[:, None])
+        return linear._replace(y=linear.y + y, yx=linear.yx + yx - y[:, :, None] * (total / count)[:, None])
 
-    def solved(self, linear: LeastSquares, parts: Tuple[bool, ...], ridge: float) -> Tuple[Tensor, Tensor]:
+    def solved(self, linear: LeastSquares, parts: Tuple[bool, ...], ridge: float,
+               near: Optional[Tuple[Tensor, Tensor]] = None) -> Tuple[Tensor, Tensor]:
         """Return the weight and the offset for what the activation lets through.
 
         Args:
             linear (LeastSquares): Of all samples, with the dense outputs.
             parts (tuple[bool]): Which samples tell what the activation lets through.
             ridge (float): Strength of the ridge.
+            near (tuple[Tensor, Tensor], optional): Weight and offset that were found for fewer samples; a few more
+                turns are enough from there.
         """
-        weight, offset = linear.solved(ridge)
-        for _ in range(TURNS):
+        weight, offset = near or linear.solved(ridge)
+        for _ in range(TURNS if near is None else MORE_TURNS):
             weight, offset = linear.solved(ridge, self.moments(linear.moments, parts, weight, offset))
         return weight, offset
+
+
+def alike(y: Tensor, low: Tensor, high: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return by how much less, and by how much more than ``y`` an output may be and is clamped as ``y`` is."""
+    none, below, above = torch.zeros_like(y), y <= low, y >= high
+    return (torch.where(above, high - y, none).masked_fill_(below, -math.inf),
+            torch.where(below, low - y, none).masked_fill_(above, math.inf))
 
 
 def clamped(y: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return ``y`` between ``low`` and ``high``."""
     return torch.minimum(torch.maximum(y, low), high)
-
-
-def nearest_wanted(found: Tensor, y: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return what is nearest to ``found`` of all that is clamped as ``y`` is."""
-    below, above = torch.minimum(found, low), torch.maximum(found, high)
-    return torch.where(y <= low, below, torch.where(y >= high, above, y))

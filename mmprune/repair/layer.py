@@ -71,8 +71,8 @@ class Layer:
 
     def sampled(self, out: Tensor, places: Tensor, rows: Optional[Tensor] = None) -> Tensor:
         """Return ``Tensor[O, N * places]``, an output of the layer, or what has its shape, at some positions."""
-        out = spatial(channels_first(self.module, out))
-        out = out[:, :, places].transpose(0, 1).flatten(1)
+        out = spatial(channels_first(self.module, out)).transpose(1, 2)
+        out = out[:, places].flatten(0, 1).transpose(0, 1)  # rows of channels lie together, as a rule
         return out if rows is None else out[rows]
 
     def before_norm(self, added: Tensor) -> Tensor:

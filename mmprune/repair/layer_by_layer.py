@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..graph.demo_input import ExampleInputs
 from ..units.mutator import ChannelMutator
-from .batches import few_rows, rows_of
+from .batches import few_rows, portions_of, rows_of
 from .clipping import Samples
 from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
@@ -23,7 +23,7 @@ Targets = Dict[Tuple[str, int, int], Tuple[Tensor, Tensor]]
 #: Strengths of the ridge, as shares of the variance of each input, the strongest first; the held-back images choose.
 RIDGES = (math.inf, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 #: Bytes that may lie between two stages for both networks, and of sampled outputs.
-STORED, TARGETS = 1.7e9, 5e8
+STORED, TARGETS = 1e9, 5e8
 
 
 class Settings(NamedTuple):
@@ -41,8 +41,9 @@ class LayerByLayer:
 
     def __init__(self, mutator: ChannelMutator, dense: nn.Module, batches: Sequence[Any], held: Sequence[int],
                  settings: Settings) -> None:
-        self.mutator, self.settings, self.held = mutator, settings, {*held}
+        self.mutator, self.settings = mutator, settings
         few = few_rows(batches[0])
+        batches, self.held = portions_of(batches, held)
         self.rows = sum(map(rows_of, batches))
         self.plan: RepairPlan = make_repair_plan(
             mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias, self.rows,
@@ -149,10 +150,11 @@ class LayerByLayer:
         before = squared_error(held, weight, offset) / max(float(held.yy.sum()), 1e-30)
         linear = LeastSquares(fit, weight)
         ridge, after = self._ridge(linear, held)
-        clipped = False
+        clipped, near = False, None
         if samples is not None:
             before, after = samples.error(weight, offset), samples.error(*linear.solved(ridge))
-            error = samples.error(*samples.solved(linear, (False, ), ridge))
+            near = samples.solved(linear, (False, ), ridge)
+            error = samples.error(*near)
             clipped, after = error < after, min(after, error)
         applied = before > NOTHING and after < before
         if applied:
@@ -160,7 +162,7 @@ class LayerByLayer:
             if added:
                 add_bias(self.mutator, layer)
             linear = LeastSquares(fit.joined(held), weight)
-            layer.write(*(samples.solved(linear, (False, True), ridge) if clipped and samples is not None
+            layer.write(*(samples.solved(linear, (False, True), ridge, near) if clipped and samples is not None
                           else linear.solved(ridge)))
         return LayerRepair(before, after, applied, ridge, added, fit.samples, fit.xx.size(1))
 

@@ -10,7 +10,7 @@ LEAST_VARIANCE = 1e-6
 #: What others leave of an input, as a share of it, below which it counts as a sum of the others.
 LEAST_PIVOT = 1e-10
 #: Rows of a product of inputs with themselves that are computed at once.
-BLOCK = 1024
+BLOCK = 256
 
 
 class Moments(NamedTuple):

@@ -33,7 +33,7 @@ def repair(mutator: ChannelMutator, dense: Optional[nn.Module], images: Union[Te
            seed: int = 0) -> Repair:
     """Repair a cut model in place.
 
-    Memory: both networks, the images, one batch's forward of each, and about 3 GB: what lies between two stages of a
+    Memory: both networks, the images, one batch's forward of each, and about 2 GB: what lies between two stages of a
     model that is a chain of modules, and the sampled outputs of a stage. A model that is no chain is run from its
     inputs for each of its layers, which takes longer and no more memory.
 

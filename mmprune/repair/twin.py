@@ -81,7 +81,8 @@ class Twin:
                 whole(self.model)
 
     def _packed(self, x: Tensor, copy: bool = False) -> Tensor:
-        small = self.half and x.dtype == torch.float32 and bool(x.abs().amax() < LARGEST_HALF)
+        small = self.half and x.dtype == torch.float32 and bool(
+            torch.maximum(x.amax(), -x.amin()) < LARGEST_HALF)  # no copy as of x.abs(), and NaN stays NaN
         return x.to(torch.float16 if small else x.dtype, copy=copy)
 
     def _loaded(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a conv or linear layer reads for each of its outputs."""
 import math
-from typing import Any, List, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,28 @@ def channels_first(module: nn.Module, x: Tensor) -> Tensor:
     return x.movedim(-1, 1) if isinstance(module, (nn.Linear, QueryScale)) else x
 
 
+class Axis(NamedTuple):
+    """An axis of a layer's input, and how a kernel goes along it."""
+
+    places: int  #: positions of the output
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0  #: before the first element
+
+
+def _axes(module: Any, x: Tensor) -> List[Axis]:
+    """Return the axes of an input ``Tensor[N, C, *]``; a linear layer has one."""
+    if isinstance(module, nn.Linear):
+        return [Axis(math.prod(x.shape[2:]), 1)]
+    return [Axis((size + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1, kernel, stride, dilation, pads[0])
+            for size, pads, kernel, stride, dilation in zip(
+                x.shape[2:], _pads(module), module.weight.shape[2:], module.stride, module.dilation)]
+
+
 def count_places(module: Any, x: Tensor) -> int:
     """Return how many positions a layer's output has, of an input ``Tensor[N, C, *]``."""
-    if isinstance(module, nn.Linear):
-        return math.prod(x.shape[2:])
-    return math.prod((size + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
-                     for size, pads, kernel, stride, dilation in zip(
-                         x.shape[2:], _pads(module), module.weight.shape[2:], module.stride, module.dilation))
+    return math.prod(axis.places for axis in _axes(module, x))
 
 
 def _pads(module: Any) -> List[Tuple[int, int]]:
@@ -35,20 +50,6 @@ def _pads(module: Any) -> List[Tuple[int, int]]:
         return [(total // 2, total - total // 2) for total in totals]
     padding = [0] * (module.weight.dim() - 2) if module.padding == 'valid' else module.padding
     return [(one, one) for one in padding]
-
-
-def sliding_windows(module: Any, x: Tensor) -> Tensor:
-    """Return what each output of a layer reads of its input ``Tensor[N, C, *]``, as a view of the padded input.
-
-    ``Tensor[N, C, *places, *kernel]``; ``Tensor[N, C, places]`` for a linear layer.
-    """
-    if isinstance(module, nn.Linear):
-        return x.reshape(*x.shape[:2], -1)
-    pads = [width for pair in reversed(_pads(module)) for width in pair]
-    x = F.pad(x, pads, 'constant' if module.padding_mode == 'zeros' else module.padding_mode)
-    for dim, (size, stride, dilation) in enumerate(zip(module.weight.shape[2:], module.stride, module.dilation), 2):
-        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x
 
 
 def spatial(out: Tensor) -> Tensor:
@@ -66,19 +67,28 @@ def columns(module: Any, x: Tensor, places: Tensor) -> Tensor:
         x (Tensor[N, C, *]): Its input.
         places (LongTensor[P] or LongTensor[N, P]): Which of the output's positions, of all axes in one.
     """
-    windows = sliding_windows(module, x)
-    kernel = module.weight.dim() - 2
-    sizes = windows.shape[2:windows.dim() - kernel]
+    axes = _axes(module, x)
+    if isinstance(module, nn.Linear):
+        x = x.reshape(*x.shape[:2], -1)
+    elif module.padding_mode != 'zeros':
+        x = F.pad(x, [width for pair in reversed(_pads(module)) for width in pair], module.padding_mode)
+        axes = [axis._replace(pad=0) for axis in axes]
+    image: Any = slice(None)
+    if places.dim() > 1:  # an image's own
+        image = torch.arange(len(x), device=x.device).view(-1, *[1] * (1 + len(axes)))
     where: List[Tensor] = []
-    for size in reversed(sizes):
-        where.insert(0, places % size)
-        places = torch.div(places, size, rounding_mode='floor')
-    if places.dim() == 1:
-        found = windows[(slice(None), slice(None), *where)]
-    else:  # an image's own
-        image = torch.arange(len(x), device=x.device)[:, None]
-        found = windows[(image, slice(None), *where)].transpose(1, 2)
-    images, channels, count = found.shape[:3]
+    inside = torch.ones_like(places, dtype=torch.bool).view(*places.shape, *[1] * len(axes))
+    for number, axis in reversed([*enumerate(axes)]):
+        start = places % axis.places * axis.stride - axis.pad
+        places = torch.div(places, axis.places, rounding_mode='floor')
+        read = start[..., None] + axis.dilation * torch.arange(axis.kernel, device=x.device)
+        read = read.view(*places.shape, *[1] * number, -1, *[1] * (len(axes) - number - 1))
+        inside = inside & (read >= 0) & (read < x.size(2 + number))
+        where.insert(0, read.clamp(0, x.size(2 + number) - 1))
+    found = x.movedim(1, -1)[(image, *where)]  # a position's channels are copied together, and nothing is padded
+    if not inside.all():
+        found = found.masked_fill(~inside[..., None], 0)
+    images, count = found.shape[:2]
     groups = getattr(module, 'groups', 1)
-    by_group = found.reshape(images, groups, channels // groups, count, module.weight[0, 0].numel())
-    return by_group.permute(1, 2, 4, 0, 3).reshape(groups, -1, images * count)
+    by_group = found.reshape(images, count, module.weight[0, 0].numel(), groups, -1)
+    return by_group.permute(3, 4, 2, 0, 1).reshape(groups, -1, images * count)

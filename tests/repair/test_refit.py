@@ -11,7 +11,9 @@ from toy_nets import randomise
 
 from mmprune.arguments import UserError
 from mmprune.pruning.pruner import Pruner
+from mmprune.repair import batches as batches_module
 from mmprune.repair import layer_by_layer, plan, sampling
+from mmprune.repair.batches import portions_of, rows_of
 from mmprune.repair.norms import recalibrate
 from mmprune.repair.refit import repair
 
@@ -495,3 +497,26 @@ def test_mistakes_are_told(wrong, message):
         arguments['dense'] = copy.deepcopy(pruner.model)
     with pytest.raises(UserError, match=message):
         repair(pruner.mutator, **arguments)
+
+
+def test_portions_of_a_batch_are_held_back_together():
+    images = torch.arange(60.0).reshape(30, 2)
+    batches = [images[:12], {'x': images[:3]}, images[12:23]]
+    parts, held = portions_of(batches, [2])
+    assert [rows_of(part) for part in parts] == [10, 2, 3, 10, 1]
+    assert held == {3, 4}
+    assert parts[2] is batches[1]
+    assert torch.equal(torch.cat([parts[0], parts[1]]), batches[0])
+
+
+def test_portions_change_nothing_where_every_position_is_taken(monkeypatch):
+    found = {}
+    for portion in (4, 100):
+        monkeypatch.setattr(batches_module, 'PORTION', portion)
+        torch.manual_seed(1)
+        net = CASES['depthwise']()
+        images = images_for(net, 60)
+        pruner, dense = cut(net, images)
+        repair(pruner.mutator, dense, images, positions=ALL, ridge=0.0)
+        found[portion] = pruner.model(images)
+    torch.testing.assert_close(found[4], found[100])
