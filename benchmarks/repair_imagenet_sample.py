@@ -22,7 +22,7 @@ from mmprune.pruning.pruner import Pruner
 from mmprune.pruning.target import PruningTarget
 
 HALVES = ('even', 'odd')
-#: Images of a batch: forward and backward of few keep their memory, of many they wait for fresh pages.
+#: Images that are scored at once: forward and backward of few keep their memory, of many they wait for fresh pages.
 BATCH = 10
 #: Shares of the multiply-adds that stay, one round each.
 SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
@@ -31,7 +31,8 @@ SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> None:
     """Print a row for each share; the images of a half are what criterion and repairs see."""
     split = HALVES.index(half)
-    calibration, test = sample.calibration(split, 500, BATCH), sample.test(split)
+    calibration, test = sample.calibration(split, 500), sample.test(split)
+    scored_by = [part for images, labels in calibration for part in zip(images.split(BATCH), labels.split(BATCH))]
     dense = sample.model.eval().to(memory_format=torch.channels_last)
     classifier = 'pruned' if sample.mutate_linear else 'whole'
     kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier.pt'
@@ -47,7 +48,7 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
             continue
         began = time.monotonic()
         if pruner.criterion.needs_data:
-            pruner.calibrate(calibration, functional.cross_entropy if loss == 'cross_entropy' else loss)
+            pruner.calibrate(scored_by, functional.cross_entropy if loss == 'cross_entropy' else loss)
         pruner.target = PruningTarget.of(dict(flops=share), pruner.criterion.scope)
         pruner.cut()
         scored = time.monotonic() - began

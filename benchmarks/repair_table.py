@@ -86,9 +86,9 @@ class ImageNetSample:
         top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2
         return image[top:top + 224, left:left + 224].copy()
 
-    def calibration(self, split: int, images: int, size: int = 25) -> List[Tuple[Tensor, Tensor]]:
-        """Return the first images of a half, in batches of a size."""
-        return self._batches(torch.arange(split, 1000, 2)[:images], size)
+    def calibration(self, split: int, images: int) -> List[Tuple[Tensor, Tensor]]:
+        """Return the first images of a half, in batches."""
+        return self._batches(torch.arange(split, 1000, 2)[:images], 25)
 
     def test(self, split: int) -> List[Tuple[Tensor, Tensor]]:
         """Return the other half, in batches."""

@@ -36,20 +36,21 @@ def batches_of(images: Union[Tensor, Iterable[Any]]) -> Tuple[List[Any], List[in
     return batches, held or [len(batches) - 1]
 
 
-def portions_of(batches: Sequence[Any], held: Collection[int]) -> Tuple[List[Any], Set[int]]:
+def portions_of(batches: Sequence[Any], held: Collection[int] = ()) -> Tuple[List[Any], Set[int]]:
     """Return batches in portions of :data:`PORTION` images at most, and which portions are held back.
 
     Args:
-        batches (list): Batches; what is no tensor or demo input of one stays as it is.
+        batches (list): Batches; what is no tensor of a CPU, or demo input of one, stays as it is.
         held (collection[int]): The numbers of those that are held back.
     """
     found: List[Any] = []
     chosen: Set[int] = set()
     for number, batch in enumerate(batches):
-        if isinstance(batch, DemoInput) and batch.images is not None:
-            parts = [batch.with_images(part) for part in batch.images.split(PORTION)]
-        else:
-            parts = list(batch.split(PORTION)) if isinstance(batch, Tensor) and batch.dim() else [batch]
+        images = batch.images if isinstance(batch, DemoInput) else batch
+        parts: List[Any] = [batch]
+        if isinstance(images, Tensor) and images.dim() and images.device.type == 'cpu':
+            parts = list(images.split(PORTION))
+            parts = [batch.with_images(part) for part in parts] if isinstance(batch, DemoInput) else parts
         if number in held:
             chosen |= {*range(len(found), len(found) + len(parts))}
         found += parts

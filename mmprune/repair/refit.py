@@ -15,7 +15,7 @@ from ..arguments import UserError, number, one_of, typed, whole_number
 from ..random_state import seeded
 from ..units.modes import in_eval
 from ..units.mutator import ChannelMutator
-from .batches import batches_of, rows_of
+from .batches import batches_of, portions_of, rows_of
 from .layer_by_layer import LayerByLayer, Settings
 from .norms import recalibrate, set_statistics, statistics
 from .parameter_rows import rows_run_alike
@@ -73,7 +73,7 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     if dense is None:
         recalibrate(mutator.model, batches)
         return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began, images)
-    judge = Judge(dense, [batches[number] for number in held])
+    judge = Judge(dense, portions_of([batches[number] for number in held])[0])
     before = after = judge.error(mutator.model)
     layers: Dict[str, LayerRepair] = {}
     left: Dict[str, str] = {}
