@@ -22,8 +22,9 @@ from mmprune.pruning.pruner import Pruner
 from mmprune.pruning.target import PruningTarget
 
 HALVES = ('even', 'odd')
-#: Images that are scored at once: forward and backward of few keep their memory, of many they wait for fresh pages.
-BATCH = 10
+#: Images that are scored at once, a divisor of a batch, so that all count alike: forward and backward of few keep their
+#: memory, of many they wait for fresh pages.
+BATCH = 5
 #: Shares of the multiply-adds that stay, one round each.
 SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 

@@ -1,5 +1,6 @@
 """Criteria that look at activation times gradient, at the inputs of the layers that read a unit."""
-from typing import List, Optional, Set
+from collections import Counter
+from typing import Iterable, List, Optional, Set
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,6 @@ from ..units.layer import layer_reading
 from ..units.unit import ChannelUnit
 from .calibration import Calibration, backward, without_gradients
 from .criterion import ADVICE, Criterion
-
-#: Roles of a parameter of a layer, or norm, that is called on the channels of a unit.
-READERS = ('in', 'depthwise', 'affine')
 
 
 class TappedCriterion(Criterion):
@@ -39,7 +37,7 @@ class TappedCriterion(Criterion):
         self.reached: Set[str] = set()
         total = torch.zeros(consumers.total, dtype=torch.float64)
         try:
-            with torch.enable_grad(), without_gradients(self._idle_parameters()):
+            with torch.enable_grad(), without_gradients(self._idle_parameters(taps.layers.values())):
                 for batch in calibration.batches:
                     taps.record(True)
                     backward(calibration.loss(batch), self.mutator.model)
@@ -55,15 +53,16 @@ class TappedCriterion(Criterion):
             taps.remove()
         self.total = total
 
-    def _idle_parameters(self) -> List[nn.Parameter]:
-        """Return the parameters of which no gradient is needed: those of layers whose input has one already.
+    def _idle_parameters(self, tapped: Iterable[nn.Module]) -> List[nn.Parameter]:
+        """Return the parameters of tapped layers, of which no gradient is needed: a tap's output has one without.
 
-        What only makes a unit keeps its own: a first layer's output has a gradient by its weight alone, and a
-        checkpoint that keeps no graph runs backward only where its input has one.
+        What other modules use as well keeps its own, such as an embedding's weight: a checkpoint that keeps no graph
+        runs backward only where its input has a gradient.
         """
-        members = self.mutator.surgery.members
-        return [parameter for name, parameter in self.mutator.model.named_parameters()
-                if any(member.axis.role in READERS for _, member in members.get(name, []))]
+        uses = Counter(id(parameter) for module in self.mutator.model.modules()
+                       for parameter in module._parameters.values())
+        return [parameter for module in tapped for parameter in module.parameters(recurse=False)
+                if uses[id(parameter)] == 1]
 
     def unseen(self, unit: ChannelUnit) -> Optional[str]:
         """Return why no gradient could be recorded where layers read the unit, None where it could."""

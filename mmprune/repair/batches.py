@@ -1,7 +1,8 @@
 """The images of a repair: batches of what a model is called with, of which some are held back."""
+import math
 from typing import Any, Collection, Iterable, List, Sequence, Set, Tuple, Union
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arguments import UserError
 from ..graph.demo_input import DemoInput
@@ -36,21 +37,24 @@ def batches_of(images: Union[Tensor, Iterable[Any]]) -> Tuple[List[Any], List[in
     return batches, held or [len(batches) - 1]
 
 
-def portions_of(batches: Sequence[Any], held: Collection[int] = ()) -> Tuple[List[Any], Set[int]]:
-    """Return batches in portions of :data:`PORTION` images at most, and which portions are held back.
+def portions_of(model: nn.Module, batches: Sequence[Any], held: Collection[int] = ()) -> Tuple[List[Any], Set[int]]:
+    """Return batches in even portions of :data:`PORTION` images at most, and which portions are held back.
 
     Args:
-        batches (list): Batches; what is no tensor of a CPU, or demo input of one, stays as it is.
+        model (nn.Module): What is called with them; the batches stay whole where it is not on a CPU.
+        batches (list): Batches; what is no tensor, or plain demo input of one, stays as it is.
         held (collection[int]): The numbers of those that are held back.
     """
     found: List[Any] = []
     chosen: Set[int] = set()
+    on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
     for number, batch in enumerate(batches):
-        images = batch.images if isinstance(batch, DemoInput) else batch
+        plain = type(batch) is DemoInput  # others draw regions for the images of a batch
+        images = batch.images if plain else batch
         parts: List[Any] = [batch]
-        if isinstance(images, Tensor) and images.dim() and images.device.type == 'cpu':
-            parts = list(images.split(PORTION))
-            parts = [batch.with_images(part) for part in parts] if isinstance(batch, DemoInput) else parts
+        if on_cpu and isinstance(images, Tensor) and images.dim() and len(images):
+            parts = list(images.chunk(math.ceil(len(images) / PORTION)))
+            parts = [batch.with_images(part) for part in parts] if plain else parts
         if number in held:
             chosen |= {*range(len(found), len(found) + len(parts))}
         found += parts

@@ -85,7 +85,7 @@ class Samples:
             y (Tensor[G, O, S]): Outputs that are wanted.
             added (Tensor[G, O, S], optional): What the layer's output is added to before the activation.
         """
-        size = 4.0 * self.count * (x.size(0) * x.size(1) + 3 * y.size(0) * y.size(1))
+        size = 4.0 * self.count * (x.size(0) * x.size(1) + (3 if added is None else 5) * y.size(0) * y.size(1))
         step = max(1, math.ceil(size / KEPT))
         if self._shift is None:
             self._shift = x.mean(2, keepdim=True) if self.centred else torch.zeros_like(x[:, :, :1])

@@ -43,7 +43,7 @@ class LayerByLayer:
                  settings: Settings) -> None:
         self.mutator, self.settings = mutator, settings
         few = few_rows(batches[0])
-        batches, self.held = portions_of(batches, held)
+        batches, self.held = portions_of(dense, batches, held)
         self.rows = sum(map(rows_of, batches))
         self.plan: RepairPlan = make_repair_plan(
             mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias, self.rows,

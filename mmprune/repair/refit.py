@@ -73,7 +73,7 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     if dense is None:
         recalibrate(mutator.model, batches)
         return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began, images)
-    judge = Judge(dense, portions_of([batches[number] for number in held])[0])
+    judge = Judge(dense, portions_of(dense, [batches[number] for number in held])[0])
     before = after = judge.error(mutator.model)
     layers: Dict[str, LayerRepair] = {}
     left: Dict[str, str] = {}
