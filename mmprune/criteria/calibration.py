@@ -41,30 +41,29 @@ def calibrating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _switched(parameters: Iterable[nn.Parameter], on: bool) -> Iterator[None]:
+    changed = [parameter for parameter in parameters if parameter.is_floating_point() and parameter.requires_grad != on]
+    try:
+        for parameter in changed:
+            parameter.requires_grad_(on)
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(not on)
+
+
+@contextmanager
 def with_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Run the block with gradients switched on, for frozen parameters too."""
-    frozen = [parameter for parameter in parameters if parameter.is_floating_point() and not parameter.requires_grad]
-    try:
-        with torch.enable_grad():
-            for parameter in frozen:
-                parameter.requires_grad_()
-            yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+    with torch.enable_grad(), _switched(parameters, True):
+        yield
 
 
 @contextmanager
 def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Run the block with parameters frozen, so that a backward pass computes no gradients of them."""
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
+    with _switched(parameters, False):
         yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_()
 
 
 def backward(loss: Tensor, model: nn.Module) -> None:

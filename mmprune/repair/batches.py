@@ -37,7 +37,7 @@ def batches_of(images: Union[Tensor, Iterable[Any]]) -> Tuple[List[Any], List[in
     return batches, held or [len(batches) - 1]
 
 
-def portions_of(model: nn.Module, batches: Sequence[Any], held: Collection[int] = ()) -> Tuple[List[Any], Set[int]]:
+def portions_of(model: nn.Module, batches: Sequence[Any], held: Collection[int]) -> Tuple[List[Any], Set[int]]:
     """Return batches in even portions of :data:`PORTION` images at most, and which portions are held back.
 
     Args:

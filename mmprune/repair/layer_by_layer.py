@@ -1,14 +1,14 @@
 """The layers of a cut model, solved one after another: each by what it reads then, and what the dense one returns."""
 import math
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from ..graph.demo_input import ExampleInputs
 from ..units.mutator import ChannelMutator
-from .batches import few_rows, portions_of, rows_of
+from .batches import few_rows, rows_of
 from .clipping import Samples
 from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
@@ -39,11 +39,10 @@ class Settings(NamedTuple):
 class LayerByLayer:
     """The layers of a cut model, solved one after another."""
 
-    def __init__(self, mutator: ChannelMutator, dense: nn.Module, batches: Sequence[Any], held: Sequence[int],
+    def __init__(self, mutator: ChannelMutator, dense: nn.Module, batches: Sequence[Any], held: Collection[int],
                  settings: Settings) -> None:
-        self.mutator, self.settings = mutator, settings
+        self.mutator, self.settings, self.held = mutator, settings, {*held}
         few = few_rows(batches[0])
-        batches, self.held = portions_of(dense, batches, held)
         self.rows = sum(map(rows_of, batches))
         self.plan: RepairPlan = make_repair_plan(
             mutator, dense, ExampleInputs(few), settings.positions, settings.may_add_bias, self.rows,

@@ -73,7 +73,8 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     if dense is None:
         recalibrate(mutator.model, batches)
         return Repair({}, {}, True, math.nan, math.nan, time.monotonic() - began, images)
-    judge = Judge(dense, portions_of(dense, [batches[number] for number in held])[0])
+    portions, held_portions = portions_of(dense, batches, held)
+    judge = Judge(dense, [portions[number] for number in sorted(held_portions)])
     before = after = judge.error(mutator.model)
     layers: Dict[str, LayerRepair] = {}
     left: Dict[str, str] = {}
@@ -81,7 +82,7 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     if not all(unit.kept.all() for unit in mutator.all_units):
         if settings.how != 'norms':
             with rows_run_alike(mutator.model, dense):
-                refit = LayerByLayer(mutator, dense, batches, held, settings)
+                refit = LayerByLayer(mutator, dense, portions, held_portions, settings)
                 layers, left = refit.run(), refit.plan.left
             after = judge.error(mutator.model)
         others = [batch for number, batch in enumerate(batches) if number not in held]
