@@ -56,14 +56,27 @@ class _ReusedBlock(nn.Module):
         return self.relu(out)
 
 
+def cut(dense, images):
+    """Return a pruner of a copy after the cut."""
+    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
+    pruner.cut()
+    return pruner
+
+
+def planned(dense, memory=1e9):
+    """Return how a cut copy is repaired with so many bytes."""
+    images = torch.randn(10, 3, 8, 8)
+    mutator = cut(dense.eval(), images).mutator
+    return plan.make_repair_plan(mutator, dense, lambda model: model.eval()(images[:2]), 10, True, 10, memory)
+
+
 @pytest.mark.parametrize('make', [Pyramid, Reused, toy_nets.Everything, toy_nets.Residual])
 def test_stage_by_stage_is_what_whole_forwards_give(make, monkeypatch):
     monkeypatch.setattr(sampling, 'SAMPLES', 10**6)  # every output, however few unknowns a layer has
     torch.manual_seed(0)
     images = torch.randn(60, 3, 8, 8, dtype=torch.float64)
     dense = randomise(make()).double()
-    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
-    pruner.cut()
+    pruner = cut(dense, images)
     other = copy.deepcopy(pruner)
     chained = repair(pruner.mutator, dense, images)
     monkeypatch.setattr(plan, 'find_chain', lambda *args: None)
@@ -76,11 +89,7 @@ def test_stage_by_stage_is_what_whole_forwards_give(make, monkeypatch):
 
 def test_a_pyramid_is_cut_apart():
     torch.manual_seed(0)
-    images = torch.randn(10, 3, 8, 8)
-    dense = Pyramid().eval()
-    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
-    pruner.cut()
-    made = plan.make_repair_plan(pruner.mutator, dense, lambda model: model.eval()(images[:2]), 10, True, 10, 1e9)
+    made = planned(Pyramid())
     assert [stage.kind for stage in made.stages] == ['head', 'links', 'links', 'links', 'links', 'rest']
     assert [layer.name for layer in made.stages[-1].layers] == ['lateral', 'head']
     assert made.chain.kept == {'blocks.1.2', 'blocks.2.2'}
@@ -90,14 +99,11 @@ def test_a_pyramid_is_cut_apart():
 
 def test_a_stage_ends_where_least_is_returned():
     torch.manual_seed(0)
-    images = torch.randn(10, 3, 8, 8)
     dense = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.MaxPool2d(2), nn.Tanh(),
-                          nn.Conv2d(6, 6, 1), nn.Upsample(scale_factor=4), nn.Conv2d(6, 2, 1), nn.Tanh()).eval()
-    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
-    pruner.cut()
+                          nn.Conv2d(6, 6, 1), nn.Upsample(scale_factor=4), nn.Conv2d(6, 2, 1), nn.Tanh())
 
     def stages(memory):
-        made = plan.make_repair_plan(pruner.mutator, dense, lambda model: model(images[:2]), 10, True, 10, memory)
+        made = planned(dense, memory)
         return [''.join(stage.links) for stage in made.stages if stage.kind == 'links'], made.half
 
     assert stages(1e9) == (['0123', '4', '567'], False)
@@ -107,11 +113,7 @@ def test_a_stage_ends_where_least_is_returned():
 
 def test_an_activation_in_place_between_two_modules_ends_a_chain():
     torch.manual_seed(0)
-    images = torch.randn(10, 3, 8, 8)
-    dense = Reused().eval()
-    pruner = Pruner(copy.deepcopy(dense), images[:1], ratio=0.4)
-    pruner.cut()
-    made = plan.make_repair_plan(pruner.mutator, dense, lambda model: model.eval()(images[:2]), 10, True, 10, 1e9)
+    made = planned(Reused())
     assert made.chain.links == ('stem', 'blocks.0', 'blocks.1', 'blocks.2', 'head')
     assert [layer.summand.module for stage in made.stages for layer in stage.layers if layer.summand] == [
         'blocks.0.conv1', 'blocks.1.conv1', 'blocks.2.conv1']
