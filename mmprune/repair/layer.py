@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..graph.channels import Member
 from ..units.mutator import ChannelMutator
 from .clipping import Clip
+from .sampling import Sampling
 from .summand import Summand
 from .windows import channels_first, spatial
 
@@ -33,8 +34,7 @@ class Layer:
     rows: Tensor  #: ``LongTensor[O]``: which of the dense layer's outputs are present
     norms: Tuple[Tuple[Any, Any], ...]  #: batch norms that it alone feeds, each with its dense twin
     calls: int  #: how often a forward calls it
-    share: float  #: share of its positions that is sampled
-    positions: int  #: how many of an image these are, in the mean
+    sampling: Sampling  #: how much of it is looked at
     source: int  #: the same number for layers that read the same tensor
     may_add_bias: bool = False  #: a bias is added where there is no place for the offset
     summand: Optional[Summand] = None  #: what its output is added to

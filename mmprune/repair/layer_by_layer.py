@@ -1,7 +1,7 @@
 """The layers of a cut model, solved one after another: each by what it reads then, and what the dense one returns."""
 import math
 import sys
-from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from .layer import Layer, add_bias
 from .moments import LeastSquares, Moments, Sums, squared_error
 from .plan import RepairPlan, make_repair_plan
 from .result import NOTHING, LayerRepair
-from .sampling import share_of_places
+from .sampling import share_of_places, spread
 from .twin import Stage, Twin
 from .windows import channels_first, columns, spatial
 
@@ -50,6 +50,11 @@ class LayerByLayer:
         self.cut, self.dense = (Twin(model, batches, self.plan.chain, number, self.plan.half)
                                 for number, model in enumerate((mutator.model, dense)))
         self.batches = range(len(batches))
+        fit = [number for number in self.batches if number not in self.held]
+        self._sampled: Dict[str, FrozenSet[int]] = {}  # which batches each layer is solved by
+        for layer in (layer for stage in self.plan.stages for layer in stage.layers):
+            share = layer.sampling.images / self.rows
+            self._sampled[layer.name] = frozenset(spread(fit, share) + spread(sorted(self.held), share))
 
     def run(self) -> Dict[str, LayerRepair]:
         """Solve all layers and return what became of them."""
@@ -74,7 +79,7 @@ class LayerByLayer:
         found: List[List[Layer]] = [[]]
         size = 0.0
         for layer in stage.layers:
-            own = 4.0 * self.rows * layer.positions * len(layer.rows)
+            own = 4.0 * layer.sampling.samples * len(layer.rows)
             if found[-1] and size + own > TARGETS:
                 found.append([])
                 size = 0.0
@@ -88,6 +93,8 @@ class LayerByLayer:
         batch = 0
 
         def take(layer: Layer, call: int, out: Tensor) -> None:
+            if batch not in self._sampled[layer.name]:
+                return
             count = spatial(channels_first(layer.module, out)).size(2)
             places = self._places(layer, batch, call, count).to(out.device)
             if not len(places) or not out.numel():  # one of several calls; a batch without a region
@@ -99,13 +106,18 @@ class LayerByLayer:
 
         if layers or store:
             with self.dense.watching(layers, after=take, stop=not store) as calls:
-                for batch in self.batches:
+                for batch in self.batches if store else self._batches_of(layers):
                     calls.start()
                     self.dense.run(batch, stage, store)
         return found
 
+    def _batches_of(self, layers: Sequence[Layer]) -> List[int]:
+        """Return the batches by which some layers are solved."""
+        return sorted(frozenset().union(*(self._sampled[layer.name] for layer in layers)))
+
     def _places(self, layer: Layer, batch: int, call: int, count: int) -> Tensor:
-        return share_of_places(layer.share, count, layer.calls > 1, self.settings.seed, batch, call, layer.name)
+        return share_of_places(layer.sampling.share, count, layer.calls > 1, self.settings.seed, batch, call,
+                               layer.name)
 
     def _solve(self, stage: Stage, layers: Sequence[Layer],
                targets: Targets) -> Dict[str, LayerRepair]:
@@ -126,11 +138,11 @@ class LayerByLayer:
                 sums[layer.name, batch in self.held].add(x, y)
                 if layer.clip is not None:
                     kept = samples.setdefault(layer.name, Samples(*layer.flat(), layer.has_offset,
-                                                                  layer.positions * self.rows))
+                                                                  layer.sampling.samples))
                     kept.add(batch in self.held, x, y, added)
 
         with self.cut.watching(layers, before=add) as calls:
-            for batch in self.batches:
+            for batch in self._batches_of(layers):
                 calls.start()
                 self.cut.run(batch, stage)
         found = {}

@@ -11,7 +11,7 @@ from ..units.mutator import ChannelMutator
 from .chain import Chain, find_chain
 from .layer import PART, Layer, dropped_inputs, present_outputs
 from .parameter_rows import rows_layers
-from .sampling import enough_positions
+from .sampling import Sampling, enough_samples
 from .survey import Call, Survey
 from .twin import Stage
 from .windows import channels_first, spatial
@@ -80,8 +80,8 @@ def _numel(call: Call) -> int:
     return 0 if call.out is None else call.out.numel()
 
 
-def _positions(module: nn.Module, calls: Sequence[Call], sampled: Tuple[int, int]) -> Tuple[float, int]:
-    """Return which share of the positions of a layer is sampled, and how many of an image these are.
+def _sampling(module: nn.Module, calls: Sequence[Call], sampled: Tuple[int, int]) -> Sampling:
+    """Return how much of a layer is sampled.
 
     Args:
         module (nn.Module): The layer.
@@ -90,8 +90,7 @@ def _positions(module: nn.Module, calls: Sequence[Call], sampled: Tuple[int, int
     """
     weight: Any = module.weight
     places = sum(spatial(channels_first(module, call.out)).size(2) for call in calls if call.out is not None)
-    most = min(places, enough_positions(weight[0].numel(), sampled[1], sampled[0]))
-    return most / max(1, places), most
+    return enough_samples(weight[0].numel(), places, sampled[1], sampled[0])
 
 
 def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: Tuple[int, int],
@@ -104,15 +103,14 @@ def _layers(mutator: ChannelMutator, dense: nn.Module, survey: Survey, sampled: 
                 or name not in dense_modules or any(call.x is None or call.out is None for call in calls) \
                 or module.weight[0].numel() > MOST_UNKNOWNS:
             continue
-        share, most = _positions(module, calls, sampled)
         weight = f'{name}.weight' if name else 'weight'
         rows = present_outputs(mutator, weight, len(dense_modules[name].weight))
         norms = survey.feeds_only(name, modules)
         summand = survey.summand(name, norms)
         found.append(Layer(name, weight, module, rows.to(module.weight.device),
                            tuple((modules[norm], dense_modules[norm]) for norm in norms), len(calls),
-                           share, most, hash((id(calls[0].x), calls[0].versions[0])), may_add_bias,
-                           summand, survey.clip(name, norms, summand is not None)))
+                           _sampling(module, calls, sampled), hash((id(calls[0].x), calls[0].versions[0])),
+                           may_add_bias, summand, survey.clip(name, norms, summand is not None)))
     return found
 
 
@@ -135,11 +133,11 @@ def _rows(mutator: ChannelMutator, dense: nn.Module, survey: Survey, run: Callab
                        for calls in (read[name], twins.get(name, [])))
         parts = rows_layers(own, others)
         for place, part in enumerate(parts):
-            share, most = _positions(part.module, [read[name][turn] for turn in part.turns], sampled)
+            sampling = _sampling(part.module, [read[name][turn] for turn in part.turns], sampled)
             first = own[part.turns[0]]
             rows = present_outputs(mutator, weight, len(others[0].weight))[first.start:first.stop] - part.first
             found.append(Layer(f'{name}{PART}{place}' if len(parts) > 1 else name, weight, part.module,
-                               rows.to(first.weight.device), (), len(part.turns), share, most,
+                               rows.to(first.weight.device), (), len(part.turns), sampling,
                                hash((id(first.x), 0)), turns=part.turns))
     return found
 

@@ -1,13 +1,35 @@
 """Which outputs of a layer are looked at: positions drawn at random, again the same for the same seed and call."""
 import math
-from typing import Any
+from typing import Any, List, NamedTuple, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: Samples for each unknown of a row that are enough, and positions of an image at least.
-SAMPLES, LEAST_POSITIONS = 400, 8
+#: Samples for each unknown of a row that are enough, and positions of an image and images at least.
+SAMPLES, LEAST_POSITIONS, LEAST_IMAGES = 200, 8, 150
+
+
+class Sampling(NamedTuple):
+    """How much of a layer is looked at."""
+
+    share: float  #: of the positions of an image
+    images: int  #: how many images are sampled
+    samples: int  #: how many positions these are in all of them, in the mean
+
+
+def enough_samples(unknowns: int, places: int, images: int, most: int) -> Sampling:
+    """Return how much of a layer is sampled: few images as long as these have positions enough, each is a forward.
+
+    Args:
+        unknowns (int): Weights of one output channel.
+        places (int): Positions of an image, over all calls of the layer.
+        images (int): Images in all.
+        most (int): Positions of an image at most.
+    """
+    used = min(images, max(LEAST_IMAGES, math.ceil(SAMPLES * unknowns / max(1, min(places, most)))))
+    positions = min(places, enough_positions(unknowns, used, most))
+    return Sampling(positions / max(1, places), used, positions * used)
 
 
 def enough_positions(unknowns: int, images: int, most: int) -> int:
@@ -15,7 +37,7 @@ def enough_positions(unknowns: int, images: int, most: int) -> int:
 
     Args:
         unknowns (int): Weights of one output channel.
-        images (int): Images in all.
+        images (int): Images that are sampled.
         most (int): Positions at most.
     """
     return min(most, max(LEAST_POSITIONS, math.ceil(SAMPLES * unknowns / images)))
@@ -54,6 +76,12 @@ def drawn(rows: int, size: int, count: int, *entropy: Any) -> Tensor:
     """
     generator = _generator(*entropy)
     return torch.stack([_some(generator, size, count) for _ in range(rows)])
+
+
+def spread(numbers: Sequence[int], share: float) -> List[int]:
+    """Return a share of some numbers, one at least, evenly spread."""
+    count = min(len(numbers), max(1, math.ceil(share * len(numbers))))
+    return [numbers[(2 * place + 1) * len(numbers) // (2 * count)] for place in range(count)]
 
 
 def _generator(*entropy: Any) -> np.random.Generator:
