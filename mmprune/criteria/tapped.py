@@ -10,6 +10,7 @@ from ..group_fisher.taps import TapRecorder
 from ..units.consumers import Consumers
 from ..units.layer import layer_reading
 from ..units.unit import ChannelUnit
+from .affine_norms import affine_norms
 from .calibration import Calibration, backward, without_gradients
 from .criterion import ADVICE, Criterion
 
@@ -37,7 +38,8 @@ class TappedCriterion(Criterion):
         self.reached: Set[str] = set()
         total = torch.zeros(consumers.total, dtype=torch.float64)
         try:
-            with torch.enable_grad(), without_gradients(self._idle_parameters(taps.layers.values())):
+            with torch.enable_grad(), affine_norms(self.mutator.model), \
+                    without_gradients(self._idle_parameters(taps.layers.values())):
                 for batch in calibration.batches:
                     taps.record(True)
                     backward(calibration.loss(batch), self.mutator.model)

@@ -77,6 +77,7 @@ def test_levels_are_sampled_in_proportion_to_their_sizes(positions, monkeypatch)
         return found
 
     monkeypatch.setattr(layer_by_layer.LayerByLayer, '_places', places)
+    monkeypatch.setattr(sampling, 'LEAST_IMAGES', 300)  # all
     torch.manual_seed(0)
     images = torch.randn(300, 3, 16, 16)
     pruner, dense = cut(randomise(detection_nets.Pyramid()), images)

@@ -22,7 +22,9 @@ from mmprune.repair.sampling import enough_samples, spread
     (9, 3136, 500, 3, (500, 3)),
     (9, 0, 500, 200, (500, 0)),  # it returned nothing
 ])
-def test_as_few_images_as_have_positions_enough(unknowns, places, images, most, expected):
+def test_as_few_images_as_have_positions_enough(unknowns, places, images, most, expected, monkeypatch):
+    monkeypatch.setattr(sampling, 'SAMPLES', 200)
+    monkeypatch.setattr(sampling, 'LEAST_IMAGES', 100)
     found = enough_samples(unknowns, places, images, most)
     used, positions = expected
     assert found.images == used
