@@ -27,7 +27,7 @@ from mmprune.registry import MODELS
 ROOT = Path(__file__).resolve().parents[1]
 DENSE = ROOT / 'configs/mmcls/digits/resnet-small_digits.py'
 SAVE = 3
-#: to be formatted with: dense config, its weights, interval of checkpoints
+#: to be formatted with: dense config, its weights, interval of checkpoints, images of an epoch
 PRUNE = '''
 _base_ = {base!r}
 from mmprune.config import prune_settings
@@ -36,14 +36,14 @@ model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
 train_pipeline = [
     dict(type='Resize', scale=(36, 36)), dict(type='RandomCrop', crop_size=32),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='PackClsInputs')]
-train_dataloader = dict(batch_size=8, dataset=dict(indices=400, pipeline=train_pipeline))
+train_dataloader = dict(batch_size=8, dataset=dict(indices={images}, pipeline=train_pipeline))
 default_hooks = dict(checkpoint=dict(interval={save}, by_epoch=False, max_keep_ckpts=2), logger=dict(interval=1))
 train_cfg = dict(max_epochs=2, val_interval=1)
 val_dataloader = dict(dataset=dict(indices=100))
 '''
 
 
-def write_config(folder: Path) -> Path:
+def write_config(folder: Path, images: int) -> Path:
     """Write a prune config and the random weights that it starts from."""
     cfg = Config.fromfile(DENSE)
     init_default_scope('mmcls')
@@ -51,7 +51,8 @@ def write_config(folder: Path) -> Path:
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     torch.save(dict(state_dict=model.state_dict()), folder / 'dense.pth')
     path = folder / 'prune.py'
-    path.write_text(PRUNE.format(base=str(DENSE), weights=str(folder / 'dense.pth'), save=SAVE))
+    path.write_text(PRUNE.format(base=str(DENSE), weights=str(folder / 'dense.pth'), save=SAVE,
+                                 images=images))
     return path
 
 
@@ -115,9 +116,9 @@ def same_end(first: Path, second: Path) -> Dict[str, bool]:
                       for name, value in one.items() if isinstance(value, torch.Tensor)))
 
 
-def trial(folder: Path, workers: int, kills: int, seed: int) -> Dict[str, object]:
+def trial(folder: Path, workers: int, kills: int, seed: int, images: int) -> Dict[str, object]:
     """Run once in peace and once with kills; return what happened."""
-    config, rng = write_config(folder), random.Random(seed)
+    config, rng = write_config(folder, images), random.Random(seed)
     whole, killed = folder / f'whole_{workers}', folder / f'killed_{workers}'
     finish(config, whole, workers)
     killed.mkdir()
@@ -143,12 +144,13 @@ def main() -> None:
     parser.add_argument('--kills', type=int, default=20, help='kills of each run (20)')
     parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='workers of the data loader (0 2)')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--images', type=int, default=400, help='digits of an epoch, eight an iteration (400)')
     parser.add_argument('--json', help='file for the results')
     args = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for workers in args.workers:
-            results.append(trial(Path(folder), workers, args.kills, args.seed))
+            results.append(trial(Path(folder), workers, args.kills, args.seed, args.images))
             print(', '.join(f'{key} {value}' for key, value in results[-1].items()), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=2) + '\n')

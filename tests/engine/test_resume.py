@@ -259,8 +259,9 @@ runner.train()
 def test_killed_run_ends_as_if_it_had_not_been(tmp_path, workers):
     """The script of benchmarks/, with fewer kills; the second of them while a checkpoint is being written."""
     results = tmp_path / 'results.json'
-    done = subprocess.run([sys.executable, '-W', 'ignore', 'benchmarks/kill_and_resume.py', '--kills', '2', '--workers',
-                           str(workers), '--json', str(results)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-W', 'ignore', 'benchmarks/kill_and_resume.py', '--kills', '2',
+                           '--images', '160', '--workers', str(workers), '--json', str(results)],
+                          cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(results.read_text()) == [dict(
         workers=workers, kills=2, kills_during_a_write=1, iterations=True, weights_and_structure=True, optimizer=True)]
