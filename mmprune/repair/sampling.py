@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 #: Samples for each unknown of a row that are enough, and positions of an image and images at least.
-SAMPLES, LEAST_POSITIONS, LEAST_IMAGES = 200, 8, 150
+SAMPLES, LEAST_POSITIONS, LEAST_IMAGES = 400, 8, 250
 
 
 class Sampling(NamedTuple):
