@@ -1,4 +1,5 @@
 """Fixtures of all tests: the same seed, one thread, nothing left behind, real data where there is any."""
+import functools
 import os
 import random
 from pathlib import Path
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from leaks import no_leaks
+from mmengine.config import utils as config_utils
+from yapf.yapflib import yapf_api
 
 #: Files that take a minute and more, the longest first.
 LONG = ('test_resume', 'test_detection_runs', 'test_segmentation_journey', 'test_mmdeploy_detection', 'test_mmdeploy',
@@ -19,6 +22,26 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, 'workerinput'):
         places = {name: place for place, name in enumerate(LONG)}
         items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture(autouse=True, scope='session')
+def configs_are_read_and_formatted_once():
+    """Let mmengine read a metafile once, not for each config, and format a run's config once, not for each checkpoint.
+
+    Both take longer than what is tested.
+    """
+    format_code, formatted = yapf_api.FormatCode, {}
+
+    def format_once(text, **options):
+        key = text, repr(options)
+        if key not in formatted:
+            formatted[key] = format_code(text, **options)
+        return formatted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yapf_api, 'FormatCode', format_once)
+        patch.setattr(config_utils, 'load', functools.lru_cache(None)(config_utils.load))
+        yield
 
 
 @pytest.fixture(autouse=True)
