@@ -181,7 +181,8 @@ def sweep(entry: Entry, seeds: int) -> Dict[str, Any]:
     architecture, shape = builder(entry)
     built = architecture()
     unit = dict(type='ChannelUnit', mutate_linear=True)
-    demo = demo_input_of(built if isinstance(built, dict) else {}, shape)
+    # a config's model takes images; of the others some take a sequence or a volume
+    demo = demo_input_of(built, shape) if isinstance(built, dict) else dict(type='DemoInput', input_shape=shape)
     model: nn.Module = MODELS.build(built) if isinstance(built, dict) else built
     mutator = ChannelMutator(unit, demo)
     start = time.perf_counter()
