@@ -226,11 +226,10 @@ times.
 
 WHY = '''## Why channels are frozen
 
-In ViT, Swin, Swin V2 and MaxViT heads, their dimensions, hidden units and the stream go ([attention.md](attention.md)).
-ConvNeXt normalises its stream by a call in a layer norm of torchvision's own, which cannot be told how wide the dense
-one was: the stream stays, the hidden units go. The position bias of Swin V2 is made from two coordinates, which nothing
-in the model makes. ShuffleNetV2 shuffles the halves of a stage's stream until each of its channels meets every other
-one, for some widths. Auxiliary heads only run in training.'''
+In ViT, Swin, Swin V2 and MaxViT heads, their dimensions, hidden units and the stream go ([attention.md](attention.md)),
+in ConvNeXt hidden units and the stream of each stage. The position bias of Swin V2 is made from two coordinates, which
+nothing in the model makes. ShuffleNetV2 shuffles the halves of a stage's stream until each of its channels meets every
+other one, for some widths. Auxiliary heads only run in training.'''
 
 
 def frozen_table(results: Dict[str, Dict[str, Any]]) -> str:

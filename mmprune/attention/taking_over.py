@@ -28,7 +28,8 @@ NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
     'timm.LayerNormAct2d': StreamNormAct2d, 'timm.LayerNormNoBias': StreamNorm, 'timm.LayerNorm2dNoBias': StreamNorm2d,
     'timm.GroupNorm1': StreamMapNorm, 'timm.GroupNorm1NoBias': StreamMapNorm, 'timm.RmsNorm': StreamRMSNorm,
     'timm.RmsNormFp32': StreamRMSNorm, 'timm.RmsNorm2d': StreamRMSNorm2d,
-    'mmpretrain.LayerNorm2d': LayoutStreamNorm2d, 'mmcls.LayerNorm2d': LayoutStreamNorm2d,
+    'torchvision.LayerNorm2d': StreamNorm2d, 'mmpretrain.LayerNorm2d': LayoutStreamNorm2d,
+    'mmcls.LayerNorm2d': LayoutStreamNorm2d,
     **dict.fromkeys([f'transformers.{name}RMSNorm' for name in (
         'Llama', 'Mistral', 'Mixtral', 'Qwen2', 'Qwen3', 'Phi3', 'SmolLM3')], StreamRMSNorm)}
 

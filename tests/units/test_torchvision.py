@@ -35,9 +35,9 @@ UNITS = {
     'efficientnet_b0': 1 + 7 + 15 + 16 + 1,  # the stem, streams, expansions, gates, the last conv
     'regnet_x_400mf': 1 + 4 + 22 * 2,  # the stem, streams, two convs of each block
     'mnasnet0_5': 2 + 6 + 16 + 1,  # the stem's two convs, streams, expansions, the last conv
-    'convnext_tiny': 18}  # the hidden units of each block
+    'convnext_tiny': 18 + 4}  # the hidden units of each block, the stream of each stage
 #: Groups of channels that stay; the two of each auxiliary head of GoogLeNet save nothing at inference.
-FROZEN = {'googlenet': 2 * 2, 'shufflenet_v2_x0_5': 1, 'convnext_tiny': 4}
+FROZEN = {'googlenet': 2 * 2, 'shufflenet_v2_x0_5': 1}
 
 
 def check(name, model, size):
