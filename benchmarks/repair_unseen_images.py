@@ -48,14 +48,14 @@ def views(generator: torch.Generator) -> Dict[str, Callable[[Tensor], Tensor]]:
 
 
 @torch.no_grad()
-def output_error(model: nn.Module, dense: nn.Module, batches: Batches) -> float:
+def outputs(model: nn.Module, batches: Batches) -> Tensor:
+    """Return what a model returns for all images."""
+    return torch.cat([model(images) for images, _ in batches])
+
+
+def output_error(found: Tensor, wanted: Tensor) -> float:
     """Return the mean over images of the squared error of an image's outputs over their variance."""
-    errors = []
-    for images, _ in batches:
-        wanted = dense(images.contiguous(memory_format=torch.channels_last))
-        found = model(images.contiguous(memory_format=torch.channels_last))
-        errors.append((found - wanted).square().mean(1) / wanted.var(1, correction=0))
-    return float(torch.cat(errors).mean())
+    return float(((found - wanted).square().mean(1) / wanted.var(1, correction=0)).mean())
 
 
 def main() -> None:
@@ -70,6 +70,7 @@ def main() -> None:
     sample = ImageNetSample()
     even, odd = (sample.calibration(split, 500) for split in (0, 1))
     dense = sample.model.eval().to(memory_format=torch.channels_last)
+    halves = [(batches, outputs(dense, batches)) for batches in (even, odd)]
     pruner = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), 'GroupFisher', target=dict(flops=args.share),
                     mutate_linear=sample.mutate_linear)
     pruner.calibrate([part for batch in even for part in zip(*(tensor.split(BATCH) for tensor in batch))], 'outputs')
@@ -80,9 +81,10 @@ def main() -> None:
     for row in args.rows:
         repaired = copy.deepcopy(pruner)
         seconds = repaired.repair([rows[row](images) for images, _ in (odd if row == 'other' else even)], dense).seconds
-        print(f'| {row} | {output_error(repaired.model, dense, even):.4f} | '
-              f'{output_error(repaired.model, dense, odd):.4f} | {accuracy(repaired.model, even):.1f} | '
-              f'{accuracy(repaired.model, odd):.1f} | {seconds:.0f} |', flush=True)
+        errors = ' | '.join(f'{output_error(outputs(repaired.model, batches), wanted):.4f}'
+                            for batches, wanted in halves)
+        print(f'| {row} | {errors} | {accuracy(repaired.model, even):.1f} | {accuracy(repaired.model, odd):.1f} | '
+              f'{seconds:.0f} |', flush=True)
 
 
 if __name__ == '__main__':
