@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from mmprune import Pruner
-from mmprune.attention.norm import StreamNorm
 from mmprune.command_line import run
 from mmprune.deploy.machine import cpu_name
 from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
 from mmprune.deploy.timing import Candidate, Timing, measure
 from mmprune.files import write_text
+from mmprune.units.attention.norm import StreamNorm
 from mmprune.units.complexity import amount
 
 NETWORKS = {'ViT-S/16': 'vit_small_patch16_224', 'ViT-B/16': 'vit_base_patch16_224',

@@ -13,7 +13,9 @@ _PUBLIC = {'Pruner': 'pruning.pruner', 'save_structure': 'pruning.structure_file
            'GroupFisherAlgorithm': 'group_fisher.algorithm', 'GroupFisherChannelUnit': 'group_fisher.unit',
            'register_op': 'graph.rules.table', 'register_layer': 'graph.rules.table',
            'register_module': 'graph.rules.table', 'register_counter': 'units.complexity',
-           'keeps_channels': 'graph.rules.op'}
+           'keeps_channels': 'graph.rules.op',
+           'register_attention': 'units.attention.taking_over', 'PrunableAttention': 'units.attention.taking_over',
+           'AttentionProduct': 'units.attention.product'}
 
 __all__ = ['__version__', *_PUBLIC]
 

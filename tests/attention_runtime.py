@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from mmprune.attention.taking_over import forward_for, take_over
+from mmprune.units.attention.taking_over import forward_for, take_over
 from mmprune.units.equivalence import difference, outputs, random_masks, randomise, relative_difference
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.ranks import by_element, rank

@@ -6,11 +6,11 @@ import torch
 from paths import ROOT
 from torch import nn
 
-from mmprune.attention.taking_over import ATTENTIONS
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.rules.table import LAYER_RULES, MODULE_RULES, OP_RULES
 from mmprune.registry import MODELS, RUNTIMES, build
 from mmprune.report.proof import verify
+from mmprune.units.attention.taking_over import ATTENTIONS
 from mmprune.units.complexity import COUNTERS
 from mmprune.units.mutator import ChannelMutator
 

@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'mmprune'
 RANKS = (
     ('version', 'arguments', 'random_state'),
     ('registry', 'files'),
-    ('graph', 'attention'),
+    ('graph',),
     ('units',),
     ('config',),
     ('models',),
@@ -102,6 +102,16 @@ def test_an_import_that_runs_up_is_found():
     path = PACKAGE / 'graph' / 'coupling.py'
     names = imports_of(source, ('mmprune', 'graph'))
     assert imported_upwards(path, {name.split('.')[1] for name in names}) == ['engine', 'units']
+
+
+def test_attention_stands_alone():
+    """Its modules run in every dense and cut transformer, and need no unit for it."""
+    files = [path for path in FILES if PACKAGE / 'units' / 'attention' in path.parents]
+    package = ('mmprune', 'units', 'attention')
+    names = set().union(*(imports_of(path.read_text(encoding='utf-8'), package) for path in files))
+    own = {name for name in names if name.startswith('mmprune.')}
+    assert own
+    assert not {name for name in own if not name.startswith('mmprune.units.attention.')}
 
 
 def test_package_itself_imports_next_to_nothing():

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.attention.product import AttentionProduct
-from mmprune.attention.taking_over import PrunableAttention, register_attention
+from mmprune import AttentionProduct, PrunableAttention, register_attention
 
 
 class TinyAttention(nn.Module):

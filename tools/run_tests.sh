@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What differs between versions of torch, mmengine and onnxruntime: tracing, cutting, files, resuming, exporting.
-legacy=(tests/graph tests/attention tests/group_fisher tests/models tests/deploy tests/units/test_cut.py
+legacy=(tests/graph tests/units/attention tests/group_fisher tests/models tests/deploy tests/units/test_cut.py
         tests/units/test_torchvision.py tests/units/test_detection_units.py tests/engine/test_resume.py
         tests/engine/test_distributed.py tests/journeys/test_digits_journey.py tests/journeys/test_detection_runs.py
         tests/commands/test_package.py)

@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Tuple, Type
 import torch
 from torch import Tensor, nn
 
-from ..attention.parameter_linear import ParameterLinear
-from ..attention.product import QueryScale
+from ..units.attention.parameter_linear import ParameterLinear
+from ..units.attention.product import QueryScale
 from ..units.layer import DEFORMABLE
 
 #: Elements of the largest product that a CPU makes at once: fresh pages for one of 50 MB take three times as long as

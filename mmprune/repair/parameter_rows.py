@@ -4,12 +4,12 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 from torch import Tensor, nn
 
-from ..attention.parameter_linear import ParameterLinear
-from ..attention.taking_over import PrunableAttention, forward_for, give_back, take_over
+from ..units.attention.parameter_linear import ParameterLinear
+from ..units.attention.taking_over import PrunableAttention, forward_for, give_back, take_over
 
 
 class RowsCall(NamedTuple):
-    """A call of a :class:`~mmprune.attention.parameter_linear.ParameterLinear`."""
+    """A call of a :class:`~mmprune.units.attention.parameter_linear.ParameterLinear`."""
 
     x: Tensor  #: what it reads, ``Tensor[N, *, C]``
     weight: Tensor  #: the parameter

@@ -4,8 +4,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 from torch import nn
 
 from ..arguments import UserError
-from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
+from ..units.attention.product import QueryScale
 from ..units.layer import is_deformable, layer_reading
 from ..units.mutator import ChannelMutator
 from .chain import Chain, find_chain

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..attention.parameter_linear import ParameterLinear
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
 from ..graph.watching import watched
+from ..units.attention.parameter_linear import ParameterLinear
 from .clipping import Clip, Clipping, clip_of
 from .parameter_rows import RowsCall
 from .summand import ADDITIONS, Sum, Summand, find_summand, version

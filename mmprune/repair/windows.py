@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..attention.parameter_linear import ParameterLinear
-from ..attention.product import QueryScale
+from ..units.attention.parameter_linear import ParameterLinear
+from ..units.attention.product import QueryScale
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import UserError
-from ..attention.parameter_linear import ParameterLinear
-from ..attention.product import QueryScale
 from ..graph.idle import CONV_OR_LINEAR
+from .attention.parameter_linear import ParameterLinear
+from .attention.product import QueryScale
 
 
 class OptimizerError(UserError):

@@ -6,11 +6,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..arguments import UserError
-from ..attention import families  # noqa: F401  (fills the table)
-from ..attention.norm import StreamNorm, StreamRMSNorm
-from ..attention.taking_over import forward_for, give_back, key_of, plain_class, take_over, why_unfit
 from ..graph.capture import ERRORS
 from ..graph.channels import CoupledChannels
+from .attention import families  # noqa: F401  (fills the table)
+from .attention.norm import StreamNorm, StreamRMSNorm
+from .attention.taking_over import forward_for, give_back, key_of, plain_class, take_over, why_unfit
 from .choice import Choice
 from .equivalence import outputs, relative_difference
 from .modes import in_eval

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.attention.taking_over import ATTENTIONS
 from mmprune.report import proof as check
+from mmprune.units.attention.taking_over import ATTENTIONS
 from mmprune.units.mutator import ChannelMutator
 
 full = pytest.mark.full

@@ -11,8 +11,8 @@ import toy_nets
 from brute_force import BruteForce, iterate, worst_of
 from hand_units import Unit, blocks, span, strided
 
-from mmprune.attention.taking_over import forward_for, take_over
 from mmprune.registry import MODELS, build
+from mmprune.units.attention.taking_over import forward_for, take_over
 
 full = pytest.mark.full
 

@@ -6,7 +6,6 @@ from tiny_transformer import TinyViT, images
 from torch import nn
 
 from mmprune import Pruner
-from mmprune.attention.product import AttentionProduct
 from mmprune.deploy.runtimes.onnx_runtime import OnnxRuntime
 from mmprune.deploy.runtimes.runtime import NodeTime
 from mmprune.latency.channel_sum import ChannelSum, axis_sums, channel_sums, crossed
@@ -16,6 +15,7 @@ from mmprune.latency.profiled import PRODUCTS, Measured, named, observed_nodes, 
 from mmprune.latency.pruned_copy import PrunedCopy
 from mmprune.latency.table import Calibration, LatencyTable, LatencyTableError
 from mmprune.latency.widths import levels_of
+from mmprune.units.attention.product import AttentionProduct
 from mmprune.units.complexity import COSTS, amount
 
 

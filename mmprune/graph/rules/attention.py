@@ -1,4 +1,4 @@
-"""Rules for the product of an attention and the norm of a stream, which stand in :mod:`mmprune.attention`."""
+"""Rules for the product of an attention and the norm of a stream, which stand in :mod:`mmprune.units.attention`."""
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor

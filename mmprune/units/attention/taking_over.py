@@ -35,7 +35,7 @@ NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
 
 
 class PrunableAttention(nn.Module):
-    """The forward of an attention whose sizes are those of its :class:`~mmprune.attention.product.AttentionProduct`.
+    """The forward of an attention whose sizes are those of its :class:`~.product.AttentionProduct`.
 
     A subclass is registered for the classes whose ``__init__`` made the module. It has a ``forward`` with their
     arguments and results, and reads sizes from ``self.product`` and from the shapes of weights alone.

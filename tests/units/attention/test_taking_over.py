@@ -8,9 +8,9 @@ from tiny_transformer import TinyAttention, TinyAttentionForward, TinyViT, image
 from torch import nn
 
 from mmprune import Pruner
-from mmprune.attention.norm import StreamNorm
-from mmprune.attention.taking_over import ATTENTIONS, forward_for, give_back, key_of, take_over
 from mmprune.units import transformer
+from mmprune.units.attention.norm import StreamNorm
+from mmprune.units.attention.taking_over import ATTENTIONS, forward_for, give_back, key_of, take_over
 
 
 def taken(model):

@@ -10,7 +10,7 @@ from attention_runtime import (
 )
 from torch import nn
 
-from mmprune.attention.taking_over import forward_for
+from mmprune.units.attention.taking_over import forward_for
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings('ignore:.*torch.cuda.amp.autocast')]
 OPTIONS = {'plain': dict(), 'without positions': dict(use_rel_bias=False, act_fn='ReLU', bias=True),

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune.attention.norm import StreamNorm
-from mmprune.attention.taking_over import take_over
+from mmprune.units.attention.norm import StreamNorm
+from mmprune.units.attention.taking_over import take_over
 
 KEPT = [0, 2, 3, 6]
 

@@ -12,8 +12,8 @@ from attention_runtime import (
     random_model,
 )
 
-from mmprune.attention.taking_over import forward_for, take_over
 from mmprune.graph.nested import output_tensors
+from mmprune.units.attention.taking_over import forward_for, take_over
 from mmprune.units.equivalence import random_masks
 
 transformers = pytest.importorskip('transformers')

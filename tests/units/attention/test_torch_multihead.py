@@ -14,8 +14,8 @@ from attention_runtime import (
 from torch import nn
 
 from mmprune import Pruner
-from mmprune.attention.taking_over import forward_for, give_back, take_over
 from mmprune.group_fisher.mutator import GroupFisherChannelMutator
+from mmprune.units.attention.taking_over import forward_for, give_back, take_over
 from mmprune.units.equivalence import random_masks
 
 PADDING = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])

@@ -8,8 +8,8 @@ from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
 from mmprune.arguments import UserError
-from mmprune.attention.kept_channels import KeptChannels
 from mmprune.models.pruning_algorithm import PruningAlgorithm
+from mmprune.units.attention.kept_channels import KeptChannels
 from mmprune.units.equivalence import difference, mask_dense, outputs, random_masks, relative_difference
 from mmprune.units.ranks import by_element, rank, take_order
 from mmprune.units.reasons import shares_by_kind

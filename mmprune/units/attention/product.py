@@ -53,7 +53,7 @@ class AttentionProduct(nn.Module):
         by_head (bool): Packed projections have head after head, of each the queries, the keys and the values; by
             default the queries of all heads, then the keys, then the values.
         rotary (bool or str): Whether queries and keys are turned by the positions of their tokens; ``'neighbours'``
-            where pairs lie side by side, see :class:`~mmprune.attention.rotary.Rotary`.
+            where pairs lie side by side, see :class:`~mmprune.units.attention.rotary.Rotary`.
 
     Attributes:
         heads, kv_heads, qk_dims, v_dims (int): The present sizes; a cut writes them.

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmprune.attention.norm import StreamMapNorm, StreamNorm2d, StreamNormAct, StreamNormAct2d, StreamRMSNorm2d
-from mmprune.attention.taking_over import NORMS, key_of, take_over
+from mmprune.units.attention.norm import StreamMapNorm, StreamNorm2d, StreamNormAct, StreamNormAct2d, StreamRMSNorm2d
+from mmprune.units.attention.taking_over import NORMS, key_of, take_over
 
 KEPT = [0, 2, 3, 6]
 

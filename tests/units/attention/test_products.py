@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmprune.attention.place_products import FactorisedProduct, LinearProduct, PlaceProduct, size_after
-from mmprune.attention.product import AttentionProduct
-from mmprune.attention.products import (
+from mmprune.units.attention.place_products import FactorisedProduct, LinearProduct, PlaceProduct, size_after
+from mmprune.units.attention.product import AttentionProduct
+from mmprune.units.attention.products import (
     CosineProduct,
     CovarianceProduct,
     DimsFirstProduct,
@@ -14,7 +14,7 @@ from mmprune.attention.products import (
     PooledProduct,
     TalkingProduct,
 )
-from mmprune.attention.rotary import Rotary
+from mmprune.units.attention.rotary import Rotary
 
 BATCH, TOKENS, HEADS, DIMS, VALUES = 2, 6, 3, 4, 5
 

@@ -14,8 +14,8 @@ from attention_runtime import (
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmprune.attention.norm import LayoutStreamNorm2d
-from mmprune.attention.taking_over import forward_for, take_over
+from mmprune.units.attention.norm import LayoutStreamNorm2d
+from mmprune.units.attention.taking_over import forward_for, take_over
 from mmprune.units.equivalence import relative_difference
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings(
