@@ -31,13 +31,14 @@ class FakeRuntime(Runtime):
         overhead (float): Factor between the sum of the layers and a run.
         seed (int, optional): Of the noise.
         lie (float): Factor by which pruned networks are slower than the table can know.
+        slow (float): Share of the sessions in which everything takes a third longer.
     """
 
     name = 'fake'
 
-    def __init__(self, threads=1, noise=0.0, overhead=1.1, lie=1.0, seed=None):
+    def __init__(self, threads=1, noise=0.0, overhead=1.1, lie=1.0, seed=None, slow=0.0):
         super().__init__(threads)
-        self.noise, self.overhead = noise, overhead
+        self.noise, self.overhead, self.slow = noise, overhead, slow
         self.random = np.random.RandomState(seed)  # without a seed, what is measured twice differs
         self.lie = lie
 
@@ -64,6 +65,9 @@ class FakeRuntime(Runtime):
     def factor(self):
         return 1 + self.noise * self.random.randn()
 
+    def session(self):
+        return 4 / 3 if self.slow and self.random.rand() < self.slow else 1.0
+
     @contextmanager
     def opened(self, source, x):
         yield lambda: None
@@ -72,10 +76,11 @@ class FakeRuntime(Runtime):
         return 0.3 + self.overhead * sum(node_ms(*rest) for _, *rest in self.nodes(model, x))
 
     def median_ms(self, source, x, seconds, least_runs, clock=None):
-        return self.exact_ms(source, x) * self.factor()
+        return self.exact_ms(source, x) * self.factor() * self.session()
 
     def profiled(self, source, x, runs=12):
-        return [NodeTime(name, type(module).__name__, node_ms(module, inputs, out) * self.factor(),
+        session = self.session()
+        return [NodeTime(name, type(module).__name__, node_ms(module, inputs, out) * self.factor() * session,
                          (tuple(inputs.shape), *(tuple(p.shape) for p in module.parameters())), (tuple(out.shape), ))
                 for name, module, inputs, out in self.nodes(source, x)]
 
