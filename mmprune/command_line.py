@@ -132,9 +132,9 @@ def bar_on_stderr() -> Callable[[int, int], None]:
     bars: List[ProgressBar] = []
 
     def show(done: int, of: int) -> None:
-        if not bars:
+        if not bars or done <= bars[-1].completed:  # it has begun, or begun again
             bars.append(ProgressBar(of, file=sys.stderr))
-        bars[0].update(done - bars[0].completed)
+        bars[-1].update(done - bars[-1].completed)
         if done == of:
             sys.stderr.write('\n')
 

@@ -8,13 +8,11 @@ from mmengine.runner import Runner
 
 from ..files import read_json, write_json
 from ..latency.meter import Meter
-from ..latency.table import LatencyTable, LatencyTableError
+from ..latency.table import LatencyTable
 from ..units.mutator import ChannelMutator
 
 #: In the work dir: what was measured, written before it is used.
 LATENCY_JSON = 'latency.json'
-#: How often a table is measured until it can be trusted.
-TRIES = 3
 
 
 class LatencyRecord:
@@ -71,22 +69,9 @@ class LatencyRecord:
         self.state = states[0]
 
     def _measured_table(self, runner: Runner) -> LatencyTable:
-        """Return a table; where it cannot be trusted, since others kept the machine busy, it is measured again.
-
-        One that cannot be trusted after :data:`TRIES` is returned, and refused where it is used, on every rank; it is
-        not written, so that the run that goes on measures again.
-        """
-        table: Optional[LatencyTable] = None
-        for number in range(1, TRIES + 1):
-            runner.logger.info('measuring the latency table')
-            try:
-                table = self._measuring().table()
-                table.check_trusted()
-                break
-            except LatencyTableError as error:
-                runner.logger.warning(f'{error}{"; once more" if number < TRIES else ""}')
-        if table is None:
-            raise LatencyTableError(f'in {TRIES} tries no latency table could be measured, see above')
+        """Return a table; one that cannot be trusted is not written, so that the run that goes on measures again."""
+        runner.logger.info('measuring the latency table')
+        table = self._measuring().table()
         if table.is_trusted:
             self.state = dict(table=table.to_json(), shares={})
             self._write()

@@ -22,6 +22,8 @@ from .table import LatencyTable, read_table, write_table
 
 #: Timed runs of a structure and of the dense network beside it, and the seconds after which there are no more.
 ROUNDS, SECONDS = 150, 20.0
+#: How often a table is measured until it can be trusted.
+TRIES = 3
 #: Arguments of ``runtime=dict(...)`` that are not those of the runtime itself.
 OWN = ('input_shape', 'table', 'block', 'rest_ms', 'networks')
 
@@ -95,6 +97,9 @@ class Meter:
     def table(self, progress: Optional[Progress] = None) -> LatencyTable:
         """Read the table of the file, or measure it and, if it can be trusted, write it.
 
+        One that cannot be trusted, since others kept the machine busy, is measured again. After :data:`TRIES` it is
+        returned, and refused where it is used (:meth:`~.table.LatencyTable.check_trusted`).
+
         Raises:
             LatencyTableError: The file is a table of another model, runtime, machine or shape; the message says which.
         """
@@ -105,8 +110,14 @@ class Meter:
         if not self.runtime.is_here:
             raise UserError(f"the table of a device comes from a file, and {self.path!r} is none: runtime=dict("
                             "type='Device', table='device.json'); mmprune latency-pack --help says how it is made")
-        table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
-                              progress=progress)
+        for turn in range(1, TRIES + 1):
+            table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
+                                  progress=progress)
+            if table.is_trusted:
+                break
+            error = f'wrong by {table.calibration.largest_error:.0%} on a network that it had not seen'
+            print_log(f'the latency table was {error}{"; once more" if turn < TRIES else ""}', logger='current',
+                      level=30)
         if self.path is not None and table.is_trusted:
             write_table(table, self.path)
         elif self.path is not None:

@@ -6,6 +6,7 @@ from layer_runtime import FakeRuntime, Streams
 from tiny_transformer import TinyViT, images
 
 from mmprune import Pruner
+from mmprune.latency.profiled import measure_table
 from mmprune.latency.table import LatencyTableError
 from mmprune.pruning.target import PruningTarget, TargetError
 
@@ -142,6 +143,27 @@ def test_a_file_is_written_then_read(tmp_path, monkeypatch):
     pruner(dict(latency=0.6), table=path).cut()
     with pytest.raises(LatencyTableError, match='threads is 1 there and 2 here'):
         pruner(dict(latency=0.6), table=path, threads=2).cut()
+
+
+@pytest.mark.parametrize('bad', [2, 3])
+def test_a_table_that_cannot_be_trusted_is_measured_again(tmp_path, monkeypatch, bad):
+    measured = []
+
+    def disturbed(*args, **kwargs):
+        measured.append(measure_table(*args, **kwargs))
+        if len(measured) <= bad:
+            measured[-1].calibration.largest_error = 0.2
+        return measured[-1]
+
+    monkeypatch.setattr('mmprune.latency.meter.measure_table', disturbed)
+    made = pruner(dict(latency=0.7), table=str(tmp_path / 'table.json'))
+    if bad == 2:
+        made.cut()
+    else:
+        with pytest.raises(LatencyTableError, match='was wrong by 20%'):
+            made.cut()
+    assert len(measured) == 3
+    assert (tmp_path / 'table.json').exists() == (bad == 2)
 
 
 def test_what_the_device_does_besides_counts(dense_ms):
