@@ -104,10 +104,10 @@ class Streams(nn.Module):
         return self.out(self.relu(self.join(torch.cat([x, self.relu(self.b(x))], 1))))
 
 
-def fake_measure(candidates, x, rounds=30, seconds=60.0):
+def fake_measure(candidates, x, rounds=30, seconds=60.0, turns=3):
     """Time models as :func:`mmprune.deploy.timing.measure` does, by what the fake runtime says."""
     if not all(isinstance(one.runtime, FakeRuntime) for one in candidates.values()):
-        return timing.measure(candidates, x, rounds, seconds)
+        return timing.measure(candidates, x, rounds, seconds, turns=turns)
     found = {}
     for name, one in candidates.items():
         factor = one.runtime.lie if name == 'pruned' else 1.0

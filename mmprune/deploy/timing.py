@@ -97,7 +97,7 @@ class Timing:
 
 
 def measure(candidates: Mapping[str, Candidate], x: Tensor, rounds: int = 30, seconds: float = math.inf,
-            clock: Clock = time.perf_counter) -> Timing:
+            clock: Clock = time.perf_counter, turns: int = LEAST_TURNS) -> Timing:
     """Time several models on an input, each in its runtime; see :func:`time_in_turns`.
 
     Args:
@@ -106,13 +106,14 @@ def measure(candidates: Mapping[str, Candidate], x: Tensor, rounds: int = 30, se
         rounds (int): Timed runs of each model.
         seconds (float): Time budget.
         clock (Callable): Returns seconds.
+        turns (int): Into which the runs of a model are divided at least, while there is time.
 
     Raises:
         UserError: ``rounds`` is no positive number, or a model cannot be opened or run.
     """
     other_work = OtherWork(max((candidate.runtime.threads for candidate in candidates.values()), default=1))
     openers: Dict[str, Opener] = {name: _opener(candidate, x) for name, candidate in candidates.items()}
-    latency = time_in_turns(openers, rounds, seconds, x.size(0), clock)
+    latency = time_in_turns(openers, rounds, seconds, x.size(0), clock, turns)
     return Timing(latency, {name: candidate.runtime.describe() for name, candidate in candidates.items()},
                   tuple(other_work.warnings()))
 
@@ -122,7 +123,7 @@ def _opener(candidate: Candidate, x: Tensor) -> Opener:
 
 
 def time_in_turns(openers: Mapping[str, Opener], rounds: int = 30, seconds: float = math.inf, batch: int = 1,
-                  clock: Clock = time.perf_counter) -> Dict[str, Latency]:
+                  clock: Clock = time.perf_counter, turns: int = LEAST_TURNS) -> Dict[str, Latency]:
     """Time several models in turns, A B C A B C, so that a slow spell of the machine hits all of them.
 
     Opening a model may take as long as hundreds of its runs, so a turn has several timed runs: as many as take about
@@ -136,6 +137,7 @@ def time_in_turns(openers: Mapping[str, Opener], rounds: int = 30, seconds: floa
         seconds (float): No further turn begins when this time is spent, except for the first three.
         batch (int): Images of a run.
         clock (Callable): Returns seconds.
+        turns (int): Into which the runs of a model are divided at least, while there is time.
 
     Returns:
         dict[str, Latency]: Name -> milliseconds.
@@ -147,16 +149,16 @@ def time_in_turns(openers: Mapping[str, Opener], rounds: int = 30, seconds: floa
     if not seconds >= 0:
         raise UserError(f'seconds is {seconds}; it must be a time of 0 or more')
     least = LEAST_TURNS if len(openers) > 1 else 1
-    turns: Dict[str, List[List[float]]] = {name: [] for name in openers}
-    began, per_turn, done, most = clock(), 0, 0, math.ceil(rounds / least)
+    taken: Dict[str, List[List[float]]] = {name: [] for name in openers}
+    began, per_turn, done, most = clock(), 0, 0, math.ceil(rounds / (turns if len(openers) > 1 else 1))
     while openers and (done < least or (done * per_turn < rounds and clock() - began < seconds)):
         for name, opener in openers.items():
             times, per_turn = _turn(opener, per_turn, most, clock)
-            turns[name].append(times)
+            taken[name].append(times)
         done += 1
     return {name: Latency(tuple(1e3 * statistics.median(times) for times in several),
                           tuple(1e3 * value for times in several for value in times), batch)
-            for name, several in turns.items()}
+            for name, several in taken.items()}
 
 
 def _turn(opener: Opener, count: int, most: int, clock: Clock) -> Tuple[List[float], int]:

@@ -20,8 +20,9 @@ from .profiled import NETWORKS, Progress, measure_table
 from .pruned_copy import PrunedCopy
 from .table import LatencyTable, read_table, write_table
 
-#: Timed runs of a structure and of the dense network beside it, and the seconds after which there are no more.
-ROUNDS, SECONDS = 150, 20.0
+#: Timed runs of a structure and of the dense network beside it, the turns in which they are taken, for spells in which
+#: a machine has a core less last for seconds, and the seconds after which there are no more turns.
+ROUNDS, TURNS, SECONDS = 150, 9, 20.0
 #: How often a table is measured until it can be trusted.
 TRIES = 3
 #: Arguments of ``runtime=dict(...)`` that are not those of the runtime itself.
@@ -140,7 +141,7 @@ class Meter:
                 if isinstance(source, nn.Module):
                     pruned = PrunedCopy(self.mutator)  # the module is the copy itself
                 candidates[name] = Candidate(self.runtime, source)
-            found = measure(candidates, self.x, rounds, SECONDS)
+            found = measure(candidates, self.x, rounds, SECONDS, turns=TURNS)
         for line in found.warning_lines():
             print_log(line, logger='current', level=30)
         return Timed(found['pruned'], found['dense'])

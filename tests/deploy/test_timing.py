@@ -54,6 +54,16 @@ def test_no_turn_begins_when_the_time_is_spent(seconds, turns):
     assert len(found['a'].rounds) == turns
 
 
+@pytest.mark.parametrize(('seconds', 'taken'), [(60, 10), (0.5, 5)])
+def test_runs_are_divided_into_more_turns_while_there_is_time(seconds, taken):
+    clock, log = Clock(), []
+    first, second = (FakeRuntime(clock, 0.02, log=log) for _ in range(2))
+    found = time_in_turns({'a': lambda: first.opened([10], None), 'b': lambda: second.opened([5], None)}, 20, seconds,
+                          clock=clock, turns=10)
+    assert len(found['a'].rounds) == len(found['b'].rounds) == taken
+    assert len(found['a'].runs) == 2 * taken
+
+
 def test_a_model_alone_is_opened_once():
     found, log = timed({'a': [2.0]}, rounds=5, opening=1.0)
     assert log == ['open', *['run'] * (WARM_UP + 5), 'close']
