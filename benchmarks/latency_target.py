@@ -33,6 +33,8 @@ from mmprune.registry import MODELS, build
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SHARES = (0.7, 0.5)
+#: What stands below the tables starts with this line and is left as it is.
+REMARKS = '\n## What it says\n'
 
 
 class Network(NamedTuple):
@@ -157,8 +159,8 @@ class Choices:
         return sum(score[masks[name]].sum() for name, score in scores.items()) / sum(map(np.sum, scores.values()))
 
 
-def document(results: Mapping[str, Any]) -> str:
-    """Return the page."""
+def document(results: Mapping[str, Any], page: Path) -> str:
+    """Return the page; remarks that stand in its file stay."""
     lines = ['# A target in time against targets in FLOPs', '', ' '.join(__doc__.split('\n\n')[2].split()), '',
              '- command: `python benchmarks/latency_target.py --results latency_target.json`, once for each network '
              'and number of threads',
@@ -192,7 +194,8 @@ def document(results: Mapping[str, Any]) -> str:
                   f'{row["kept"]:.4f} |'
                   for name, rows in results['half'].items() for row in rows]
         lines.append('')
-    return '\n'.join(lines)
+    remarks = page.read_text(encoding='utf-8').partition(REMARKS)[2] if page.exists() else ''
+    return '\n'.join(lines) + (REMARKS + remarks if remarks else '')
 
 
 def main() -> None:
@@ -208,7 +211,7 @@ def main() -> None:
     path = Path(args.results)
     results = read_json(path, 'results') if path.exists() else dict(networks={})
     if args.write:
-        write_text(document(results), args.page)
+        write_text(document(results, args.page), args.page)
         return
     torch.set_num_threads(1)
     for network in [network for network in NETWORKS if args.only in (None, network.name)]:
