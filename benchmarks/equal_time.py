@@ -64,7 +64,7 @@ class Bench:
         self.dense = network.model()
         self.x = torch.zeros(network.shape)
         self.table_path = str(self.folder / 'table.json')
-        mutator = mutator_of(network.model(), self.x, None, True)
+        mutator = mutator_of(network.model(), self.x, None, network.mutate_linear)
         self.meter = Meter(dict(runtime, table=self.table_path), mutator)
 
     def measure_table(self) -> None:
@@ -95,7 +95,8 @@ class Bench:
         is_time = way.startswith('latency')
         pruner = Pruner(self.network.model(), self.x, dict(type='GroupFisher', normalization_type=WAYS[way]),
                         target=dict(latency=share) if is_time else dict(flops=share),
-                        runtime=dict(self.runtime, table=self.table_path) if is_time else None)
+                        runtime=dict(self.runtime, table=self.table_path) if is_time else None,
+                        mutate_linear=self.network.mutate_linear)
         pruner.calibrate(self.network.calibration(seed), self.network.loss if self.loss == 'own' else self.loss)
         if is_time:  # timed as the others are, in fresh processes
             pruner._time = TimeTarget(self.table, lambda counts: self.shares_of([counts])[0])

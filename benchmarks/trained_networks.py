@@ -37,6 +37,7 @@ class Classifier:
 
     def __init__(self, source: Any) -> None:
         self.source, self.name, self.shape = source, source.name, source.shape
+        self.mutate_linear: bool = source.mutate_linear
 
     def model(self) -> nn.Module:
         """Return the dense network."""
@@ -93,7 +94,7 @@ class YOLOXTiny:
     """YOLOX-tiny of the configs on blood cells."""
 
     name, shape = 'yolox-tiny', (1, 3, 160, 160)
-    images, batch = 160, 8
+    images, batch, mutate_linear = 160, 8, True
 
     def __init__(self) -> None:
         init_default_scope('mmdet')
