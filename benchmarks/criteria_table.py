@@ -31,6 +31,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
+from remarks import REMARKS, with_remarks
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,8 +57,6 @@ PEER = 'torch-pruning'
 COMMAND = 'MMPRUNE_DATA=... python benchmarks/criteria_table.py --peer FOLDER --markdown docs/criteria_table.md'
 #: Halvings of the interval in which the peer's pruning ratio lies.
 BISECTIONS = 12
-#: What stands below the tables starts with this line and is left as it is.
-REMARKS = '\n## What it says\n'
 
 
 class Method(NamedTuple):
@@ -428,9 +427,7 @@ def main() -> None:
     run_pieces(args, ours if not has_peer else methods)
     results = read_results(Path(args.results))
     if args.markdown and results:
-        page = Path(args.markdown)
-        _, line, remarks = (page.read_text() if page.exists() else '').partition(REMARKS)
-        write_text(markdown(methods, results) + line + remarks, args.markdown)
+        write_text(with_remarks(markdown(methods, results), Path(args.markdown)), args.markdown)
 
 
 if __name__ == '__main__':

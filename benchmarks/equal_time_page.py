@@ -4,12 +4,12 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
+from remarks import with_remarks
+
 from mmprune.files import read_json
 
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'equal_time.md'
 FIRST = 'latency'
-#: What stands below the tables starts with this line and is left as it is.
-REMARKS = '\n## What it says\n'
 Row = Mapping[str, Any]
 
 
@@ -111,5 +111,4 @@ def document(folder: Path, about: str) -> str:
     for name, (dense, rows) in results_of(folder).items():
         if rows:
             lines += section(name, dense, rows)
-    remarks = PAGE.read_text(encoding='utf-8').partition(REMARKS)[2] if PAGE.exists() else ''
-    return '\n'.join(lines) + (REMARKS + remarks if remarks else '')
+    return with_remarks('\n'.join(lines), PAGE)

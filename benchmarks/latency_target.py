@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
+from remarks import with_remarks
 from timed_structures import counts_of, padded, times
 
 from mmprune.criteria.criterion import build_criterion
@@ -33,8 +34,6 @@ from mmprune.registry import MODELS, build
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SHARES = (0.7, 0.5)
-#: What stands below the tables starts with this line and is left as it is.
-REMARKS = '\n## What it says\n'
 
 
 class Network(NamedTuple):
@@ -159,8 +158,8 @@ class Choices:
         return sum(score[masks[name]].sum() for name, score in scores.items()) / sum(map(np.sum, scores.values()))
 
 
-def document(results: Mapping[str, Any], page: Path) -> str:
-    """Return the page; remarks that stand in its file stay."""
+def document(results: Mapping[str, Any]) -> str:
+    """Return the tables of the page."""
     lines = ['# A target in time against targets in FLOPs', '', ' '.join(__doc__.split('\n\n')[2].split()), '',
              '- command: `python benchmarks/latency_target.py --results latency_target.json`, once for each network '
              'and number of threads',
@@ -194,8 +193,7 @@ def document(results: Mapping[str, Any], page: Path) -> str:
                   f'{row["kept"]:.4f} |'
                   for name, rows in results['half'].items() for row in rows]
         lines.append('')
-    remarks = page.read_text(encoding='utf-8').partition(REMARKS)[2] if page.exists() else ''
-    return '\n'.join(lines) + (REMARKS + remarks if remarks else '')
+    return '\n'.join(lines)
 
 
 def main() -> None:
@@ -211,7 +209,7 @@ def main() -> None:
     path = Path(args.results)
     results = read_json(path, 'results') if path.exists() else dict(networks={})
     if args.write:
-        write_text(document(results, args.page), args.page)
+        write_text(with_remarks(document(results), args.page), args.page)
         return
     torch.set_num_threads(1)
     for network in [network for network in NETWORKS if args.only in (None, network.name)]:

@@ -18,7 +18,7 @@ from ..units.mutator import ChannelMutator
 from .block import measured_block
 from .profiled import NETWORKS, Progress, measure_table
 from .pruned_copy import PrunedCopy
-from .table import LatencyTable, read_table, write_table
+from .table import LatencyTable, LatencyTableError, read_table, write_table
 
 #: Timed runs of a structure and of the dense network beside it, the turns in which they are taken, for spells in which
 #: a machine has a core less last for seconds, and the seconds after which there are no more turns.
@@ -114,11 +114,11 @@ class Meter:
         for turn in range(1, TRIES + 1):
             table = measure_table(self.mutator, self.runtime, self.x, self.block, self.networks, rest_ms=self.rest_ms,
                                   progress=progress)
-            if table.is_trusted:
+            try:
+                table.check_trusted()
                 break
-            error = f'wrong by {table.calibration.largest_error:.0%} on a network that it had not seen'
-            print_log(f'the latency table was {error}{"; once more" if turn < TRIES else ""}', logger='current',
-                      level=30)
+            except LatencyTableError as error:
+                print_log(f'{error}{"; once more" if turn < TRIES else ""}', logger='current', level=30)
         if self.path is not None and table.is_trusted:
             write_table(table, self.path)
         elif self.path is not None:
