@@ -206,10 +206,17 @@ class Tracer(LabelStore):
         self.tie(labels, wide)
         return first
 
-    def record_positions(self, weight: Tensor, kind: str, positions: int) -> None:
-        """Record a linear call inside a larger function, whose own output is not seen."""
-        self._record(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), False,
-                               training_only=self.training_only))
+    def record_positions(self, weight: Tensor, kind: str, positions: int, samples: int = 0) -> None:
+        """Record a linear call inside a larger function, whose own output is not seen.
+
+        Args:
+            weight (Tensor): Its weight.
+            kind (str): ``conv`` or ``linear``.
+            positions (int): How often each weight element is multiplied.
+            samples (int): The batch that it reads, where the module that owns the weight is called; 0 where it is not.
+        """
+        self._record(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), bool(samples),
+                               training_only=self.training_only, samples=samples or 1))
 
     def record_call(self, weight: Tensor, kind: str, positions: int, out: Tensor, axis: int,
                     repeated: Optional[Tensor] = None, rows: Optional[Tuple[int, int]] = None) -> None:

@@ -1,11 +1,7 @@
 """Layers that are rows of a parameter of another module: ``in_proj_weight`` of torch's attention is three of them."""
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor, nn
-
-from ..units.attention.parameter_linear import ParameterLinear
-from ..units.attention.taking_over import PrunableAttention, forward_for, give_back, take_over
 
 
 class RowsCall(NamedTuple):
@@ -58,17 +54,3 @@ def rows_layers(calls: Sequence[RowsCall], dense: Sequence[RowsCall]) -> List[Ro
     for turn, call in enumerate(calls):
         turns.setdefault((call.start, call.stop), []).append(turn)
     return [RowsLayer(calls[own[0]].layer(), tuple(own), dense[own[0]].start) for own in turns.values()]
-
-
-@contextmanager
-def rows_run_alike(cut: nn.Module, dense: nn.Module) -> Iterator[None]:
-    """Let a dense twin run its attentions as the cut model does, so that its rows can be watched too."""
-    twins = dict(cut.named_modules())
-    plain = [module for name, module in dense.named_modules() if not isinstance(module, PrunableAttention)
-             and isinstance(twins.get(name), PrunableAttention) and forward_for(module) is not None
-             and any(isinstance(child, ParameterLinear) for child in twins[name].children())]
-    take_over(plain)
-    try:
-        yield
-    finally:
-        give_back(plain)

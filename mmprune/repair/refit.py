@@ -18,9 +18,8 @@ from ..units.mutator import ChannelMutator
 from .batches import batches_of, portions_of, rows_of
 from .layer_by_layer import LayerByLayer, Settings
 from .norms import recalibrate, set_statistics, statistics
-from .parameter_rows import rows_run_alike
 from .result import LayerRepair, Repair
-from .twin import Judge
+from .twin import Judge, attentions_run_alike
 
 HOWS = ('full', 'bias', 'norms')
 #: Images by which norms are measured anew after a refit.
@@ -81,7 +80,7 @@ def _repaired(mutator: ChannelMutator, dense: Optional[nn.Module], batches: Sequ
     norms = False
     if not all(unit.kept.all() for unit in mutator.all_units):
         if settings.how != 'norms':
-            with rows_run_alike(mutator.model, dense):
+            with attentions_run_alike(mutator.model, dense):
                 refit = LayerByLayer(mutator, dense, portions, held_portions, settings)
                 layers, left = refit.run(), refit.plan.left
             after = judge.error(mutator.model)

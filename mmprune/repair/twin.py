@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..graph.demo_input import ExampleInputs
 from ..graph.nested import output_tensors
 from ..graph.watching import Enough, watched
+from ..units.attention.taking_over import PrunableAttention, forward_for, give_back, take_over
 from .chain import Chain, first_input, replaced
 from .layer import Layer
 
@@ -203,3 +204,16 @@ class OutputError:
         """Return the error over the spread; what hardly varies counts by its squares."""
         spread = self._squares - float(self._sums.square().sum()) * len(self._sums) / self.size
         return self._gap / max(spread, CONSTANT * self._squares, 1e-30)
+
+
+@contextmanager
+def attentions_run_alike(cut: nn.Module, dense: nn.Module) -> Iterator[None]:
+    """Let a dense twin run its attentions as the cut model does: with the same modules, which can be watched."""
+    twins = dict(cut.named_modules())
+    plain = [module for name, module in dense.named_modules()
+             if isinstance(twins.get(name), PrunableAttention) and forward_for(module, norms=False) is not None]
+    take_over(plain)
+    try:
+        yield
+    finally:
+        give_back(plain)

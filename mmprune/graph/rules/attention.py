@@ -203,10 +203,9 @@ def follow_more(tracer: Tracer, call: Call, found: Parts) -> None:
     product: Any = tracer.module
     if hasattr(product, 'same_dims'):  # one choice for all heads
         tracer.tie(tracer.axis(product.same_dims, 0, 'affine'), found.v_dims)
-    positions = call.result.numel() // call.result.size(-1)
     for layer in (call.kwargs.get('before'), call.kwargs.get('behind')):
         if layer is not None:
-            _mixer(tracer, layer, positions * call.args[0].size(1), product.heads_stay)
+            _mixer(tracer, call, layer, found.heads)
     _of_places(tracer, call, found.qk_dims, found.v_dims)
     if call.kwargs.get('convs'):
         _convolved(tracer, call, found)
@@ -274,8 +273,12 @@ def _convolved(tracer: Tracer, call: Call, found: Parts) -> None:
         tracer.record_positions(conv.weight, 'conv', call.out.numel() // call.out.size(-1))
 
 
-def _mixer(tracer: Tracer, layer: Any, positions: int, reason: Optional[str]) -> None:
-    """Keep a layer that mixes the heads whole."""
+def _mixer(tracer: Tracer, call: Call, layer: Any, heads: Tensor) -> None:
+    """Tie what a layer that mixes the heads of all pairs of tokens reads, and what it makes, to them."""
     for axis, role in ((0, 'out'), (1, 'in')):
-        tracer.freeze(tracer.axis(layer.weight, axis, role), str(reason))
-    tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', positions)
+        tracer.tie(tracer.axis(layer.weight, axis, role), heads)
+    if layer.bias is not None:
+        tracer.tie(tracer.axis(layer.bias, 0, 'affine'), heads)
+    keys = call.arg(1, 'k')
+    pairs = call.result.numel() // call.result.size(-1) * (call.args[0] if keys is None else keys).size(1)
+    tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', pairs, len(call.result))

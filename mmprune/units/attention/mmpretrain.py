@@ -10,12 +10,20 @@ from .product import AttentionProduct
 from .products import CovarianceProduct
 from .taking_over import PrunableAttention, register_attention
 from .timm import PackedAttention
+from .timm_mixing import TimmChannelAttention, TimmCrossCovariance
+from .timm_reduced import TimmClassAttention
 from .timm_windows import CosineAttention, mask_of_windows, places_in_windows, places_of_windows
 
 
 def _of_both(name: str, *copies: str) -> Any:
     """Register the attention of both, and of packages that have a copy of the class."""
     return register_attention(*(f'{package}.{name}' for package in ('mmpretrain', 'mmcls', *copies)))
+
+
+# XCiT and DaViT, written as in timm
+for _name, _forward in (('XCA', TimmCrossCovariance), ('ClassAttntion', TimmClassAttention),
+                        ('ChannelAttention', TimmChannelAttention)):
+    _of_both(_name)(_forward)
 
 
 class _ProjectedAttention(PrunableAttention):
@@ -101,9 +109,10 @@ def _looked_up(attention: Any, table: Tensor) -> Tensor:
     return split_axis(table[index.view(-1)], 0, index.shape).permute(2, 0, 1).unsqueeze(0)
 
 
+@_of_both('DaViTWindowMSA')
 @_of_both('WindowMSA', 'mmdet', 'mmseg', 'mmpose')
 class WindowAttention(PackedAttention):
-    """Of Swin (Liu et al., ICCV 2021) and HRFormer (Yuan et al., NeurIPS 2021): tokens of a window see one another."""
+    """Of Swin, HRFormer, DaViT: tokens of a window see one another."""
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Return the attention of ``Tensor[B * windows, N, C]``; the mask is ``Tensor[windows, N, N]``."""

@@ -126,7 +126,7 @@ class StreamRMSNorm2d(StreamRMSNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``Tensor[N, K, H, W]``."""
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class StreamMapNorm(StreamRMSNorm):

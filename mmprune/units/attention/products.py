@@ -70,8 +70,6 @@ class DimsFirstProduct(AttentionProduct):
 class TalkingProduct(AttentionProduct):
     """With two layers that mix the heads, before and behind the softmax (Shazeer et al., arXiv:2003.02436)."""
 
-    heads_stay = 'a layer mixes the products of all heads before and behind the softmax'
-
     def forward(self, q: Tensor, k: Optional[Tensor] = None,  # type: ignore[override]
                 v: Optional[Tensor] = None, bias: Optional[Tensor] = None, *, before: nn.Module,
                 behind: nn.Module) -> Tensor:
@@ -96,7 +94,7 @@ class TalkingProduct(AttentionProduct):
     @staticmethod
     def _mixed(products: Tensor, layer: nn.Module) -> Tensor:
         if isinstance(layer, nn.Linear):
-            return layer(products.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
+            return layer(products.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
         return layer(products)  # type: ignore[no-any-return]
 
 

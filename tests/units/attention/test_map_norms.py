@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmprune.deploy.onnx_export import export_onnx
 from mmprune.units.attention.norm import StreamMapNorm, StreamNorm2d, StreamNormAct, StreamNormAct2d, StreamRMSNorm2d
 from mmprune.units.attention.taking_over import NORMS, key_of, take_over
 
@@ -45,7 +46,7 @@ class RMSNorm2d(nn.Module):
 @pytest.mark.parametrize(('dense', 'ours'), [
     (Norm2d, StreamNorm2d), (WithAct, StreamNormAct), (Norm2dWithAct, StreamNormAct2d), (MapNorm, StreamMapNorm),
     (RMSNorm2d, StreamRMSNorm2d)])
-def test_removed_channels_are_zeros(dense, ours, monkeypatch):
+def test_removed_channels_are_zeros(dense, ours, monkeypatch, tmp_path):
     monkeypatch.setitem(NORMS, key_of(dense), ours)
     whole, cut = dense(8).double(), dense(8).double()
     for name, value in whole.named_parameters():
@@ -63,3 +64,11 @@ def test_removed_channels_are_zeros(dense, ours, monkeypatch):
         setattr(cut, name, nn.Parameter(getattr(whole, name)[kept].detach()))
     expected = whole(x).index_select(axis, kept)
     assert torch.allclose(cut(x.index_select(axis, kept)), expected, rtol=0, atol=1e-14)
+    check_exported(cut.float(), x.index_select(axis, kept).float(), tmp_path / 'norm.onnx')
+
+
+def check_exported(model, x, path):
+    session = pytest.importorskip('onnxruntime')
+    export_onnx(model.eval(), x, path)
+    found = session.InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'input': x.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), model(x), rtol=1e-4, atol=1e-5)

@@ -42,6 +42,10 @@ BACKBONES = {
                                                 window_sizes=[4] * 4), img_size=(64, 64), out_indices=(3, )), 64),
     'twins svt': (dict(type='SVT', arch=dict(STAGES, window_sizes=[3] * 4)), 32),
     'twins pcpvt': (dict(type='PCPVT', arch=STAGES), 32),
+    'davit': (dict(type='DaViT', arch=dict(embed_dims=12, num_heads=[2, 2, 2, 2], depths=[1] * 4), window_size=2,
+                   out_indices=(3, )), 64),
+    'xcit': (dict(type='XCiT', patch_size=8, embed_dims=16, depth=2, cls_attn_layers=1, num_heads=2,
+                  use_pos_embed=False), 32),
     't2t': (dict(type='T2T_ViT', img_size=32, embed_dims=24, num_layers=2, t2t_cfg=dict(token_dims=8),
                  layer_cfgs=dict(num_heads=3, feedforward_channels=32)), 32)}
 
@@ -95,7 +99,7 @@ def test_a_structure_is_rebuilt(name):
     assert_structure_is_rebuilt(make, prepared(make(), forward), forward)
 
 
-@pytest.mark.parametrize('name', ['vit', 'swin', 'swin v2', 'beit', 'twins svt', 't2t'])
+@pytest.mark.parametrize('name', ['vit', 'swin', 'swin v2', 'beit', 'twins svt', 'davit', 'xcit', 't2t'])
 def test_mmcls(name):
     make, forward = made(name, 'mmcls')
     model = random_model(make)
