@@ -112,7 +112,10 @@ def _looked_up(attention: Any, table: Tensor) -> Tensor:
 @_of_both('DaViTWindowMSA')
 @_of_both('WindowMSA', 'mmdet', 'mmseg', 'mmpose')
 class WindowAttention(PackedAttention):
-    """Of Swin, HRFormer, DaViT: tokens of a window see one another."""
+    """Tokens of a window see one another.
+
+    Of Swin (Liu et al., ICCV 2021), HRFormer (Yuan et al., NeurIPS 2021) and DaViT (Ding et al., ECCV 2022).
+    """
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Return the attention of ``Tensor[B * windows, N, C]``; the mask is ``Tensor[windows, N, N]``."""
