@@ -1,6 +1,6 @@
 """Transformers of half of their multiply-adds in onnxruntime: what goes, how much faster, and what exactness costs.
 
-pip install -r requirements/benchmarks.txt                         # into the full environment
+bash tools/setup_env.sh benchmarks                                 # what it runs in
 python benchmarks/attention_onnx.py --threads 1 2                  # prints rows as they come
 python benchmarks/attention_onnx.py --threads 1 2 --markdown docs/attention_onnx.md
 

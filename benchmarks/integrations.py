@@ -1,6 +1,6 @@
 """Save pruned models of timm and transformers, load them again, and compare the outputs, bit for bit.
 
-pip install -r requirements/benchmarks.txt                                    # into the full environment
+bash tools/setup_env.sh benchmarks                                            # what it runs in
 OMP_NUM_THREADS=1 python benchmarks/integrations.py                           # what has no result yet, then
 OMP_NUM_THREADS=1 python benchmarks/integrations.py --only 'mobile*' --again
 python benchmarks/integrations.py --only - --markdown docs/integrations.md    # the page, without a run

@@ -1,6 +1,6 @@
 """Prune networks that nobody wrote for mmprune, and compare what mask() computes with what cut() computes, in float64.
 
-pip install -r requirements/benchmarks.txt                                         # into the full environment
+bash tools/setup_env.sh benchmarks                                                 # what it runs in
 OMP_NUM_THREADS=1 python benchmarks/sweep_foreign.py                               # what has no result yet, then
 OMP_NUM_THREADS=1 python benchmarks/sweep_foreign.py --only mixnet_s 'smp *' --again
 python benchmarks/sweep_foreign.py --only - --markdown docs/foreign.md             # the page, without a run

@@ -1,6 +1,6 @@
 """A small vision transformer on CIFAR-10 at half of its multiply-adds: what goes, beside a peer, finetuned alike.
 
-pip install -r requirements/benchmarks.txt                                   # into the full environment
+bash tools/setup_env.sh benchmarks                                           # what it runs in
 MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W                 # trains the dense network first
 MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W --seeds 0 --only 'all kinds'
 python benchmarks/vit_cifar.py --work-dir W --markdown docs/vit_cifar.md     # the page, without a run

@@ -36,6 +36,14 @@ def test_one_distribution_of_a_module(name):
         assert len(found.intersection(several)) == 1, several
 
 
+def test_libraries_bring_nothing_that_full_has():
+    """What stands in front of full's packages hides them: none has two versions."""
+    below = {canonicalize_name(one.name) for one in asked_for('full') + requirements('constraints-full.txt')}
+    above = requirements('benchmarks.txt') + requirements('constraints-benchmarks.txt')
+    assert all(str(one.specifier).startswith('==') for one in above)
+    assert not below & {canonicalize_name(one.name) for one in above}
+
+
 #: Versions of protobuf that releases ask for.
 PROTOBUF = {'tensorboard==2.21.0': '>=6.31.1,<8', 'tensorboard==2.20.0': '>=3.19.6,!=4.24.0',
             'mmdeploy==1.3.1': '<=3.20.2'}
@@ -55,4 +63,4 @@ def test_one_protobuf_serves_tensorboard_and_mmdeploy(name):
 def test_an_unknown_environment_is_told():
     done = subprocess.run(['bash', 'tools/setup_env.sh', 'modern'], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == 'usage: bash tools/setup_env.sh full|light|legacy\n'
+    assert done.stderr == 'usage: bash tools/setup_env.sh full|light|legacy|benchmarks\n'
