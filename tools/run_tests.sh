@@ -27,7 +27,7 @@ case "${1:-}" in
 esac
 bash tools/setup_env.sh "$name"
 bin=.venv-$name/bin
-"$bin/python" -m ruff check .
+[ "$name" = benchmarks ] || "$bin/ruff" check .  # which stands in full
 case "$name" in
   light) "$bin/mypy"; set -- -m 'not full and not data' "$@" ;;
   legacy) [[ " $* " == *" tests/"* ]] || set -- "${legacy[@]}" "$@" ;;
