@@ -232,14 +232,17 @@ def complement(masks: Masks) -> Dict[str, np.ndarray]:
 
 
 def uneven_masks(units: Sequence[ChannelUnit]) -> List[Dict[str, np.ndarray]]:
-    """Return masks that keep an eighth of a random half of the units and drop an eighth of the others; the reverse."""
+    """Return masks that keep an eighth of a random half of the units and drop an eighth of the others; the reverse.
+
+    An odd number goes or stays, so that every unit is odd once: some forwards halve a width, or pad it.
+    """
     random = np.random.RandomState(1)
     heavy = random.rand(len(units)) < 0.5
     found: List[Dict[str, np.ndarray]] = []
     for flip in (False, True):
         masks: Dict[str, np.ndarray] = {}
         for unit, most in zip(units, heavy ^ flip):
-            eighth = max(1, len(unit.kept) // 8)
+            eighth = len(unit.kept) // 8 | 1
             masks[unit.name] = random_mask(random, len(unit.kept), len(unit.kept) - eighth if most else eighth)
         found.append(masks)
     return found

@@ -257,3 +257,22 @@ def test_pixel_shuffle_of_a_large_map_stays_cheap():
     traced = trace_model(net, lambda model: model(torch.zeros(1, 3, 64, 64)))
     assert max(grid.ids.size for grid in traced.grids) <= 64
     assert sum(left.size for left in traced.ties[:1]) < 2000
+
+
+class PadsOdd(nn.Module):
+    """A layer that brings what it reads to an even width, as code that halves it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        return self.norm(F.pad(x, (0, 0, 0, 0, 0, x.size(1) % 2)))
+
+
+def test_every_unit_is_cut_to_an_odd_width():
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), PadsOdd(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1))
+    mutator = mutator_of(net)
+    assert [unit.name for unit in mutator.units] == ['2_(0, 16)_16']
+    assert {channels.name: channels.reason for channels in mutator.frozen}['0_(0, 16)_16'].startswith(
+        "cutting it breaks the forward of module '1'")

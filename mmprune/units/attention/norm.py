@@ -92,6 +92,23 @@ class LayoutStreamNorm2d(StreamNorm2d):
         return self._apply_norm(input) if data_format == 'channel_last' else super().forward(input).contiguous()
 
 
+class FormatStreamNorm(StreamNorm):
+    """The same with the layout of the map as an attribute, as ConvNeXt of transformers has it."""
+
+    data_format: str
+
+    @property
+    def axis(self) -> int:  # type: ignore[override]
+        """That of the channels."""
+        return 1 if self.data_format == 'channels_first' else -1
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise ``Tensor[N, K, H, W]`` where ``data_format`` is ``channels_first``, else ``Tensor[N, H, W, K]``."""
+        if self.axis != 1:
+            return self._apply_norm(features)
+        return self._apply_norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class StreamRMSNorm(nn.Module):
     """A root mean square norm over the channels of a stream that are left: the mean is ``sum(x^2) / C``.
 

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterable, Optional, Tuple, Type, Union
 from torch import nn
 
 from .norm import (
+    FormatStreamNorm,
     LayoutStreamNorm2d,
     StreamMapNorm,
     StreamNorm,
@@ -30,6 +31,8 @@ NORMS: Dict[str, Type[Union[StreamNorm, StreamRMSNorm]]] = {
     'timm.RmsNormFp32': StreamRMSNorm, 'timm.RmsNorm2d': StreamRMSNorm2d,
     'torchvision.LayerNorm2d': StreamNorm2d, 'mmpretrain.LayerNorm2d': LayoutStreamNorm2d,
     'mmcls.LayerNorm2d': LayoutStreamNorm2d,
+    **dict.fromkeys([f'transformers.{name}LayerNorm' for name in ('ConvNext', 'ConvNextV2', 'DINOv3ConvNext')],
+                    FormatStreamNorm),
     **dict.fromkeys([f'transformers.{name}RMSNorm' for name in (
         'Llama', 'Mistral', 'Mixtral', 'Qwen2', 'Qwen3', 'Phi3', 'SmolLM3')], StreamRMSNorm)}
 

@@ -88,6 +88,25 @@ def test_pruned(name):
     assert_cut_equals_masked(mutator, forward)
 
 
+@pytest.mark.parametrize('name', ['ConvNext', 'ConvNextV2'])
+def test_the_stream_of_convnext_goes(name):
+    """Its norms over maps have the layout as an attribute; in the second version it is all that goes."""
+    kind = getattr(transformers, f'{name}ForImageClassification')
+    config = kind.config_class(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 2, 1])
+
+    def make():
+        return kind._from_config(config)
+
+    def forward(model):
+        return model(**LARGE)
+
+    model = random_model(make)
+    assert_swap_computes_the_same(model, forward)
+    mutator = prepared(model, forward)
+    assert parts(mutator) == ({'stream', ''} if name == 'ConvNext' else {'stream'})
+    assert_cut_equals_masked(mutator, forward)
+
+
 @pytest.mark.parametrize('name', ['ViTForImageClassification', 'SwinForImageClassification', 'LlamaForCausalLM'])
 def test_a_structure_is_rebuilt(name):
     make, forward = small(name)

@@ -4,7 +4,14 @@ import torch
 from torch import nn
 
 from mmprune.deploy.onnx_export import export_onnx
-from mmprune.units.attention.norm import StreamMapNorm, StreamNorm2d, StreamNormAct, StreamNormAct2d, StreamRMSNorm2d
+from mmprune.units.attention.norm import (
+    FormatStreamNorm,
+    StreamMapNorm,
+    StreamNorm2d,
+    StreamNormAct,
+    StreamNormAct2d,
+    StreamRMSNorm2d,
+)
 from mmprune.units.attention.taking_over import NORMS, key_of, take_over
 
 KEPT = [0, 2, 3, 6]
@@ -12,7 +19,14 @@ KEPT = [0, 2, 3, 6]
 
 class Norm2d(nn.LayerNorm):
     def forward(self, x):
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return nn.LayerNorm.forward(self, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FormatNorm(nn.LayerNorm):
+    data_format = 'channels_first'
+
+    def forward(self, x):
+        return Norm2d.forward(self, x) if self.data_format == 'channels_first' else super().forward(x)
 
 
 class WithAct(nn.LayerNorm):
@@ -45,7 +59,7 @@ class RMSNorm2d(nn.Module):
 
 @pytest.mark.parametrize(('dense', 'ours'), [
     (Norm2d, StreamNorm2d), (WithAct, StreamNormAct), (Norm2dWithAct, StreamNormAct2d), (MapNorm, StreamMapNorm),
-    (RMSNorm2d, StreamRMSNorm2d)])
+    (RMSNorm2d, StreamRMSNorm2d), (FormatNorm, FormatStreamNorm)])
 def test_removed_channels_are_zeros(dense, ours, monkeypatch, tmp_path):
     monkeypatch.setitem(NORMS, key_of(dense), ours)
     whole, cut = dense(8).double(), dense(8).double()
