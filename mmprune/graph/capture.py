@@ -24,7 +24,7 @@ from .rules import attention, movement, openmmlab, order, product, spectrum, wei
 from .rules.table import LAYER_RULES, OP_RULES, Call, applies, follow_nothing
 from .trace import Trace
 from .tracer import Tracer
-from .written_size import follow, holds_written_size, plant, uncached_einops
+from .written_size import follow, holds_written_size, keep_compared, plant, uncached_einops
 
 OUTPUT = 'it is an output of the model'
 #: Errors of a forward that are caught.
@@ -229,8 +229,7 @@ def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: 
     forgotten = saved_tensors_hooks(lambda tensor: None, _refuse) if forget else nullcontext()
     with forgotten, unchanged_attributes(model), torch.random.fork_rng(list(devices)), seeded([0]), uncached_einops():
         model.eval()
-        if follow_sizes:
-            plant(model)
+        compared = plant(model) if follow_sizes else []
         for example in getattr(forward, 'examples', [forward]):
             _run(tracer, model, example)
             tracer.end_example()
@@ -238,6 +237,7 @@ def _trace(model: nn.Module, forward: Callable[[nn.Module], Any], follow_sizes: 
             for module in model.modules():
                 module.training = any(True for _ in module.children())
             _run_training_branches(tracer, model, forward)
+        keep_compared(tracer, compared)
     weight.settle_computed(tracer)
     return tracer
 

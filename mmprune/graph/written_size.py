@@ -31,11 +31,13 @@ class WrittenSize(int):
         module (nn.Module or None): The module; None once it is gone.
         attribute (str): Its attribute, such as ``width``, or ``widths[1]`` of a list or tuple.
         share (Fraction): This number over the attribute.
+        compared (list): Where it notes the other attributes that it was compared with and differed from.
     """
 
     _owner: 'weakref.ref[nn.Module]'
     attribute: str
     share: Fraction
+    compared: Optional[List[Tuple['WrittenSize', 'WrittenSize']]] = None
 
     @classmethod
     def of(cls, value: int, module: nn.Module, attribute: str, share: Fraction = Fraction(1)) -> 'WrittenSize':
@@ -77,6 +79,17 @@ class WrittenSize(int):
 
     __radd__ = __add__
 
+    def __eq__(self, other: Any) -> bool:
+        differs = int(self) != other
+        if differs and self.compared is not None and isinstance(other, WrittenSize):
+            self.compared.append((self, other))
+        return not differs
+
+    def __ne__(self, other: Any) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
     def __deepcopy__(self, memo: Any) -> int:
         return int(self)
 
@@ -98,18 +111,36 @@ def uncached_einops() -> Iterator[None]:
             einops._reconstruct_from_shape = cached
 
 
-def plant(model: nn.Module) -> None:
-    """Replace the integers of modules, those in their lists and tuples too; the caller puts the plain ones back."""
+def plant(model: nn.Module) -> List[Tuple[WrittenSize, WrittenSize]]:
+    """Replace the integers of modules, those in their lists and tuples too; the caller puts the plain ones back.
+
+    Returns:
+        list[tuple[WrittenSize, WrittenSize]]: Fills with attributes that a forward compares and finds different.
+    """
+    compared: List[Tuple[WrittenSize, WrittenSize]] = []
     for module in model.modules():
         if isinstance(module, (torch.jit.ScriptModule, *FOLLOWS_ITS_TENSORS)):
             continue
         for name, value in list(vars(module).items()):
             if type(value) is int and value > 1:
-                module.__dict__[name] = WrittenSize.of(value, module, name)
+                planted = WrittenSize.of(value, module, name)
+                planted.compared = compared
+                module.__dict__[name] = planted
             elif type(value) in (list, tuple) and any(type(item) is int and item > 1 for item in value):
                 items = [WrittenSize.of(item, module, f'{name}[{place}]') if type(item) is int and item > 1 else item
                          for place, item in enumerate(value)]
                 module.__dict__[name] = type(value)(items)
+    return compared
+
+
+def keep_compared(tracer: Tracer, compared: List[Tuple[WrittenSize, WrittenSize]]) -> None:
+    """Freeze sizes that a forward compares with others: cut to the same number, it would take the other branch."""
+    for pair in compared:
+        for size, other in (pair, pair[::-1]):
+            module = size.module
+            if module is not None and (id(module), size.attribute) in tracer.axes:
+                tracer.freeze(tracer.attribute(module, size.attribute, size.whole), 'the forward compares its size, '
+                              f'attribute {size.attribute!r}, with attribute {other.attribute!r}')
 
 
 def holds_written_size(value: Any) -> bool:
