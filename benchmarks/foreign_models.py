@@ -1,8 +1,9 @@
-"""Networks that nobody wrote for mmprune: timm, transformers, segmentation_models_pytorch, ultralytics."""
+"""Networks that nobody wrote for mmprune: timm, transformers, segmentation_models_pytorch, ultralytics, OpenMMLab's."""
 import importlib.util
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 import torch
+from openmmlab_transformers import CONFIGS, build_openmmlab
 from torch import nn
 
 
@@ -72,6 +73,8 @@ SEGMENTATION: Dict[str, Tuple[str, Dict[str, Any]]] = {
         ('Unet', 'mit_b0'), ('Unet', 'se_resnet50'), ('Unet', 'xception'), ('Unet', 'inceptionv4'),
         ('Unet', 'vgg11_bn'), ('DeepLabV3Plus', 'mobilenet_v2'), ('Segformer', 'mit_b0'))},
     'DPT_vit_tiny': ('DPT', dict(encoder_name='tu-vit_tiny_patch16_224', dynamic_img_size=True))}
+#: torchvision's transformers -> size; sweep_torchvision.py has all of its classifiers.
+TORCHVISION = dict(vit_b_16=224, swin_t=224, swin_v2_t=256, maxvit_t=224)
 ULTRALYTICS = ('yolov8n.yaml', 'yolo11n.yaml', 'yolov5n.yaml', 'yolov8n-seg.yaml', 'yolov8n-pose.yaml')
 
 
@@ -87,6 +90,11 @@ def entries() -> Dict[str, Entry]:
     if importlib.util.find_spec('segmentation_models_pytorch'):
         found += [(f'smp {name}', Entry('smp', 'segmentation_models_pytorch', target, 128, options))
                   for name, (target, options) in SEGMENTATION.items()]
+    if importlib.util.find_spec('torchvision'):
+        found += [(f'torchvision {name}', Entry('torchvision transformers', 'torchvision', name, size))
+                  for name, size in TORCHVISION.items()]
+    found += [(name, Entry('OpenMMLab transformers', library, name, size))
+              for name, (library, _, size) in CONFIGS.items() if importlib.util.find_spec(library)]
     if importlib.util.find_spec('ultralytics'):
         found += [(f'ultralytics {name}', Entry('ultralytics', 'ultralytics', name, 128)) for name in ULTRALYTICS]
     return dict(found)
@@ -103,6 +111,11 @@ def build(entry: Entry) -> Tuple[nn.Module, int]:
         classifier = getattr(transformers, f'{name}ForImageClassification', None)
         model = classifier or getattr(transformers, f'{name}Model')
         return model(getattr(transformers, entry.target)(**entry.options)), entry.size
+    if entry.target in CONFIGS:
+        return build_openmmlab(entry.target)
+    if entry.package == 'torchvision':
+        import torchvision
+        return getattr(torchvision.models, entry.target)(), entry.size
     if entry.package == 'ultralytics':
         from ultralytics import YOLO
         return YOLO(entry.target).model, entry.size

@@ -41,7 +41,8 @@ LIMIT = 1e-10
 #: How far masking must move the outputs, so that a cut of something else would be seen.
 MOVED = 1e-5
 RATIO = 0.5
-PACKAGES = ('torch', 'torchvision', 'timm', 'transformers', 'segmentation_models_pytorch', 'ultralytics')
+PACKAGES = ('torch', 'torchvision', 'timm', 'transformers', 'segmentation-models-pytorch', 'ultralytics', 'mmpretrain',
+            'mmdet', 'mmsegmentation')
 
 
 def sweep(name: str) -> Dict[str, Any]:
@@ -187,8 +188,8 @@ def summary(found: Dict[str, Dict[str, Any]]) -> str:
 def document(results: Dict[str, Dict[str, Any]]) -> str:
     """Return the page."""
     found = {name: results[name] for name in entries() if name in results}
-    versions = ', '.join(f'{package} {importlib.metadata.version(package)}' for package in PACKAGES
-                         if importlib.util.find_spec(package))
+    installed = {one.name.replace('_', '-'): one.version for one in importlib.metadata.distributions()}
+    versions = ', '.join(f'{package} {installed[package]}' for package in PACKAGES if package in installed)
     machine = f'{platform.machine()}, {os.cpu_count()} cores; {versions}'
     parts = [HEADLINE.format(date=datetime.date.today(), machine=machine, verdict=summary(found))]
     for family in dict.fromkeys(entry.family for entry in entries().values()):

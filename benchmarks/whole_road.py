@@ -31,7 +31,7 @@ CELLS = dict(classes=('RBC', 'WBC', 'Platelets'))
 PRUNE = """_base_ = './dense.py'
 from mmprune.config import prune_settings
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
-    _base_, {checkpoint!r}, 1, 'act', 0.1, {target}, {shape})
+    _base_, {checkpoint!r}, 1, {per!r}, 0.1, {target}, {shape}, mutate_linear={linear})
 model['channels_per_event'] = {channels}
 param_scheduler = []
 train_cfg = dict(max_epochs=100, val_interval=100, dynamic_intervals=None)
@@ -43,7 +43,7 @@ train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 """
 DEPLOY = """_base_ = './dense.py'
 from mmprune.config import deploy_model
-model = deploy_model(_base_, {structure!r}, 8, {shape})
+model = deploy_model(_base_, {structure!r}, 8, {shape}, mutate_linear={linear})
 """
 
 
@@ -59,11 +59,19 @@ class Network:
     epochs: int = 2
     channels: int = 50  # one prune event
     target: float = 0.7
+    transformer: bool = False  # heads, dimensions, MLPs and stream go, by Fisher per FLOP
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it names an image's class."""
+        return self.config.startswith(('mmcls::', 'mmpretrain::'))
 
 
 NETWORKS = {
     'ResNet-50': Network('mmcls::resnet/resnet50_8xb32_in1k.py', (64, 64), 'accuracy/top1',
                          'classification_onnxruntime_dynamic.py', 0.01, 1),
+    'DeiT-T': Network('mmpretrain::deit/deit-tiny_4xb256_in1k.py', (224, 224), 'accuracy/top1',
+                      'classification_onnxruntime_dynamic.py', 0.0005, 1, channels=300, target=0.5, transformer=True),
     'RetinaNet': Network('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (160, 128), 'coco/bbox_mAP',
                          'detection_onnxruntime_dynamic.py', 0.001),
     'Faster R-CNN': Network('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', (160, 128), 'coco/bbox_mAP',
@@ -88,7 +96,7 @@ def replaced(value: Any, table: Dict[Tuple[int, ...], Tuple[int, ...]]) -> Any:
 
 def data_of(network: Network, data: Path) -> Dict[str, Tuple[Dict[str, Any], str]]:
     """Return for each stage what its data set is, and its annotation file."""
-    if 'mmcls' in network.config:
+    if network.classifies:
         images = dict(type='CustomDataset', data_root='', ann_file=str(data / 'imagenet_sample/meta.txt'),
                       data_prefix=str(data / 'imagenet_sample'), _delete_=True)
         return dict.fromkeys(('train', 'val', 'test'), (images, ''))
@@ -123,7 +131,7 @@ def dense_config(network: Network, data: Path) -> Config:
             values[f'{stage}_evaluator']['ann_file'] = file
     model = values['model']
     model.get('backbone', model).pop('init_cfg', None)
-    if 'mmcls' in network.config:
+    if network.classifies:
         for stage in ('train', 'val', 'test'):
             for step in values[f'{stage}_dataloader']['dataset']['pipeline']:
                 for key in ('scale', 'crop_size'):
@@ -208,13 +216,15 @@ class Road:
         dense_config(network, self.data).dump(folder / 'dense.py')
         dense = self.accuracy(self.stage('dense', 'train', folder / 'dense.py', '--work-dir', folder / 'dense'))
         pruned = self.stage('prune', 'train', self.config('prune', PRUNE.format(
-            checkpoint=str(folder / 'dense' / last), target=network.target, shape=shape, channels=network.channels)),
+            checkpoint=str(folder / 'dense' / last), target=network.target, shape=shape, channels=network.channels,
+            per='flops' if network.transformer else 'act', linear=network.transformer)),
             '--work-dir', folder / 'prune')
         finetune = self.config('finetune', FINETUNE.format(
             checkpoint=str(folder / 'prune' / target), lr=network.lr, epochs=network.epochs))
         self.stage('finetune', 'train', finetune, '--work-dir', folder / 'finetune')
         test = self.stage('test', 'test', finetune, folder / 'finetune' / last, '--work-dir', folder / 'test')
-        deploy = self.config('deploy', DEPLOY.format(structure=str(folder / 'finetune/fix_subnet.json'), shape=shape))
+        deploy = self.config('deploy', DEPLOY.format(
+            structure=str(folder / 'finetune/fix_subnet.json'), shape=shape, linear=network.transformer))
         exported = self.stage('deploy', 'deploy', f'configs/deploy/{network.deploy}', deploy,
                               folder / 'finetune' / last, self.image(), '--work-dir', folder / 'deploy',
                               '--rounds', 10)
@@ -225,7 +235,7 @@ class Road:
 
     def image(self) -> Path:
         """Return an image of the kind that the network has seen."""
-        place = 'imagenet_sample' if 'mmcls' in self.network.config else \
+        place = 'imagenet_sample' if self.network.classifies else \
             'pose_minicoco/images/train2017' if 'mmpose' in self.network.config else 'bccd/test'
         return next(path for path in sorted((self.data / place).iterdir()) if path.suffix.lower() in ('.jpg', '.jpeg'))
 
