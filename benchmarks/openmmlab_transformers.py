@@ -39,6 +39,7 @@ class QueryDetector(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> List[Tensor]:
+        """Return logits and boxes for images ``Tensor[N, 3, H, W]``."""
         from mmdet.structures import DetDataSample
         size = tuple(images.shape[-2:])
         samples = [DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size)) for _ in images]
