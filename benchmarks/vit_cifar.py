@@ -205,9 +205,9 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
         f'`MMPRUNE_DATA=... python benchmarks/vit_cifar.py --work-dir W`, {one["date"]}; {one["cpu"]}, 2 cores shared',
         f'with others, torch {one["torch"]}.', '',
         f'128 wide, 6 deep, 4 heads, patches of 4 x 4; trained on {DENSE:,} images of CIFAR-10 for {DENSE_EPOCHS}',
-        f'epochs in bfloat16: {dense:.2f} % top-1 on the 10,000 test images. Cut by scores of {CALIBRATION:,} images in',
-        f"{STEPS} steps, Taylor's where no other are named ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of {FINETUNE:,}",
-        'images each, all alike; mean and range over seeds.', '',
+        f'epochs in bfloat16: {dense:.2f} % top-1 on the 10,000 test images. Cut by scores of {CALIBRATION:,} images',
+        f"in {STEPS} steps, Taylor's where no other are named ({PEER}: in one), then {FINETUNE_EPOCHS} epochs of",
+        f'{FINETUNE:,} images each, all alike; mean and range over seeds.', '',
         '| what goes | multiply-adds left | before training | finetuned | seeds |',
         '| --- | ---: | ---: | ---: | ---: |']
     for name in (*OURS, *THEIRS):
