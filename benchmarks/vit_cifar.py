@@ -14,6 +14,7 @@ import copy
 import datetime
 import fnmatch
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -40,11 +41,11 @@ DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 50000, 14, 24000, 2
 PEER = 'torch-pruning'
 #: What goes -> choice of the units.
 CHOICES: Dict[str, Dict[str, Any]] = {'all kinds': {}, 'MLPs alone': dict(exclude='*.attn', stream='whole')}
-FISHER = dict(type='GroupFisher', normalization_type='flops')
+FISHER, FISHER_NAME = dict(type='GroupFisher', normalization_type='flops'), 'Fisher per FLOP'
 #: Name -> criterion and choice.
 OURS: Dict[str, Tuple[Any, Dict[str, Any]]] = {
     **{name: ('Taylor', choice) for name, choice in CHOICES.items()},
-    **{f'{name}, Fisher per FLOP': (FISHER, choice) for name, choice in CHOICES.items()}}
+    **{f'{name}, {FISHER_NAME}': (FISHER, choice) for name, choice in CHOICES.items()}}
 THEIRS = (f'{PEER}, heads and MLPs',)
 
 
@@ -216,7 +217,19 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
             values = [row['finetuned'] for row in rows]
             lines.append(f'| {name} | {rows[0]["share"]:.3f} | {statistics.mean(row["pruned"] for row in rows):.1f} | '
                          f'{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f}) | {len(rows)} |')
+    pairs = [(f'all kinds, {FISHER_NAME}', other) for other in (f'MLPs alone, {FISHER_NAME}', *THEIRS)]
+    lines += ['', 'Differences of the same seeds, with their standard error:', '']
+    lines += [f'- *{one}* less *{other}*: {difference(found, one, other, "pruned")} points before training, '
+              f'{difference(found, one, other, "finetuned")} finetuned.' for one, other in pairs]
     return '\n'.join([*lines, ''])
+
+
+def difference(found: List[Dict[str, Any]], one: str, other: str, key: str) -> str:
+    """Return the mean of one way less another over the seeds that both have, and its standard error."""
+    values = [{row['seed']: row[key] for row in found if row['name'] == name} for name in (one, other)]
+    pairs = [values[0][seed] - values[1][seed] for seed in values[0] if seed in values[1]]
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else math.nan
+    return f'{statistics.mean(pairs):+.2f} ± {error:.2f}'
 
 
 def main() -> None:
