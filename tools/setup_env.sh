@@ -28,6 +28,7 @@ say() { echo "setup_env: $name, ${SECONDS} s: $*" >&2; }
 # A folder of its own in front of full's packages: beside transformers 5, mmpretrain's language models do not import.
 if [ "$name" = benchmarks ]; then
   bash tools/setup_env.sh full
+  python=$(.venv-full/bin/python -c 'import sys; print(sys._base_executable)')
   wanted=$(cat .venv-full/.installed requirements/benchmarks.txt requirements/constraints-benchmarks.txt \
            | sha256sum | cut -d' ' -f1)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c ''; then

@@ -40,10 +40,11 @@ class WrittenSize(int):
     compared: Optional[List[Tuple['WrittenSize', 'WrittenSize']]] = None
 
     @classmethod
-    def of(cls, value: int, module: nn.Module, attribute: str, share: Fraction = Fraction(1)) -> 'WrittenSize':
+    def of(cls, value: int, module: nn.Module, attribute: str, share: Fraction = Fraction(1),
+           compared: Optional[List[Tuple['WrittenSize', 'WrittenSize']]] = None) -> 'WrittenSize':
         """Return a number that knows where it comes from."""
         size = cls(value)
-        size._owner, size.attribute, size.share = weakref.ref(module), attribute, share
+        size._owner, size.attribute, size.share, size.compared = weakref.ref(module), attribute, share, compared
         return size
 
     @property
@@ -58,7 +59,7 @@ class WrittenSize(int):
 
     def _scaled(self, factor: Fraction) -> int:
         value, module = int(Fraction(int(self)) * factor), self.module
-        return value if module is None else self.of(value, module, self.attribute, self.share * factor)
+        return value if module is None else self.of(value, module, self.attribute, self.share * factor, self.compared)
 
     def __mul__(self, other: Any) -> Any:
         scales = type(other) is int and other > 0
@@ -74,19 +75,26 @@ class WrittenSize(int):
         module = self.module
         if isinstance(other, WrittenSize) and module is not None and other.module is module and (
                 other.attribute == self.attribute):
-            return self.of(int(self) + int(other), module, self.attribute, self.share + other.share)
+            return self.of(int(self) + int(other), module, self.attribute, self.share + other.share, self.compared)
         return int(self) + other
 
     __radd__ = __add__
 
-    def __eq__(self, other: Any) -> bool:
-        differs = int(self) != other
-        if differs and self.compared is not None and isinstance(other, WrittenSize):
+    def _note(self, other: Any) -> None:
+        if isinstance(other, WrittenSize) and self.compared is not None:
             self.compared.append((self, other))
-        return not differs
 
-    def __ne__(self, other: Any) -> bool:
-        return not self == other
+    def __eq__(self, other: Any) -> Any:
+        same = int.__eq__(self, other)  # NotImplemented: the other side answers
+        if same is False:
+            self._note(other)
+        return same
+
+    def __ne__(self, other: Any) -> Any:
+        differs = int.__ne__(self, other)
+        if differs is True:
+            self._note(other)
+        return differs
 
     __hash__ = int.__hash__
 
@@ -123,12 +131,10 @@ def plant(model: nn.Module) -> List[Tuple[WrittenSize, WrittenSize]]:
             continue
         for name, value in list(vars(module).items()):
             if type(value) is int and value > 1:
-                planted = WrittenSize.of(value, module, name)
-                planted.compared = compared
-                module.__dict__[name] = planted
+                module.__dict__[name] = WrittenSize.of(value, module, name, compared=compared)
             elif type(value) in (list, tuple) and any(type(item) is int and item > 1 for item in value):
-                items = [WrittenSize.of(item, module, f'{name}[{place}]') if type(item) is int and item > 1 else item
-                         for place, item in enumerate(value)]
+                items = [WrittenSize.of(item, module, f'{name}[{place}]', compared=compared)
+                         if type(item) is int and item > 1 else item for place, item in enumerate(value)]
                 module.__dict__[name] = type(value)(items)
     return compared
 
@@ -138,9 +144,11 @@ def keep_compared(tracer: Tracer, compared: List[Tuple[WrittenSize, WrittenSize]
     for pair in compared:
         for size, other in (pair, pair[::-1]):
             module = size.module
-            if module is not None and (id(module), size.attribute) in tracer.axes:
-                tracer.freeze(tracer.attribute(module, size.attribute, size.whole), 'the forward compares its size, '
-                              f'attribute {size.attribute!r}, with attribute {other.attribute!r}')
+            axis = None if module is None else tracer.axes.get((id(module), size.attribute))
+            if axis is not None:
+                reason = (f'its size is written down in attribute {axis.tensor!r}, which the forward compares with '
+                          f'{other.attribute!r}')
+                tracer.freeze(torch.from_numpy(axis.ids), reason, where=False)
 
 
 def holds_written_size(value: Any) -> bool:

@@ -212,8 +212,8 @@ def attentions_run_alike(cut: nn.Module, dense: nn.Module) -> Iterator[None]:
     twins = dict(cut.named_modules())
     plain = [module for name, module in dense.named_modules()
              if isinstance(twins.get(name), PrunableAttention) and forward_for(module, norms=False) is not None]
-    take_over(plain)
     try:
+        take_over(plain)
         yield
     finally:
-        give_back(plain)
+        give_back([module for module in plain if isinstance(module, PrunableAttention)])

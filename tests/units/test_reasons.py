@@ -40,6 +40,7 @@ def test_shares_add_up_and_are_worked_out_by_hand():
     ("layer_norm normalises across channels in module 'x.norm2'", 'layer norm'),
     ("scaled_dot_product_attention combines its channels with one another in module 'a'", 'attention'),
     ("bmm multiplies it with another activation, as attention does in module 'a'", 'attention'),
+    ("its size is written down in attribute 'x.wider', which the forward compares with 'width'", 'written sizes'),
     ("cutting it breaks the forward of module 'x' (RuntimeError: 3 against 5): where a size", 'written sizes'),
     ("cutting it changes what the model computes by 1e-2 (seen in the outputs only)", 'order of channels'),
     ("linear layer 'fc' is coupled to it (mutate_linear=True prunes it)", 'linear layers (mutate_linear)'),

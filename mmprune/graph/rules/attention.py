@@ -15,7 +15,7 @@ WITHOUT_CHANNELS = 'attention reads something there that no layer has produced'
 def stream_norm(tracer: Tracer, call: Call) -> None:
     """A norm for which removed channels count as zeros: its weight and bias go with the channels."""
     norm: Any = tracer.module
-    x = call.args[0] if call.args else call.kwargs['input']
+    x = call.args[0] if call.args else next(iter(call.kwargs.values()))
     labels = tracer.labels_of(x)
     axis = (-1 if call.arg(1, 'data_format') == 'channel_last' else norm.axis) % x.dim()
     if labels is None:

@@ -105,8 +105,9 @@ class AttentionProduct(nn.Module):
         k = split_axis(k, -1, (self.kv_heads, self.qk_dims)).transpose(1, 2)
         v = split_axis(v, -1, (self.kv_heads, self.v_dims)).transpose(1, 2)
         k, v = (k, v) if cache is None else cache(k, v)
-        if self.kv_heads != self.heads:
-            k, v = (x.repeat_interleave(self.heads // self.kv_heads, 1) for x in (k, v))
+        readers = self.heads // self.kv_heads
+        if readers > 1:
+            k, v = (x.repeat_interleave(readers, 1) for x in (k, v))
         return [q, k, v]
 
     def _unpacked(self, packed: Tensor, sizes: List[int]) -> Sequence[Tensor]:
