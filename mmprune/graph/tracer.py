@@ -207,14 +207,7 @@ class Tracer(LabelStore):
         return first
 
     def record_positions(self, weight: Tensor, kind: str, positions: int, samples: int = 0) -> None:
-        """Record a linear call inside a larger function, whose own output is not seen.
-
-        Args:
-            weight (Tensor): Its weight.
-            kind (str): ``conv`` or ``linear``.
-            positions (int): How often each weight element is multiplied.
-            samples (int): The batch that it reads, where the module that owns the weight is called; 0 where it is not.
-        """
+        """Record a linear call inside a function; ``samples`` are its batch where its own module is called, else 0."""
         self._record(LayerCall(self.names[id(weight)], kind, positions, positions, weight.size(0), bool(samples),
                                training_only=self.training_only, samples=samples or 1))
 

@@ -136,8 +136,7 @@ def attention_product(tracer: Tracer, call: Call, found: Parts) -> None:
     for name in ('q_norm', 'k_norm'):
         norm_of_head(tracer, call.kwargs.get(name), qk_dims, name)
     follow_more(tracer, call, found)
-    keys = call.arg(1, 'k')
-    record_products(tracer, call, (call.args[0] if keys is None else keys).size(1), [q, out])
+    record_products(tracer, call, _tokens_read(call), [q, out])
     tracer.set_channels(call.result, product.arranged(out), -1)
     if len(call.results) > 1:  # the attention weights
         tracer.set_channels(call.results[1], heads, 1)
@@ -273,12 +272,17 @@ def _convolved(tracer: Tracer, call: Call, found: Parts) -> None:
         tracer.record_positions(conv.weight, 'conv', call.out.numel() // call.out.size(-1))
 
 
+def _tokens_read(call: Call) -> int:
+    """Return how many tokens each query reads."""
+    keys = call.arg(1, 'k')
+    return (call.args[0] if keys is None else keys).size(1)  # type: ignore[no-any-return]
+
+
 def _mixer(tracer: Tracer, call: Call, layer: Any, heads: Tensor) -> None:
     """Tie what a layer that mixes the heads of all pairs of tokens reads, and what it makes, to them."""
     for axis, role in ((0, 'out'), (1, 'in')):
         tracer.tie(tracer.axis(layer.weight, axis, role), heads)
     if layer.bias is not None:
         tracer.tie(tracer.axis(layer.bias, 0, 'affine'), heads)
-    keys = call.arg(1, 'k')
-    pairs = call.result.numel() // call.result.size(-1) * (call.args[0] if keys is None else keys).size(1)
+    pairs = call.result.numel() // call.result.size(-1) * _tokens_read(call)
     tracer.record_positions(layer.weight, 'linear' if layer.weight.dim() == 2 else 'conv', pairs, len(call.result))
