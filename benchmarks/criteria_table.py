@@ -26,8 +26,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+import computing
 import mmcv
 import torch
+from computing import Computing
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -122,9 +124,14 @@ class Images(NamedTuple):
 
 
 class Bench:
-    """The trained network, the data and the training that all share."""
+    """The trained network, the data and the training that all share.
 
-    def __init__(self) -> None:
+    Args:
+        computing (Computing): Where it is computed.
+    """
+
+    def __init__(self, computing: Computing) -> None:
+        self.computing = computing
         init_default_scope('mmcls')
         cfg: Config = read_config(str(CONFIG))
         self.model: nn.Module = MODELS.build(dense_config(cfg)[0])
@@ -133,17 +140,18 @@ class Bench:
         root = Path(cfg.data_root)
         self.train, self.test = Images.read(root / 'train'), Images.read(root / 'test')
         self.dense_cost = cost(self.model)
+        self.model.to(computing.device)
 
     def batches(self, images: Images, order: Tensor) -> List[Tuple[Tensor, Tensor]]:
         """Return the images of an order, normalised, in batches."""
-        return [((images.pixels[some].float() - self.mean) / self.std, images.labels[some])
+        return [self.computing.placed(((images.pixels[some].float() - self.mean) / self.std, images.labels[some]))
                 for some in order.split(BATCH)]
 
     def accuracy(self, model: nn.Module) -> float:
         """Return the top-1 accuracy on the test images, in per cent."""
         model.eval()
-        with torch.no_grad():
-            right = sum(int((model(inputs.contiguous(memory_format=torch.channels_last)).argmax(1) == labels).sum())
+        with torch.no_grad(), self.computing.autocast():
+            right = sum(int((model(inputs).argmax(1) == labels).sum())
                         for some in torch.arange(len(self.test.labels)).split(2000)
                         for inputs, labels in self.batches(self.test, some))
         return 100 * right / len(self.test.labels)
@@ -158,7 +166,8 @@ class Bench:
             shuffled = order[torch.randperm(len(order), generator=generator)]
             pixels = augmented(self.train.pixels[shuffled], generator)
             for inputs, labels in self.batches(Images(pixels, self.train.labels[shuffled]), torch.arange(len(order))):
-                loss = functional.cross_entropy(model(inputs.contiguous(memory_format=torch.channels_last)), labels)
+                with self.computing.autocast():
+                    loss = functional.cross_entropy(model(inputs), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -178,7 +187,7 @@ class Bench:
             scope, score_s = prune(model, piece, calibration)
         now = cost(model)
         widths = {name: layer.weight.shape[0] for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
-        model = model.to(memory_format=torch.channels_last)
+        model = self.computing.placed(model)
         pruned = self.accuracy(model)
         began = time.perf_counter()
         self.finetune(model, order[CALIBRATION:CALIBRATION + FINETUNE], generator)
@@ -187,7 +196,7 @@ class Bench:
             scope=scope, pruned=pruned, finetuned=self.accuracy(model), flops=now['macs'] / self.dense_cost['macs'],
             params=now['params'] / self.dense_cost['params'], score_s=score_s, finetune_s=finetune_s, widths=widths,
             date=datetime.date.today().isoformat(), torch=torch.__version__, threads=torch.get_num_threads(),
-            load=os.getloadavg()[0], cpu=cpu_name(), cores=os.cpu_count())
+            load=os.getloadavg()[0], cpu=self.computing.name, cores=os.cpu_count())
 
 
 def cost(model: nn.Module, shape: Sequence[int] = SHAPE) -> Dict[str, int]:
@@ -236,8 +245,8 @@ def prune_by_peer(model: nn.Module, method: Method, target: float, calibration: 
         for parameter, gradient in zip(one.parameters(), gradients):
             parameter.grad = gradient  # a copy has none
         return torch_pruning.pruner.BasePruner(
-            one, torch.zeros(shape), importance=importance, global_pruning=method.scope == 'global',
-            pruning_ratio=ratio, ignored_layers=[[*one.modules()][last]])
+            one, next(one.parameters()).new_zeros(shape), importance=importance, pruning_ratio=ratio,
+            global_pruning=method.scope == 'global', ignored_layers=[[*one.modules()][last]])
 
     began = time.perf_counter()
     if 'Taylor' in method.name:
@@ -272,13 +281,6 @@ def bisected(pruner_of: Callable[[float], Any], target: float, shape: Sequence[i
     if found is None:
         raise RuntimeError(f'no pruning ratio leaves {target:.0f} multiply-adds')
     return found[1]
-
-
-def cpu_name() -> str:
-    """Return the name of the processor."""
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), 'unknown CPU')
 
 
 def read_results(path: Path) -> List[Dict[str, Any]]:
@@ -328,7 +330,7 @@ def run_pieces(args: argparse.Namespace, methods: Sequence[Method]) -> None:
                       and any(fnmatch(one.method.key, pattern) for pattern in args.only)), None)
         if piece is None:
             return
-        bench = bench or Bench()
+        bench = bench or Bench(Computing.of(args))
         sys.stderr.write(f'{piece.key} ...\n')
         try:
             result = bench.run(piece)
@@ -412,9 +414,8 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, help='no piece starts after this time')
     parser.add_argument('--markdown', metavar='FILE', help=f'write the tables; what is below {REMARKS.strip()!r} stays')
     parser.add_argument('--peer', metavar='FOLDER', help='where torch-pruning is, if it is not installed')
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     if args.peer:
         sys.path.insert(0, args.peer)
     results = read_results(Path(args.results))

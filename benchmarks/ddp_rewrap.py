@@ -34,14 +34,18 @@ WAYS = ('rewrap_ms', 'with_broadcast_ms')
 def rank_main(rank: int, args: argparse.Namespace, port: int, results: Any) -> None:
     """Measure in one process; rank 0 puts its times into ``results``."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank,
-                                         world_size=args.ranks)
+    torch.distributed.init_process_group('gloo' if args.device == 'cpu' else 'nccl', rank=rank, world_size=args.ranks,
+                                         init_method=f'tcp://127.0.0.1:{port}')
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = plain(cfg.model)
     model['architecture'].pop('init_cfg', None)
-    wrapped = GroupFisherDDP(MODELS.build(model))
+    if args.device == 'cpu':
+        wrapped = GroupFisherDDP(MODELS.build(model))
+    else:
+        torch.cuda.set_device(rank)
+        wrapped = GroupFisherDDP(MODELS.build(model).cuda(), device_ids=[rank])
     options: Dict[str, Any] = copy.copy(wrapped._options)
     times: Dict[str, List[float]] = {way: [] for way in WAYS}
     for _ in range(args.rounds + 1):
@@ -73,6 +77,7 @@ def main() -> None:
     parser.add_argument('--config', default=str(DEFAULT), help='prune config (ResNet-50)')
     parser.add_argument('--ranks', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=20)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='cuda: a rank has a GPU, over nccl')
     parser.add_argument('--json', help='file for the numbers, - for stdout')
     args = parser.parse_args()
     context = multiprocessing.get_context('spawn')

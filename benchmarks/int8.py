@@ -22,6 +22,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 import onnxruntime
 import repair_imagenet_sample
 import torch
+from computing import Computing
 from repair_table import ImageNetSample
 from torch import Tensor, nn
 
@@ -67,7 +68,7 @@ class Results:
 
 def mobilenets(work: Path) -> Dict[str, nn.Module]:
     """Return MobileNetV2 with its weights, and pruned and repaired by the even images."""
-    sample = ImageNetSample()
+    sample = ImageNetSample(Computing())
     repair_imagenet_sample.rows(sample, 'even', SHARES, 'outputs', 'GroupFisher', work)
     pruner, _ = torch.load(work / 'GroupFisher_outputs_even.pt', weights_only=False)  # written by that function
     return dict(dense=sample.model.eval(), pruned=pruner.model.eval())
@@ -82,7 +83,7 @@ def top1(path: Path, batches: List[Any]) -> float:
 
 def accuracy(results: Results) -> None:
     """Measure what INT8 costs MobileNetV2, with all layers quantised and with those in float that a search leaves."""
-    sample = ImageNetSample()
+    sample = ImageNetSample(Computing())
     images = [image.contiguous() for batch, _ in sample.calibration(0, CALIBRATION) for image in batch.split(1)]
     test = sample.test(0)
     for name, model in mobilenets(results.work).items():
@@ -114,7 +115,8 @@ def half_a_point(sensitivity: Sensitivity, out: Path, before: float, test: List[
 def files(results: Results) -> None:
     """Write the networks whose times are taken."""
     from torchvision import models  # of the full environment only
-    images = [image.contiguous() for batch, _ in ImageNetSample().calibration(0, IMAGES) for image in batch.split(1)]
+    batches = ImageNetSample(Computing()).calibration(0, IMAGES)
+    images = [image.contiguous() for batch, _ in batches for image in batch.split(1)]
     for name in NETWORKS:
         if results.has('files', name):
             continue

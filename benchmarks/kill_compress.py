@@ -2,6 +2,7 @@
 
 python benchmarks/kill_compress.py CONFIG CHECKPOINT --work-dir W
 python benchmarks/kill_compress.py CONFIG CHECKPOINT --work-dir W --kills 3 -- --target latency=0.6 --finetune 0.2
+python benchmarks/kill_compress.py CONFIG CHECKPOINT --work-dir W --stages prune --seed 1    # W/killed removed before
 
 What stands behind `--` goes to compress. The second run is given what the first one measured for its target, for times
 never repeat. In the end checkpoints must be equal bit for bit, with the optimizer, and structures and accuracies equal;
@@ -98,6 +99,15 @@ def compared(whole: Path, killed: Path) -> Dict[str, bool]:
     return found
 
 
+def seconds_of(whole: Path) -> Dict[str, float]:
+    """Return stage -> how long it takes a road that is given what another has measured for its target."""
+    seconds = {stage: record.seconds for stage, record in read_records(whole).items()}
+    table = whole / 'prune' / LATENCY_JSON
+    if table.exists():  # measured from the end of the stage before
+        seconds['prune'] -= table.stat().st_mtime - (whole / 'stages' / 'dense.json').stat().st_mtime
+    return seconds
+
+
 def undated(text: str) -> str:
     """Return a report without dates and the time of day."""
     return re.sub(r'\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?)?', 'DATE', text)
@@ -118,6 +128,7 @@ def main() -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', type=Path, required=True)
     parser.add_argument('--kills', type=int, default=1, help='in each stage (1)')
+    parser.add_argument('--stages', nargs='+', metavar='STAGE', help='in which it is killed (all)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     place = sys.argv.index('--') if '--' in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:place])
@@ -132,11 +143,11 @@ def main() -> None:
         if (whole.folder / name).exists():
             shutil.copy2(whole.folder / name, killed.folder / name)
     rng = random.Random(args.seed)
-    for stage, record in read_records(whole.folder).items():
-        for _ in range(args.kills):
-            after = rng.uniform(0, record.seconds)
+    for stage, seconds in seconds_of(whole.folder).items():
+        for _ in range(args.kills if stage in (args.stages or [stage]) else 0):
+            after = rng.uniform(0, seconds)
             hit = killed.kill_in(stage, after)
-            print(f'{stage}: killed after {after:.1f} of about {record.seconds:.1f} s'
+            print(f'{stage}: killed after {after:.1f} of about {seconds:.1f} s'
                   f'{"" if hit else ", just after its end"}', flush=True)
     killed.finish()
     found = {**compared(whole.folder, killed.folder), **again_the_same(killed)}

@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
+import computing
 import torch
+from computing import Computing
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import EVALUATOR, MODELS, init_default_scope
@@ -42,34 +44,38 @@ class Step(NamedTuple):
     plain: float
 
 
-def timed(model: nn.Module, batch: Any, wrapper: OptimWrapper) -> float:
+def timed(model: nn.Module, batch: Any, wrapper: OptimWrapper, compute: Computing) -> float:
     """Take a step; return its seconds."""
+    compute.synchronize()
     began = time.perf_counter()
     model.train_step(batch, wrapper)
+    compute.synchronize()
     return time.perf_counter() - began
 
 
-def prune(algorithm: GroupFisherAlgorithm, cfg: Config, target: float) -> List[Step]:
+def prune(algorithm: GroupFisherAlgorithm, cfg: Config, target: float, compute: Computing) -> List[Step]:
     """Prune down to a share of the multiply-adds, each step beside a plain one."""
     dense: Any = copy.deepcopy(algorithm)
     dense.mutator.release()
     dense = dense.architecture
-    wrappers = [build_optim_wrapper(model, plain(cfg.optim_wrapper)) for model in (algorithm, dense)]
+    wrapper_cfg = compute.optim_wrapper(plain(cfg.optim_wrapper))
+    wrappers = [build_optim_wrapper(model, wrapper_cfg) for model in (algorithm, dense)]
     loader = Runner.build_dataloader(plain(cfg.train_dataloader), seed=0)
     whole = algorithm.mutator.cost['macs']
     steps: List[Step] = []
     algorithm.train(), dense.train()
     while True:
         for batch in loader:
-            pair = [timed(model, copy.deepcopy(batch), wrapper) for model, wrapper in zip((algorithm, dense), wrappers)]
+            pair = [timed(model, copy.deepcopy(batch), wrapper, compute)
+                    for model, wrapper in zip((algorithm, dense), wrappers)]
             steps.append(Step(algorithm.mutator.cost['macs'] / whole, *pair))
             if steps[-1].flops <= target:
                 return steps
 
 
-def finetune(model: nn.Module, cfg: Config, learning_rate: float, epochs: int) -> None:
+def finetune(model: nn.Module, cfg: Config, learning_rate: float, epochs: int, compute: Computing) -> None:
     """Train what is left, with a learning rate that falls to zero."""
-    optim_cfg = plain(cfg.optim_wrapper)
+    optim_cfg = compute.optim_wrapper(plain(cfg.optim_wrapper))
     optim_cfg['optimizer']['lr'] = learning_rate
     wrapper = build_optim_wrapper(model, optim_cfg)
     loader = Runner.build_dataloader(plain(cfg.train_dataloader), seed=1)
@@ -81,12 +87,12 @@ def finetune(model: nn.Module, cfg: Config, learning_rate: float, epochs: int) -
             schedule.step()
 
 
-def accuracy(model: nn.Module, cfg: Config) -> float:
+def accuracy(model: nn.Module, cfg: Config, compute: Computing) -> float:
     """Return the top-1 accuracy on the validation data, in per cent."""
     loader = Runner.build_dataloader(plain(cfg.val_dataloader), seed=0)
     evaluator = EVALUATOR.build(dict(type='Evaluator', metrics=plain(cfg.val_evaluator)))
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), compute.autocast():
         for batch in loader:
             evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
     metrics: Dict[str, float] = evaluator.evaluate(len(loader.dataset))
@@ -110,10 +116,10 @@ def main() -> None:
     parser.add_argument('--target', type=float, default=0.5)
     parser.add_argument('--finetune-epochs', type=int, default=2)
     parser.add_argument('--finetune-lr', type=float, default=0.02)
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser, memory_format='contiguous_format')
     parser.add_argument('--json', help='file for the results, - for stdout')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    compute = Computing.of(args)
     let_forks_die_with_this()
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
@@ -122,17 +128,18 @@ def main() -> None:
                  interval=args.interval or cfg.model.interval)
     algorithm: GroupFisherAlgorithm = MODELS.build(model)
     algorithm.init_weights()
-    steps = prune(algorithm, cfg, args.target)
+    compute.placed(algorithm)
+    steps = prune(algorithm, cfg, args.target, compute)
     results: Dict[str, Any] = dict(
         channels_per_event=args.channels_per_event, align=args.align, interval=model['interval'], iterations=len(steps),
         flops=steps[-1].flops, prune_s=sum(step.prune for step in steps), plain_s=sum(step.plain for step in steps),
         structure=algorithm.mutator.structure, date=datetime.date.today().isoformat(), threads=args.threads,
-        load=os.getloadavg()[0], torch=torch.__version__, curve=curve(steps))
+        device=compute.name, load=os.getloadavg()[0], torch=torch.__version__, curve=curve(steps))
     results['run_ratio'] = results['prune_s'] / results['plain_s']
-    results['pruned'] = accuracy(algorithm, cfg)
+    results['pruned'] = accuracy(algorithm, cfg, compute)
     small = GroupFisherSubModel(algorithm)
-    finetune(small, cfg, args.finetune_lr, args.finetune_epochs)
-    results['finetuned'] = accuracy(small, cfg)
+    finetune(small, cfg, args.finetune_lr, args.finetune_epochs, compute)
+    results['finetuned'] = accuracy(small, cfg, compute)
     print(f'{len(steps)} iterations to {steps[-1].flops:.3f} of the multiply-adds: {results["prune_s"]:.1f} s, plain '
           f'dense steps {results["plain_s"]:.1f} s, ratio {results["run_ratio"]:.3f}')
     print('\n'.join(f'  until iteration {piece["iteration"]:>5.0f}: {piece["flops"]:.3f} of the multiply-adds, '

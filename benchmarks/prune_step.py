@@ -18,8 +18,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import computing
 import mmrazor_peer
 import torch
+from computing import Computing
 from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
@@ -48,20 +50,22 @@ class Variant:
         model (nn.Module): What is trained.
         cfg (Config): Where the optimizer comes from.
         batch (Callable): Returns a batch; a step may change it.
+        computing (Computing): Where it is trained.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, batch: Callable[[], Dict[str, Any]]) -> None:
-        self.model, self.batch = model.train(), batch
-        self.optim_wrapper = build_optim_wrapper(model, plain(cfg.optim_wrapper))
+    def __init__(self, model: nn.Module, cfg: Config, batch: Callable[[], Dict[str, Any]],
+                 computing: Computing) -> None:
+        self.model, self.batch, self.computing = computing.placed(model.train()), batch, computing
+        self.optim_wrapper = build_optim_wrapper(self.model, computing.optim_wrapper(plain(cfg.optim_wrapper)))
         self.seconds: List[float] = []
 
     def step(self) -> float:
         """Return how long a step took, in seconds."""
         batch = self.batch()
-        synchronize()
+        self.computing.synchronize()
         began = time.perf_counter()
         self.model.train_step(batch, self.optim_wrapper)
-        synchronize()
+        self.computing.synchronize()
         return time.perf_counter() - began
 
     def peak(self) -> int:
@@ -82,19 +86,13 @@ class Variant:
         return there + most
 
 
-def synchronize() -> None:
-    """Wait for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def batches(cfg: Config, size: int, device: str) -> Callable[[], Dict[str, Any]]:
+def batches(cfg: Config, size: int, compute: Computing) -> Callable[[], Dict[str, Any]]:
     """Return a function that gives the same batch of images and labels each time."""
     sample = __import__(cfg.default_scope, fromlist=['structures']).structures
     kind = getattr(sample, 'ClsDataSample', None) or sample.DataSample
     shape = tuple(cfg.model.mutator.demo_input.input_shape)[1:]
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, device=device)
+    images = compute.placed(torch.randint(0, 256, (size, *shape), dtype=torch.uint8))
     labels = torch.randint(0, cfg.model.architecture.head.num_classes, (size,)).tolist()
 
     def batch() -> Dict[str, Any]:
@@ -172,27 +170,25 @@ def main() -> None:
     parser.add_argument('--config', default=str(DEFAULT), help='prune config of a classifier (ResNet-50)')
     parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--threads', type=int, default=2)
+    computing.add_options(parser, threads=2, memory_format='contiguous_format')
     parser.add_argument('--peer', help="folder that holds mmrazor/; its step is measured beside ours")
     parser.add_argument('--json', help='file for the numbers, - for stdout')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    compute = Computing.of(args)
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    batch = batches(cfg, args.batch, device)
+    batch = batches(cfg, args.batch, compute)
     ours = algorithm(cfg)
-    variants = {'plain': Variant(copy_of_dense(ours), cfg, batch), 'step': Variant(ours, cfg, batch)}
+    variants = {'plain': Variant(copy_of_dense(ours), cfg, batch, compute), 'step': Variant(ours, cfg, batch, compute)}
     structure = published_structure(Path(args.config))
     if structure:
-        variants['half_flops'] = Variant(algorithm(cfg, structure), cfg, batch)
+        variants['half_flops'] = Variant(algorithm(cfg, structure), cfg, batch, compute)
     if args.peer:
         kind = cfg.model.mutator.channel_unit_cfg.normalization_type
-        variants['peer'] = Variant(mmrazor_peer.build(args.peer, plain(cfg.model.architecture), kind), cfg, batch)
-    for variant in variants.values():
-        variant.model.to(device)
+        variants['peer'] = Variant(mmrazor_peer.build(args.peer, plain(cfg.model.architecture), kind), cfg, batch,
+                                  compute)
     seconds = measure(variants, args.rounds)
-    results: Dict[str, Any] = dict(config=Path(args.config).stem, torch=torch.__version__, device=device,
+    results: Dict[str, Any] = dict(config=Path(args.config).stem, torch=torch.__version__, device=compute.name,
                                    threads=args.threads, batch=args.batch, date=datetime.date.today().isoformat(),
                                    load=os.getloadavg()[0], plain_ms=statistics.median(seconds['plain']) * 1e3)
     spread: Dict[str, Tuple[float, float]] = {}
@@ -205,8 +201,9 @@ def main() -> None:
         results['peer_memory_ratio'] = variants['peer'].peak() / plain_peak
     results['event_ms'], *low_high = event_ms(variants['step'])
     spread['event_ms'] = (low_high[0], low_high[1])
-    print(f'{results["config"]}, batch {args.batch}, {args.threads} threads, {device}, torch {torch.__version__}, '
-          f'{args.rounds} rounds, load {results["load"]:.1f}; plain step {results["plain_ms"]:.0f} ms')
+    print(f'{results["config"]}, batch {args.batch}, {args.threads} threads, {compute.name}, {args.memory_format}, '
+          f'torch {torch.__version__}, {args.rounds} rounds, load {results["load"]:.1f}; plain step '
+          f'{results["plain_ms"]:.0f} ms')
     print(table({key: value for key, value in results.items() if key not in ('load', 'plain_ms')}, spread))
     if args.json:
         emit_json(results, args.json)

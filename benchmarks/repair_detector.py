@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
+import computing
 import torch
+from computing import Computing
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -47,19 +49,25 @@ DENSE = Piece('-', 'dense', 1.0)
 
 
 class Bench:
-    """The trained network, the training images, and the test of the config."""
+    """The trained network, the training images, and the test of the config.
 
-    def __init__(self, checkpoint: str) -> None:
+    Args:
+        checkpoint (str): Path to the dense weights.
+        computing (Computing): Where it is computed.
+    """
+
+    def __init__(self, checkpoint: str, computing: Computing) -> None:
+        self.computing = computing
         cfg = read_config(str(ROOT / CONFIG))
         init_default_scope(cfg.default_scope)
         self.model: Any = build_architecture(dense_config(cfg)[0], None)[0]
         load_checkpoint(self.model, checkpoint, map_location='cpu')
-        self.model.eval()
+        computing.placed(self.model.eval())
         loader = dict(cfg.train_dataloader, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
         with torch.no_grad():
             self.batches = [self.model.data_preprocessor(batch, True)
                             for batch in Runner.build_dataloader(loader, seed=0)]
-        self.images: List[Tensor] = [batch['inputs'] for batch in self.batches]
+        self.images: List[Tensor] = [computing.placed(batch['inputs']) for batch in self.batches]
         self.test = Runner.build_dataloader(dict(cfg.test_dataloader, num_workers=0, persistent_workers=False), seed=0)
         self.evaluator = Evaluator(cfg.test_evaluator)
         self.evaluator.dataset_meta = self.test.dataset.metainfo  # type: ignore[attr-defined]
@@ -67,7 +75,7 @@ class Bench:
     def metrics(self, model: Any) -> Dict[str, float]:
         """Return what the evaluator of the config says of a model on the test images, in per cent."""
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.computing.autocast():
             for batch in self.test:
                 self.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         found = self.evaluator.evaluate(len(self.test.dataset))  # type: ignore[arg-type]
@@ -88,7 +96,7 @@ class Bench:
         seconds = time.perf_counter() - began
         return dict(self.metrics(model), left=left, before=error[0], after=error[1], seconds=seconds,
                     images=sum(map(len, self.images)), date=datetime.date.today().isoformat(), torch=torch.__version__,
-                    threads=torch.get_num_threads(), load=os.getloadavg()[0])
+                    device=self.computing.name, threads=torch.get_num_threads(), load=os.getloadavg()[0])
 
     def pruned(self, pruner: Pruner, treatment: str) -> Sequence[float]:
         """Cut a model and treat it; return the error of its outputs on held-back images after the cut, and then."""
@@ -134,14 +142,13 @@ def main() -> None:
     parser.add_argument('--flops', type=float, default=0.7, help='share of the multiply-adds that stays (%(default)s)')
     parser.add_argument('--only', nargs='+', choices=CRITERIA, default=CRITERIA)
     parser.add_argument('--treatments', nargs='+', choices=TREATMENTS, default=TREATMENTS)
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     path = Path(args.results)
     pieces = [DENSE, *(Piece(criterion, treatment, args.flops) for criterion in args.only
                        for treatment in args.treatments)]
     missing = [piece for piece in pieces if piece not in read_results(path)]
-    bench = Bench(args.checkpoint) if missing else None
+    bench = Bench(args.checkpoint, Computing.of(args)) if missing else None
     for piece in missing:
         assert bench is not None
         result = bench.run(piece)

@@ -19,8 +19,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
+import computing
 import torch
-from criteria_table import CALIBRATION, FINETUNE, SEEDS, SHAPE, Bench, cpu_name, read_results
+from computing import Computing
+from criteria_table import CALIBRATION, FINETUNE, SEEDS, SHAPE, Bench, read_results
 from torch.nn import functional
 
 from mmprune.command_line import run
@@ -47,10 +49,14 @@ PIECES = [Piece(share, seed, repaired, epochs) for share in SHARES for seed in S
 
 
 class Runs:
-    """Prunes once for each share, seed and way, and finetunes copies."""
+    """Prunes once for each share, seed and way, and finetunes copies.
 
-    def __init__(self) -> None:
-        self.bench = Bench()
+    Args:
+        computing (Computing): Where it is computed.
+    """
+
+    def __init__(self, computing: Computing) -> None:
+        self.bench = Bench(computing)
         self.pruned: Dict[Any, Any] = {}
 
     def network(self, piece: Piece, order: torch.Tensor) -> Any:
@@ -65,7 +71,7 @@ class Runs:
                 pruner.cut_in_rounds()
             else:
                 pruner.cut()
-            self.pruned = {key: pruner.model.to(memory_format=torch.channels_last)}
+            self.pruned = {key: self.bench.computing.placed(pruner.model)}
         return copy.deepcopy(self.pruned[key])
 
     def run(self, piece: Piece) -> Dict[str, Any]:
@@ -76,8 +82,9 @@ class Runs:
         before, began = self.bench.accuracy(model), time.perf_counter()
         self.bench.finetune(model, order[CALIBRATION:CALIBRATION + FINETUNE], generator, piece.epochs)
         return dict(piece._asdict(), before=before, seconds=time.perf_counter() - began,
-                    finetuned=self.bench.accuracy(model), date=datetime.date.today().isoformat(), cpu=cpu_name(),
-                    torch=torch.__version__, threads=torch.get_num_threads(), cores=os.cpu_count())
+                    finetuned=self.bench.accuracy(model), date=datetime.date.today().isoformat(),
+                    cpu=self.bench.computing.name, torch=torch.__version__, threads=torch.get_num_threads(),
+                    cores=os.cpu_count())
 
 
 def piece_of(row: Dict[str, Any]) -> Piece:
@@ -116,14 +123,13 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=ROOT / 'work_dirs' / 'repair_finetune.jsonl')
     parser.add_argument('--minutes', type=float, help='no piece starts after this time')
     parser.add_argument('--markdown', metavar='FILE', help='write the page, run nothing')
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     if args.markdown:
         write_text(page(read_results(args.results)), args.markdown)
         return
     args.results.parent.mkdir(parents=True, exist_ok=True)
-    runs, began = Runs(), time.monotonic()
+    runs, began = Runs(Computing.of(args)), time.monotonic()
     done: List[Piece] = [piece_of(row) for row in read_results(args.results)]
     for piece in [piece for piece in PIECES if piece not in done]:
         if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import List
 
+import computing
 import torch
+from computing import Computing
 from repair_table import ImageNetSample, accuracy
 from torch.nn import functional
 
@@ -34,7 +36,7 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
     split = HALVES.index(half)
     calibration, test = sample.calibration(split, 500), sample.test(split)
     scored_by = [part for images, labels in calibration for part in zip(images.split(BATCH), labels.split(BATCH))]
-    dense = sample.model.eval().to(memory_format=torch.channels_last)
+    dense = sample.computing.placed(sample.model.eval())
     classifier = 'pruned' if sample.mutate_linear else 'whole'
     kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier.pt'
     if kept.exists():
@@ -69,14 +71,13 @@ def main() -> None:
     parser.add_argument('--shares', nargs='+', type=float, default=list(SHARES), help='of the multiply-adds')
     parser.add_argument('--loss', default='outputs', choices=('outputs', 'cross_entropy'))
     parser.add_argument('--criterion', default='GroupFisher')
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser, amp=False)
     parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir()) / 'repair_imagenet_sample',
                         help='folder of what is kept')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     for half in args.halves:
-        rows(ImageNetSample(), half, args.shares, args.loss, args.criterion, args.work)
+        rows(ImageNetSample(Computing.of(args)), half, args.shares, args.loss, args.criterion, args.work)
 
 
 if __name__ == '__main__':

@@ -23,11 +23,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+import computing
 import criteria_table
 import mmcv
 import plain_refit
 import torch
-from criteria_table import Images, cpu_name, prune_by_peer, read_results
+from computing import Computing
+from criteria_table import prune_by_peer, read_results
 from repair_page import PEER, SHARES, STEP, page, picture
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,13 +65,18 @@ class Piece(NamedTuple):
 
 
 class ImageNetSample:
-    """MobileNetV2 with its real weights."""
+    """MobileNetV2 with its real weights.
+
+    Args:
+        computing (Computing): Where it is computed.
+    """
 
     name, splits, images, shape = 'mobilenet-v2', (0, 1), (500, 256, 64), (1, 3, 224, 224)
     loss = 'outputs'  #: of criteria that need one: labels would tell of half of the classes only
     mutate_linear = False  #: the classifier has 1,280 inputs and one sample an image: too few to solve it
 
-    def __init__(self) -> None:
+    def __init__(self, computing: Computing) -> None:
+        self.computing = computing
         from torchvision.models import mobilenet_v2  # of the full environment only
         root = Path(os.environ.get('MMPRUNE_DATA', 'data'))
         rows = [line.split() for line in (root / 'imagenet_sample/meta.txt').read_text().splitlines()]
@@ -95,36 +102,36 @@ class ImageNetSample:
         return self._batches(torch.arange(1 - split, 1000, 2), 50)
 
     def _batches(self, order: Tensor, size: int) -> List[Tuple[Tensor, Tensor]]:
-        return [(((self.pixels[some].float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last),
-                 self.labels[some]) for some in order.split(size)]
+        return [self.computing.placed(((self.pixels[some].float() - self.mean) / self.std, self.labels[some]))
+                for some in order.split(size)]
 
 
 class Cifar:
-    """The narrow ResNet-18 of the config."""
+    """The narrow ResNet-18 of the config.
+
+    Args:
+        computing (Computing): Where it is computed.
+    """
 
     name, splits, images, shape = 'resnet18-narrow', (0, 1, 2), (1024, 256), criteria_table.SHAPE
     loss = staticmethod(functional.cross_entropy)
     mutate_linear = True
 
-    def __init__(self) -> None:
-        self.bench = criteria_table.Bench()
+    def __init__(self, computing: Computing) -> None:
+        self.bench = criteria_table.Bench(computing)
         self.model = self.bench.model
 
     def calibration(self, split: int, images: int) -> List[Tuple[Tensor, Tensor]]:
         """Return training images that a seed draws, in batches."""
         order = torch.randperm(len(self.bench.train.labels), generator=torch.Generator().manual_seed(split))[:images]
-        return self._batches(self.bench.train, order)
+        return self.bench.batches(self.bench.train, order)
 
     def test(self, split: int) -> List[Tuple[Tensor, Tensor]]:
         """Return the test images, in batches."""
-        return self._batches(self.bench.test, torch.arange(len(self.bench.test.labels)))
-
-    def _batches(self, images: Images, order: Tensor) -> List[Tuple[Tensor, Tensor]]:
-        return [(inputs.contiguous(memory_format=torch.channels_last), labels)
-                for inputs, labels in self.bench.batches(images, order)]
+        return self.bench.batches(self.bench.test, torch.arange(len(self.bench.test.labels)))
 
 
-NETWORKS: Dict[str, Callable[[], Any]] = {network.name: network for network in (ImageNetSample, Cifar)}
+NETWORKS: Dict[str, Callable[[Computing], Any]] = {network.name: network for network in (ImageNetSample, Cifar)}
 
 
 def accuracy(model: nn.Module, batches: Sequence[Tuple[Tensor, Tensor]]) -> float:
@@ -136,11 +143,16 @@ def accuracy(model: nn.Module, batches: Sequence[Tuple[Tensor, Tensor]]) -> floa
 
 
 class Bench:
-    """Runs pieces of one network."""
+    """Runs pieces of one network.
 
-    def __init__(self, name: str) -> None:
-        self.network = NETWORKS[name]()
-        self.dense = self.network.model.eval().to(memory_format=torch.channels_last)
+    Args:
+        name (str): Key of `NETWORKS`.
+        computing (Computing): Where it is computed.
+    """
+
+    def __init__(self, name: str, computing: Computing) -> None:
+        self.computing, self.network = computing, NETWORKS[name](computing)
+        self.dense = computing.placed(self.network.model.eval())
 
     def run(self, piece: Piece, shares: Sequence[float]) -> Iterator[Dict[str, Any]]:
         """Prune, measure and repair; one result a share, that of the dense network if it is among them."""
@@ -237,7 +249,7 @@ def pieces(network: Any, peer: bool) -> List[Piece]:
 
 def run_pieces(args: argparse.Namespace) -> None:
     """Run what has no result yet, until the time is over; a piece that fails says why and is left out."""
-    bench, began, failed = Bench(args.network), time.monotonic(), set()
+    bench, began, failed = Bench(args.network, Computing.of(args)), time.monotonic(), set()
     for piece in pieces(bench.network, args.peer is not None):
         done = {row['share'] for row in read_results(args.results) if row['piece'] == piece.key
                 and row.get('mutate_linear', True) == bench.network.mutate_linear}
@@ -253,8 +265,8 @@ def run_pieces(args: argparse.Namespace) -> None:
             failed.add(piece.key)
             sys.stderr.write(f'  failed: {error}\n')
             continue
-        facts = dict(piece._asdict(), date=datetime.date.today().isoformat(), torch=torch.__version__, cpu=cpu_name(),
-                     threads=torch.get_num_threads(), cores=os.cpu_count(),
+        facts = dict(piece._asdict(), date=datetime.date.today().isoformat(), torch=torch.__version__,
+                     cpu=bench.computing.name, threads=torch.get_num_threads(), cores=os.cpu_count(),
                      mutate_linear=bench.network.mutate_linear)
         with args.results.open('a') as sink:
             sink.writelines(json.dumps(dict(facts, piece=piece.key, **row)) + '\n' for row in rows)
@@ -273,9 +285,8 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, help='no piece starts after this time')
     parser.add_argument('--markdown', metavar='FILE', help='write the page and its picture, run nothing')
     parser.add_argument('--peer', metavar='FOLDER', help=f'where {PEER} is; its rows are left out without')
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser, amp=False)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     if args.markdown:
         results = read_results(args.results)
         picture(results, Path(args.markdown).parent / 'images' / 'repair.png')

@@ -11,7 +11,9 @@ import copy
 import math
 from typing import Callable, Dict, List, Tuple
 
+import computing
 import torch
+from computing import Computing
 from repair_imagenet_sample import BATCH
 from repair_table import ImageNetSample, accuracy
 from torch import Tensor, nn
@@ -64,12 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--share', type=float, default=0.75, help='of the multiply-adds that stay (0.75)')
     parser.add_argument('--rows', nargs='+', choices=list(rows), default=list(rows), help='what repairs')
-    parser.add_argument('--threads', type=int, default=1)
+    computing.add_options(parser, amp=False)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    sample = ImageNetSample()
+    sample = ImageNetSample(Computing.of(args))
     even, odd = (sample.calibration(split, 500) for split in (0, 1))
-    dense = sample.model.eval().to(memory_format=torch.channels_last)
+    dense = sample.computing.placed(sample.model.eval())
     halves = [(batches, outputs(dense, batches)) for batches in (even, odd)]
     pruner = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), 'GroupFisher', target=dict(flops=args.share),
                     mutate_linear=sample.mutate_linear)

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import datetime
 import fnmatch
+import functools
 import importlib.metadata
 import json
 import os
@@ -30,6 +31,7 @@ from sweep_models import reasons
 from torch import nn
 
 from mmprune import Pruner
+from mmprune.command_line import device
 from mmprune.files import write_text
 from mmprune.report import proof as check
 from mmprune.units.equivalence import outputs, randomise, relative_difference
@@ -45,12 +47,13 @@ PACKAGES = ('torch', 'torchvision', 'timm', 'transformers', 'segmentation-models
             'mmdet', 'mmsegmentation')
 
 
-def sweep(name: str) -> Dict[str, Any]:
-    """Prune one network; return what was found, as plain values."""
+def sweep(name: str, device: str) -> Dict[str, Any]:
+    """Prune one network on a device; return what was found, as plain values."""
     entry: Entry = entries()[name]
     model, size = build(entry)
+    model.to(device)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)).to(device)
     load_libraries(model, image)
     before, start = peak_bytes(reset=True), time.process_time()
     found: Dict[str, Any] = dict(size=size, params=weights)
@@ -67,7 +70,7 @@ def sweep(name: str) -> Dict[str, Any]:
     randomise(model, seed=1)
     model.double()
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return dict(found, **compare(pruner, images))
+    return dict(found, **compare(pruner, images.to(device)))
 
 
 def kinds_of(pruner: Pruner) -> List[str]:
@@ -82,7 +85,8 @@ def load_libraries(model: nn.Module, image: torch.Tensor) -> None:
     What they have freed goes back to the system, so that it hides nothing.
     """
     outputs(model, lambda net: net(image), False)
-    Pruner(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), image, 'L2', RATIO)
+    small = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    Pruner(small.to(image.device), image, 'L2', RATIO)
     ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -208,6 +212,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=ROOT / 'work_dirs' / 'sweep_foreign.jsonl')
     parser.add_argument('--memory', type=float, default=12.0, help='GiB that a network may take (12)')
     parser.add_argument('--seconds', type=float, default=300.0, help='of CPU that a network may take (300)')
+    parser.add_argument('--device', type=device, default='cpu', help='where networks are run (cpu)')
     parser.add_argument('--markdown', type=Path, help='write the page to this file')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -218,7 +223,8 @@ def main() -> None:
             continue
         if name in read(args.results) and not args.again:
             continue
-        result = in_process(sweep, name, args.memory, 3 * args.seconds, args.seconds)
+        result = in_process(functools.partial(sweep, device=args.device), name, args.memory, 3 * args.seconds,
+                            args.seconds)
         with args.results.open('a') as sink:
             sink.write(json.dumps(result) + '\n')
         print(row(name, result), flush=True)

@@ -27,6 +27,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
+from mmprune.command_line import device
 from mmprune.config import demo_input_of
 from mmprune.files import write_text
 from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
@@ -175,15 +176,15 @@ def builder(entry: Entry) -> Tuple[Callable[[], Any], Tuple[int, ...]]:
     return net, shape
 
 
-def sweep(entry: Entry, seeds: int) -> Dict[str, Any]:
-    """Prove one model; return what was found, as plain values."""
+def sweep(entry: Entry, seeds: int, device: str = 'cpu') -> Dict[str, Any]:
+    """Prove one model on a device; return what was found, as plain values."""
     torch.manual_seed(0)
     architecture, shape = builder(entry)
     built = architecture()
     unit = dict(type='ChannelUnit', mutate_linear=True)
     # a config's model takes images; of the others some take a sequence or a volume
     demo = demo_input_of(built, shape) if isinstance(built, dict) else dict(type='DemoInput', input_shape=shape)
-    model: nn.Module = MODELS.build(built) if isinstance(built, dict) else built
+    model: nn.Module = (MODELS.build(built) if isinstance(built, dict) else built).to(device)
     mutator = ChannelMutator(unit, demo)
     start = time.perf_counter()
     try:
@@ -208,7 +209,7 @@ def rebuild(mutator: ChannelMutator, architecture: Callable[[], Any], demo: Dict
         path = os.path.join(folder, 'fix_subnet.json')
         write_structure({name: vector.nonzero()[0].tolist() for name, vector in kept.items()}, path)
         rebuilt = GroupFisherDeploySubModel(architecture(), path, demo_input=demo, mutate_linear=True)
-    rebuilt = double_copy(rebuilt)
+    rebuilt = double_copy(rebuilt).to(next(cut.parameters()).device)
     rebuilt.load_state_dict(cut.state_dict())
     return relative_difference(outputs(cut, mutator.demo_input, False), outputs(rebuilt, mutator.demo_input, False))
 
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', default=['*'], help='names or patterns (default: all)')
     parser.add_argument('--seeds', type=int, default=3, help='random choices of channels (3)')
     parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--device', type=device, default='cpu', help='where models are run (cpu)')
     parser.add_argument('--results', type=Path, default=ROOT / 'work_dirs' / 'sweep_models.json',
                         help='results so far; models in it are left out')
     parser.add_argument('--again', action='store_true', help='sweep models that have a result too')
@@ -317,7 +319,7 @@ def main() -> None:
         if name in read(args.results) and not args.again:
             continue
         try:
-            result = sweep(entry, args.seeds)
+            result = sweep(entry, args.seeds, args.device)
         except Exception as error:  # noqa: BLE001  (a sweep goes on)
             result = dict(error=f'{type(error).__name__}: {str(error).splitlines()[0][:200]}')
         results = {**read(args.results), name: dict(result, source=entry.source, torch=torch.__version__)}

@@ -31,6 +31,7 @@ from torch import nn
 from torchvision import models
 
 from mmprune import Pruner
+from mmprune.command_line import device
 from mmprune.criteria.criterion import build_criterion
 from mmprune.files import write_text
 from mmprune.pruning.target import PruningTarget
@@ -104,10 +105,11 @@ def sweep(model: nn.Module, size: int, backward: bool = True) -> Dict[str, Any]:
     """Prune one model by two criteria; return what was found, as plain values.
 
     Args:
-        model (nn.Module): Dense, in float32; it is cut.
+        model (nn.Module): Dense, in float32, on the device where it runs; it is cut.
         size (int): Height and width of the images.
         backward (bool): Run a backward pass through the cut model, too.
     """
+    device = next(model.parameters()).device
     start = time.perf_counter()
     pruner = Pruner(model, torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)), 'L2', RATIO)
     seconds, mutator = time.perf_counter() - start, pruner.mutator
@@ -115,7 +117,7 @@ def sweep(model: nn.Module, size: int, backward: bool = True) -> Dict[str, Any]:
     for key, value in state.items():
         state[key] = value.clone()  # exact: float64 holds every float32
     model.double()
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(device)
     result = dict(units=len(mutator.units), reasons=reasons(mutator), seconds=seconds, size=size,
                   params=mutator.cost['params'], macs=mutator.cost['macs'], share=check.prunable_share(mutator),
                   unaccounted=check.unaccounted_layers(mutator))
@@ -178,9 +180,9 @@ def problems(name: str, result: Dict[str, Any]) -> List[str]:
     return found
 
 
-def in_process(name: str, limit: float, timeout: float) -> Dict[str, Any]:
-    """Sweep a model in a process of its own, which may take so many GiB and seconds."""
-    return isolated.in_process(lambda model: sweep(build(model), size_of(model)), name, limit, timeout)
+def in_process(name: str, device: str, limit: float, timeout: float) -> Dict[str, Any]:
+    """Sweep a model on a device, in a process of its own, which may take so many GiB and seconds."""
+    return isolated.in_process(lambda model: sweep(build(model).to(device), size_of(model)), name, limit, timeout)
 
 
 def row(name: str, result: Dict[str, Any]) -> str:
@@ -279,6 +281,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=ROOT / 'work_dirs' / 'sweep_torchvision.jsonl')
     parser.add_argument('--memory', type=float, default=21.0, help='GiB that a model may take (21)')
     parser.add_argument('--seconds', type=float, default=900.0, help='that a model may take (900)')
+    parser.add_argument('--device', type=device, default='cpu', help='where models are run (cpu)')
     parser.add_argument('--markdown', type=Path, help='write the page to this file')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -292,7 +295,7 @@ def main() -> None:
         if need > min(args.memory, available_gib() - 2):
             print(f'{name}: left out, it needs {need:.1f} GiB and {available_gib():.1f} are free', flush=True)
             continue
-        result = in_process(name, args.memory, args.seconds)
+        result = in_process(name, args.device, args.memory, args.seconds)
         with args.results.open('a') as file:
             file.write(json.dumps(result) + '\n')
         print(row(name, result), f'{result.get("peak_gib", 0):.1f} GiB', flush=True)

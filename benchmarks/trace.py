@@ -32,7 +32,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import torch
 from mmengine.registry import init_default_scope
 
-from mmprune.command_line import emit_json, run
+from mmprune.command_line import device, emit_json, run
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
 from mmprune.models.from_config import INPUT_SHAPE, dense_config, read_config
@@ -108,6 +108,8 @@ def timed(function: Callable[[], T]) -> Tuple[float, T]:
     gc.collect()
     start = time.perf_counter()
     value = function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - start, value
 
 
@@ -117,13 +119,14 @@ class Case:
     Args:
         name (str): Key of `SUBJECTS`.
         threads (int): Threads of torch.
+        device (str): Where the model is.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
         init_default_scope('mmcls')
         cfg = read_config(f'mmcls::{SUBJECTS[name].config}')
-        self.model = MODELS.build(dense_config(cfg)[0]).eval()
+        self.model = MODELS.build(dense_config(cfg)[0]).eval().to(device)
         self.demo_input = DemoInput(INPUT_SHAPE)
 
     def mutator(self, trial_cut: bool = True) -> ChannelMutator:
@@ -160,14 +163,14 @@ def has_theirs() -> bool:
     return importlib.util.find_spec('torch_pruning') is not None
 
 
-def first_of_ours(name: str, threads: int) -> Dict[str, float]:
+def first_of_ours(name: str, threads: int, device: str) -> Dict[str, float]:
     """Build a model and return the seconds of one `prepare`."""
-    return {'prepare': timed(Case(name, threads).mutator)[0]}
+    return {'prepare': timed(Case(name, threads, device).mutator)[0]}
 
 
-def first_of_theirs(name: str, threads: int) -> Dict[str, float]:
+def first_of_theirs(name: str, threads: int, device: str) -> Dict[str, float]:
     """Build a model and return the seconds of torch-pruning's steps."""
-    return Case(name, threads).theirs()[0]
+    return Case(name, threads, device).theirs()[0]
 
 
 def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
@@ -176,12 +179,12 @@ def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
         return pool.submit(function, *args).result()
 
 
-def measure(name: str, repeats: int, threads: int) -> Result:
+def measure(name: str, repeats: int, threads: int, device: str) -> Result:
     """Measure one model: the first runs, then the repeats in turns."""
-    first = in_fresh_process(first_of_ours, name, threads)
+    first = in_fresh_process(first_of_ours, name, threads, device)
     if has_theirs():
-        first.update(in_fresh_process(first_of_theirs, name, threads))
-    case = Case(name, threads)
+        first.update(in_fresh_process(first_of_theirs, name, threads, device))
+    case = Case(name, threads, device)
     result = Result(name, os.getloadavg()[0], first=first)
     case.count(result)
     if has_theirs():
@@ -271,6 +274,7 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', choices=list(SUBJECTS), default=list(SUBJECTS), help='models (all)')
     parser.add_argument('--repeats', type=int, default=5, help='timed runs of each (5)')
     parser.add_argument('--threads', type=int, default=2, help='threads of torch (2)')
+    parser.add_argument('--device', type=device, default='cpu', help='where models are run (cpu)')
     parser.add_argument('--markdown', action='store_true', help='print markdown tables')
     parser.add_argument('--json', metavar='FILE', help='write every number to a json file; - for stdout')
     args = parser.parse_args()
@@ -280,7 +284,7 @@ def main() -> None:
     results = []
     for name in args.models:
         sys.stderr.write(f'{name} ...\n')
-        results.append(measure(name, args.repeats, args.threads))
+        results.append(measure(name, args.repeats, args.threads, args.device))
     about['load_after'] = load_averages()
     if args.json != '-':
         print(format_results(results, about, args.markdown))

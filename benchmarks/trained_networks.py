@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
+from computing import Computing
 from mmengine.config import ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
@@ -67,7 +68,7 @@ class MobileNetV2(Classifier):
     images = 400
 
     def __init__(self) -> None:
-        super().__init__(ImageNetSample())
+        super().__init__(ImageNetSample(Computing()))
 
     def calibration(self, seed: int) -> Batches:
         """Return some of the even images, in batches."""
@@ -83,7 +84,7 @@ class NarrowResNet18(Classifier):
     images = 1024
 
     def __init__(self) -> None:
-        super().__init__(Cifar())
+        super().__init__(Cifar(Computing()))
 
     def calibration(self, seed: int) -> Batches:
         """Return some of the training images, in batches."""

@@ -22,16 +22,16 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import mmprune
-from mmprune.command_line import run
+from mmprune.command_line import device, run
 from mmprune.files import write_text
 from mmprune.integrations.ultralytics import cut_to, prune, trainer_for
 from mmprune.units.equivalence import relative_difference
 
 SPLITS, CLASSES, SIZE = ('train', 'val', 'test'), 3, 192
-#: What all trainings have in common: a processor, one thread, no network.
+#: What all trainings have in common: no network, and the same order of images.
 COMMON: Dict[str, Any] = dict(
-    imgsz=SIZE, batch=8, nbs=8, optimizer='AdamW', cos_lr=True, val=False, device='cpu', workers=0, cache='ram',
-    amp=False, plots=False, seed=0, exist_ok=True, verbose=False)
+    imgsz=SIZE, batch=8, nbs=8, optimizer='AdamW', cos_lr=True, val=False, workers=0, cache='ram',
+    plots=False, seed=0, exist_ok=True, verbose=False)
 #: Of the dense networks; mosaics, which show cells smaller than they are, end halfway.
 EPOCHS = dict(yolov8n=50)
 FINETUNE = dict(epochs=8, lr0=0.0005, close_mosaic=8)
@@ -65,10 +65,17 @@ def label(category: int, box: List[float], width: int, height: int) -> str:
 
 
 class Road:
-    """The stages of one model."""
+    """The stages of one model.
 
-    def __init__(self, name: str, work: Path, end: float) -> None:
-        self.name, self.folder, self.end = name, (work / name).resolve(), end
+    Args:
+        name (str): Such as ``yolo11n``.
+        work (Path): Folder of all models.
+        end (float): When no further epoch begins.
+        computing (dict): Where it is trained, and whether in mixed precision, as ultralytics takes it.
+    """
+
+    def __init__(self, name: str, work: Path, end: float, computing: Dict[str, Any]) -> None:
+        self.name, self.folder, self.end, self.computing = name, (work / name).resolve(), end, computing
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = prepared(work / 'data')
 
@@ -131,7 +138,7 @@ class Road:
             yolo.add_callback('on_model_save', self._stop)
             trainer = {} if stage == 'dense' else dict(trainer=trainer_for(yolo))
             yolo.train(**trainer, **(dict(resume=True) if resume else dict(
-                COMMON, **settings, data=self.data, project=str(self.folder), name=stage)))
+                COMMON, **settings, **self.computing, data=self.data, project=str(self.folder), name=stage)))
         return YOLO(last.with_name('best.pt'))
 
     def _stop(self, trainer: Any) -> None:
@@ -139,8 +146,9 @@ class Road:
             raise SystemExit(f'{self.name}: {trainer.epoch + 1} epochs of {trainer.epochs} are done')
 
     def _tested(self, yolo: Any) -> Dict[str, Any]:
-        found = yolo.val(data=self.data, split='test', imgsz=SIZE, batch=1, rect=False, device='cpu', workers=0,
-                         plots=False, verbose=False, project=str(self.folder), name='val', exist_ok=True)
+        found = yolo.val(data=self.data, split='test', imgsz=SIZE, batch=1, rect=False, workers=0, plots=False,
+                         verbose=False, device=self.computing['device'], project=str(self.folder), name='val',
+                         exist_ok=True)
         return dict(map50=float(found.box.map50), map=float(found.box.map), of_classes=found.box.ap50.tolist())
 
 
@@ -194,11 +202,13 @@ def main(arguments: Any = None) -> None:
     parser.add_argument('--seconds', type=float, default=float('inf'),
                         help='end a training after these, once an epoch is over; the same command goes on')
     parser.add_argument('--only', nargs='+', choices=STAGES, default=STAGES, help='stages')
+    parser.add_argument('--device', type=device, default='cpu', help='where it is trained and tested (cpu)')
+    parser.add_argument('--amp', action='store_true', help="train with ultralytics' mixed precision")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     began = time.time()
     for name in args.models:
-        road = Road(name, args.work, began + args.seconds)
+        road = Road(name, args.work, began + args.seconds, dict(device=args.device, amp=args.amp))
         for stage in STAGES:
             if stage in args.only:
                 road.run(stage)

@@ -19,7 +19,9 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import computing
 import torch
+from computing import Computing
 from criteria_table import Images, augmented
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -29,7 +31,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mmprune import Pruner
 from mmprune.command_line import run
 from mmprune.config import plain
-from mmprune.deploy.machine import cpu_name
 from mmprune.files import write_text
 from mmprune.models.from_config import read_config
 from mmprune.units.complexity import amount
@@ -62,9 +63,11 @@ class Bench:
 
     Args:
         folder (Path): Of the dense checkpoint and the results.
+        computing (Computing): Where it is computed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, computing: Computing) -> None:
+        self.computing = computing
         self.folder, self.results = folder, folder / 'vit_cifar.jsonl'
         folder.mkdir(parents=True, exist_ok=True)
         cfg: Any = read_config(str(CONFIG))
@@ -75,7 +78,11 @@ class Bench:
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Return normalised images."""
-        return (pixels.float() - self.mean) / self.std
+        return self.computing.placed((pixels.float() - self.mean) / self.std)
+
+    def labels(self, images: Images, some: Tensor) -> Tensor:
+        """Return the classes of some images."""
+        return self.computing.placed(images.labels[some])
 
     def fit(self, model: nn.Module, order: Tensor, epochs: int, rate: float, seed: int) -> None:
         """Train on the images of an order, cropped and flipped at random, with a rate that falls to zero."""
@@ -87,9 +94,9 @@ class Bench:
         for epoch in range(epochs):
             for some in order[torch.randperm(len(order), generator=generator)].split(BATCH):
                 inputs = self.inputs(augmented(self.train.pixels[some], generator))
-                with torch.autocast('cpu', torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+                with self.computing.autocast(), sdpa_kernel(SDPBackend.MATH):
                     predicted = model(inputs)
-                loss = functional.cross_entropy(predicted.float(), self.train.labels[some])
+                loss = functional.cross_entropy(predicted.float(), self.labels(self.train, some))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -100,7 +107,7 @@ class Bench:
     def accuracy(self, model: nn.Module) -> float:
         """Return the top-1 accuracy on the test images, in per cent."""
         model.eval()
-        right = sum(int((model(self.inputs(self.test.pixels[some])).argmax(1) == self.test.labels[some]).sum())
+        right = sum(int((model(self.inputs(self.test.pixels[some])).argmax(1) == self.labels(self.test, some)).sum())
                     for some in torch.arange(len(self.test.labels)).split(500))
         return 100 * right / len(self.test.labels)
 
@@ -109,15 +116,15 @@ class Bench:
         path, model = self.folder / 'dense.pth', network()
         if not path.exists():
             torch.manual_seed(0)
-            model = network()
+            model = self.computing.placed(network())
             self.fit(model, torch.arange(len(self.train.labels))[order_of(0, self)[:DENSE]], DENSE_EPOCHS, 1e-3, 0)
             torch.save(dict(state=model.state_dict(), accuracy=self.accuracy(model)), path)
-        model.load_state_dict(torch.load(path)['state'])
-        return model.eval()
+        model.load_state_dict(torch.load(path, map_location='cpu')['state'])
+        return self.computing.placed(model).eval()
 
     def calibration(self, order: Tensor) -> List[Tuple[Tensor, Tensor]]:
         """Return images of an order with their classes, in batches."""
-        return [(self.inputs(self.train.pixels[some]), self.train.labels[some])
+        return [(self.inputs(self.train.pixels[some]), self.labels(self.train, some))
                 for some in order[:CALIBRATION].split(BATCH)]
 
 
@@ -155,9 +162,9 @@ def theirs(dense: nn.Module, batches: List[Tuple[Tensor, Tensor]]) -> Tuple[nn.M
         stream = [model.patch_embed.proj, model.head, *(layer for block in model.blocks for layer in (
             block.attn.proj, block.mlp.fc2))]
         pruner = torch_pruning.pruner.BasePruner(
-            model, torch.zeros(SHAPE), importance=torch_pruning.importance.GroupTaylorImportance(), pruning_ratio=ratio,
-            global_pruning=True, ignored_layers=stream, num_heads=heads, prune_num_heads=True, prune_head_dims=False,
-            head_pruning_ratio=ratio)
+            model, dense.patch_embed.proj.weight.new_zeros(SHAPE), pruning_ratio=ratio, global_pruning=True,
+            importance=torch_pruning.importance.GroupTaylorImportance(), ignored_layers=stream, num_heads=heads,
+            prune_num_heads=True, prune_head_dims=False, head_pruning_ratio=ratio)
         pruner.step()
         for block in model.blocks:
             attention = block.attn
@@ -190,7 +197,7 @@ def piece(bench: Bench, name: str, seed: int) -> Dict[str, Any]:
     pruned = bench.accuracy(model)
     bench.fit(model, order[CALIBRATION:CALIBRATION + FINETUNE], FINETUNE_EPOCHS, 5e-4, seed)
     return dict(name=name, seed=seed, share=share, pruned=pruned, finetuned=bench.accuracy(model),
-                date=datetime.date.today().isoformat(), torch=torch.__version__, cpu=cpu_name())
+                date=datetime.date.today().isoformat(), torch=torch.__version__, cpu=bench.computing.name)
 
 
 def read(path: Path) -> List[Dict[str, Any]]:
@@ -234,6 +241,7 @@ def difference(found: List[Dict[str, Any]], one: str, other: str, key: str) -> s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    computing.add_options(parser, amp=False)
     parser.add_argument('--work-dir', type=Path, required=True)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--only', default='*', help='pattern of names')
@@ -243,7 +251,7 @@ def main() -> None:
         write_text(page(read(args.work_dir / 'vit_cifar.jsonl'), torch.load(args.work_dir / 'dense.pth')['accuracy']),
                    args.markdown)
         return
-    bench = Bench(args.work_dir)
+    bench = Bench(args.work_dir, Computing.of(args)._replace(amp=True))
     bench.dense()
     for seed in args.seeds:
         for name in [one for one in (*OURS, *THEIRS) if fnmatch.fnmatch(one, args.only)]:
