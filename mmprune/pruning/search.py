@@ -126,7 +126,25 @@ class Search:
             self._take_least(count)
             low, high = (low, count) if self.is_enough() else (count + 1, high)
         self._take_least(high)
+        if self.target.ratio is None and self.align > 1:
+            self._give_back()
         return _kept_by_floors(self.rest, self.pools, self.masks)
+
+    def _give_back(self) -> None:
+        """Keep again what the target is met without, highest scores first: the last block may have been a costly one.
+
+        Of a unit the block that went last comes first; where that has to go, all others of the unit do. Single channels
+        stay as the scores say: what they leave of a budget is too little to part from the order.
+        """
+        gone = {unit.name: [sets for sets in self.pools[unit.name].blocks(unit.num_sets)
+                            if not self.masks[unit.name][sets].any()] for unit in self.rest}
+        while gone := {name: blocks for name, blocks in gone.items() if blocks}:
+            name = max(gone, key=lambda one: float(self.pools[one].scores[gone[one][-1]].mean()))
+            sets = gone[name].pop()
+            self.masks[name][sets] = True
+            if not self.is_enough():
+                self.masks[name][sets] = False
+                gone[name] = []
 
     def _take_least(self, count: int) -> None:
         for unit in self.rest:

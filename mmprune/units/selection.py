@@ -25,6 +25,15 @@ class Pool(NamedTuple):
     present: int  #: how many sets are present
     block: int = 1  #: sets that are removed together: ``present`` becomes, then stays a multiple of it
 
+    def blocks(self, count: int) -> List[np.ndarray]:
+        """Return the blocks that may be removed, least scores first, up to ``count`` sets or just above."""
+        order = np.argsort(self.scores, kind='stable')
+        start, size, blocks = 0, self.present % self.block or self.block, []
+        while start + size <= self.spare and start < count:
+            blocks.append(order[start:start + size])
+            start, size = start + size, self.block
+        return blocks
+
 
 def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
     """Return at least ``count`` sets with the least scores, fewer if too few may be removed.
@@ -40,7 +49,7 @@ def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
     blocks: List[Tuple[float, int, int, np.ndarray]] = []
     for number, pool in enumerate(pools):
         blocks += [(float(pool.scores[sets].mean()), number, place, sets)
-                   for place, sets in enumerate(_blocks(pool, count))]
+                   for place, sets in enumerate(pool.blocks(count))]
     blocks.sort(key=lambda block: block[:3])
     if blocks and not np.isfinite(blocks[0][0]):
         raise NotFiniteError(f'the score of unit {_and_more([pools[block[1]].unit for block in blocks])} is infinite')
@@ -50,16 +59,6 @@ def least_important(pools: Sequence[Pool], count: int) -> List[PrunedSet]:
             break
         taken += [PrunedSet(pools[number].unit, int(index), float(pools[number].scores[index])) for index in sets]
     return taken
-
-
-def _blocks(pool: Pool, count: int) -> List[np.ndarray]:
-    """Return the blocks of a unit that may be removed, least scores first, up to ``count`` sets or just above."""
-    order = np.argsort(pool.scores, kind='stable')
-    start, size, blocks = 0, pool.present % pool.block or pool.block, []
-    while start + size <= pool.spare and start < count:
-        blocks.append(order[start:start + size])
-        start, size = start + size, pool.block
-    return blocks
 
 
 def _and_more(units: Sequence[str]) -> str:

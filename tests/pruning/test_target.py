@@ -255,6 +255,33 @@ def test_what_is_pruned_is_aligned(target, align):
         assert share_of(mutator, chosen.masks, 'macs') <= 0.6
 
 
+@pytest.mark.parametrize('wanted', [0.8, 0.6, 0.4])
+@pytest.mark.parametrize('name', KEYS)
+def test_no_block_goes_that_the_target_is_met_without(name, wanted):
+    mutator = everything()
+    scores = scores_of(mutator)
+    chosen = choose(mutator, scores, align=4, **{name: wanted})
+    assert share_of(mutator, chosen.masks, KEYS[name]) <= wanted
+    for unit in mutator.units:
+        gone = np.flatnonzero(~chosen.masks[unit.name])
+        last = gone[np.argsort(scores[unit.name].numpy()[gone])][-unit.sets_in(4):]  # a block, or what went before one
+        one_less = {**chosen.masks, unit.name: chosen.masks[unit.name].copy()}
+        one_less[unit.name][last] = True
+        assert not len(gone) or share_of(mutator, one_less, KEYS[name]) > wanted
+
+
+def test_what_a_costly_last_block_leaves_of_a_budget_is_given_back():
+    mutator = chain(8, 8)  # 3 x 8 + 8 x 8 + 8 x 2 multiply-adds a position: 104
+    a, b = (unit.name for unit in mutator.units)
+    scores = {a: torch.tensor([1.0] * 4 + [9.0] * 4), b: torch.tensor([0.5] * 4 + [9.0] * 4)}
+    # b's block alone leaves 24 + 32 + 8 = 64, a's alone 12 + 32 + 16 = 60, both 12 + 16 + 8 = 36
+    assert widths(mutator, choose(mutator, scores, flops=62 / 104, align=4).masks) == [4, 8]
+    assert widths(mutator, choose(mutator, scores, flops=50 / 104, align=4).masks) == [4, 4]
+    # without blocks the least scores go, whatever is left of the budget
+    chosen = choose(mutator, scores, flops=62 / 104)
+    assert widths(mutator, chosen.masks)[1] == 4
+
+
 def test_alignment_holds_what_does_not_fill_a_block():
     mutator = chain(16, 8)
     a, b = (unit.name for unit in mutator.units)
