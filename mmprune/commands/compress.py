@@ -37,6 +37,9 @@ from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, merge, read_config
 from ..report.stage_record import write_plan
 
+#: When linear layers are pruned; by itself, where they do more than this part of the multiply-adds.
+LINEAR, LINEAR_PART = ('auto', 'always', 'never'), 0.25
+
 
 def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
     """Run the command.
@@ -89,6 +92,9 @@ def parse(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namesp
     parser.add_argument('--lr-ratio', type=float, default=0.5,
                         help='learning rate of the finetuning in that of the base config (0.5)')
     parser.add_argument('--threads', type=threads, default=1, help='threads of onnxruntime (1)')
+    parser.add_argument('--linear', choices=LINEAR, default=LINEAR[0],
+                        help='prune what linear layers read and produce: where they do more than a quarter of the '
+                             'multiply-adds, as in transformers (auto), always or never')
     parser.add_argument('--deploy-cfg', help="mmdeploy's config (default: that of the model's code base)")
     parser.add_argument('--image', help='image that the deployed file is checked with (the first test image)')
     parser.add_argument('--metric', help='by which networks are compared (top-1, mAP, AP, mIoU)')
@@ -129,7 +135,8 @@ def options_of(args: argparse.Namespace, target: Dict[str, float], folder: Path,
     return CompressOptions(
         args.config, args.checkpoint, folder, target, tuple(shape), existing_image(args.image or known.image),
         args.deploy_cfg, args.method, args.criterion, args.images, args.finetune, args.lr_ratio, args.threads,
-        args.metric, args.int8_drop, not args.no_int8)
+        args.metric, args.int8_drop, not args.no_int8,
+        known.linear_share > LINEAR_PART if args.linear == 'auto' else args.linear == 'always')
 
 
 def show(options: CompressOptions, known: Survey, cfg: Config) -> None:

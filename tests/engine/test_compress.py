@@ -18,7 +18,8 @@ from mmprune.engine.compress.summary import Summary
 from mmprune.engine.compress.survey import Survey
 from mmprune.engine.headline import headline
 from mmprune.models.from_config import read_config
-from mmprune.report.stage_record import StageRecord, read_record
+from mmprune.report.stage_record import StageRecord, read_record, write_plan
+from mmprune.units.structure import write_structure
 
 POINTS = [dict(asked=share, latency=share, ms=10 * share, flops=share, params=share, metrics={'accuracy/top1': top})
           for share, top in ((1.0, 90.0), (0.8, 89.5), (0.6, 88.0), (0.4, 89.9))]
@@ -91,6 +92,20 @@ def test_the_configs_that_are_written(tmp_path, method, target, hook):
         assert prune.custom_hooks[-1].save_ckpt_thr == [0.5]
 
 
+@pytest.mark.parametrize('method', ['one-shot', 'group-fisher'])
+@pytest.mark.parametrize('linear', [False, True])
+def test_all_configs_say_whether_linear_layers_are_pruned(tmp_path, method, linear):
+    asked = options(tmp_path, method=method, mutate_linear=linear)
+    configs = RoadConfigs(read_config(str(TINY)), asked, Survey(400, 100, 50, 500, 0.01, None))
+    configs.write_dense()
+    configs.write_prune()
+    write_structure({'backbone.conv1_(0, 8)_8': 4}, str(tmp_path / 'fix_subnet.json'))
+    configs.write_deploy(str(tmp_path / 'fix_subnet.json'))
+    prune, deploy = (read_config(configs.path(f'{name}.py')) for name in ('prune', 'deploy'))
+    assert prune.model.mutator.channel_unit_cfg.mutate_linear is linear
+    assert deploy.model.mutate_linear is linear
+
+
 @pytest.mark.parametrize('target', [{'params': 0.5}, {'latency': 0.5, 'flops': 0.6}, {'latency_ms': 3.0}])
 def test_group_fisher_ends_at_a_share_of_the_time_or_of_the_flops(tmp_path, target):
     configs = RoadConfigs(read_config(str(TINY)), options(tmp_path, method='group-fisher', target=target),
@@ -138,6 +153,9 @@ def test_another_compression_in_the_folder(tmp_path):
     for changes, message in ((dict(target={'flops': 0.4}), 'target was'), (dict(threads=2), 'threads was 1 and is 2')):
         with pytest.raises(UserError, match=message):
             remembered(plan_of(options(tmp_path, **changes), {}), tmp_path)
+    plan.options.pop('mutate_linear')  # of a version that had no such option
+    write_plan(plan, tmp_path)
+    remembered(plan_of(options(tmp_path), {}), tmp_path)
 
 
 SLEEP = 'print("begun", flush=True); time.sleep(60)'

@@ -27,14 +27,14 @@ from mmprune.config import schedule_settings
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = schedule_settings(
     _base_,
     dict(type={hook!r}, {arguments}),
-    {checkpoint!r}, {shape})
+    {checkpoint!r}, {shape}{linear})
 '''
 GROUP_FISHER = HEAD + '''
 from mmprune.config import prune_settings
 
 model, model_wrapper_cfg, optim_wrapper, custom_hooks = prune_settings(
     _base_, {checkpoint!r}, interval={interval}, normalization_type='act', lr_ratio=0.1,
-    {target}, input_shape={shape}, runtime={runtime})
+    {target}, input_shape={shape}, runtime={runtime}{linear})
 # How many channels go at once.
 model['channels_per_event'] = {channels}
 param_scheduler = []
@@ -50,7 +50,7 @@ model, model_wrapper_cfg, optim_wrapper, _ = finetune_settings(_base_, {pruned!r
 DEPLOYED = HEAD + '''
 from mmprune.config import deploy_model
 
-model = deploy_model(_base_, {structure!r}, 1, {shape})
+model = deploy_model(_base_, {structure!r}, 1, {shape}{linear})
 '''
 
 
@@ -112,7 +112,7 @@ class RoadConfigs:
     def write_deploy(self, structure: str) -> None:
         """Write the config of the pruned network for deployment."""
         self._write(DEPLOYED.format(what='The pruned network, for deployment.', base=DENSE, structure=structure,
-                                    shape=tuple(self.options.input_shape)), DEPLOY)
+                                    shape=tuple(self.options.input_shape), linear=self._linear), DEPLOY)
 
     def write_onnxruntime(self) -> None:
         """Write how networks are deployed, unless the user has said it."""
@@ -141,6 +141,11 @@ class RoadConfigs:
             raise UserError(f'{self.options.config} has no optim_wrapper.optimizer.lr, which the finetuning starts '
                             'from') from None
 
+    @property
+    def _linear(self) -> str:
+        """What configs say of linear layers, where these are pruned."""
+        return ', mutate_linear=True' if self.options.mutate_linear else ''
+
     def _one_shot(self, hook: str, what: str, own: Mapping[str, Any], **repair: Any) -> str:
         """Return the config of a run that cuts and repairs."""
         options = self.options
@@ -148,7 +153,7 @@ class RoadConfigs:
                          runtime=options.runtime)
         text = ',\n         '.join(f'{name}={_written(value)}' for name, value in arguments.items())
         return ONE_SHOT.format(what=what, base=DENSE, hook=hook, arguments=text, checkpoint=options.checkpoint,
-                               shape=tuple(options.input_shape))
+                               shape=tuple(options.input_shape), linear=self._linear)
 
     def _group_fisher(self, target: Mapping[str, float]) -> str:
         """Return the config of a run that prunes while it trains."""
@@ -162,7 +167,7 @@ class RoadConfigs:
         train_cfg.pop('dynamic_intervals', None)
         return GROUP_FISHER.format(
             what=f'Prunes to {target} while it trains.', base=DENSE, checkpoint=options.checkpoint, interval=INTERVAL,
-            target=f'{name}={share}', shape=tuple(options.input_shape), runtime=runtime,
+            target=f'{name}={share}', shape=tuple(options.input_shape), runtime=runtime, linear=self._linear,
             channels=self._channels_per_event(), train_cfg=_assigned(train_cfg=train_cfg))
 
     def _channels_per_event(self) -> int:

@@ -34,6 +34,7 @@ class CompressOptions:
         metric (str, optional): By which networks are compared.
         max_drop (float): Points of the metric that the INT8 file may lose.
         int8 (bool): Quantise the deployed file.
+        mutate_linear (bool): Prune what linear layers read and produce, too.
     """
 
     config: str
@@ -52,6 +53,7 @@ class CompressOptions:
     metric: Optional[str] = None
     max_drop: float = 1.0
     int8: bool = True
+    mutate_linear: bool = False
 
     def to(self, target: Mapping[str, float]) -> 'CompressOptions':
         """Return the same with another target."""

@@ -39,8 +39,8 @@ def remembered(plan: CompressPlan, folder: Path) -> None:
     before, now = asdict(read_plan(folder)), asdict(plan)
     before.update(before.pop('options'))
     now.update(now.pop('options'))
-    other = [f'{name} was {before.get(name)!r} and is {now.get(name)!r}' for name in now
-             if name not in FREE and before.get(name) != now.get(name)]
+    other = [f'{name} was {before[name]!r} and is {now[name]!r}' for name in now
+             if name not in FREE and name in before and before[name] != now[name]]  # an earlier version had fewer
     if other:
         raise UserError(f'{folder} holds another compression: {"; ".join(other)}. Take another --work-dir, or remove '
                         'this one')
