@@ -3,7 +3,7 @@
 MMPRUNE_DATA=... python benchmarks/blood_cells.py DENSE.pth --work-dir W --peer FOLDER        # what is not there yet
 MMPRUNE_DATA=... python benchmarks/blood_cells.py DENSE.pth --work-dir W --seeds 0 --ways ours
 python benchmarks/blood_cells.py DENSE.pth --work-dir W --markdown docs/blood_cells.md        # the page, without a run
-python -m pip install --no-deps --target FOLDER -r requirements/benchmarks.txt                # torch-pruning's
+python -m pip install --no-deps --target FOLDER torch-pruning==1.6.1    # beside transformers mmdet does not load
 
 DENSE.pth is what `tools/train.py configs/mmdet/bccd/retinanet_r18_fpn_bccd.py` trains. `ours` is `mmprune compress` to
 half of the dense time. The peer prunes the same network by L1 norms over its dependency graph, all layers together, to

@@ -1,7 +1,7 @@
 """Compare all criteria on one trained network, beside torch-pruning's: accuracy left before and after finetuning.
 
 MMPRUNE_DATA=... python benchmarks/criteria_table.py --markdown docs/criteria_table.md
-python -m pip install --no-deps --target FOLDER -r requirements/benchmarks.txt    # optional: torch-pruning's rows
+python -m pip install --no-deps --target FOLDER torch-pruning==1.6.1    # optional: torch-pruning's rows
 MMPRUNE_DATA=... python benchmarks/criteria_table.py --peer FOLDER --minutes 60 --markdown docs/criteria_table.md
 MMPRUNE_DATA=... python benchmarks/criteria_table.py --only 'Taylor*' --seeds 0
 python benchmarks/criteria_table.py --minutes 0 --markdown docs/criteria_table.md    # the table of what is there

@@ -4,7 +4,7 @@ MMPRUNE_DATA=... python benchmarks/repair_table.py --network mobilenet-v2       
 MMPRUNE_DATA=... python benchmarks/repair_table.py --network resnet18-narrow
 MMPRUNE_DATA=... python benchmarks/repair_table.py --only 'L2 *' --minutes 20
 python benchmarks/repair_table.py --markdown docs/repair_table.md               # page and picture, without a run
-python -m pip install --no-deps --target FOLDER -r requirements/benchmarks.txt  # optional: torch-pruning's, --peer
+python -m pip install --no-deps --target FOLDER torch-pruning==1.6.1            # optional: for --peer FOLDER
 
 MobileNetV2 has torchvision's ImageNet weights (MMPRUNE_DATA/mobilenet_v2-b0353104.pth); one half of the sample of 1,000
 images is what criteria and repairs see, the other is the test, and the other way round. The narrow ResNet-18 has the
