@@ -423,8 +423,8 @@ def main() -> None:
     ours = [*OURS, *SCORED_ALIKE]
     methods = [*ours, *[one for one in THEIRS if has_peer or columns(results, one, TARGET)['flops']]]
     if not has_peer:
-        sys.stderr.write(f'{PEER} is not there, so are its rows: python -m pip install --no-deps --target FOLDER -r '
-                         'requirements/benchmarks.txt, then --peer FOLDER\n')
+        sys.stderr.write(f'{PEER} is not there, so are its rows: python -m pip install --no-deps --target FOLDER '
+                         'torch-pruning==1.6.1, then --peer FOLDER\n')
     run_pieces(args, ours if not has_peer else methods)
     results = read_results(Path(args.results))
     if args.markdown and results:
