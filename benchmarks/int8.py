@@ -69,8 +69,7 @@ class Results:
 def mobilenets(work: Path) -> Dict[str, nn.Module]:
     """Return MobileNetV2 with its weights, and pruned and repaired by the even images."""
     sample = ImageNetSample(Computing())
-    repair_imagenet_sample.rows(sample, 'even', SHARES, 'outputs', 'GroupFisher', work)
-    pruner, _ = torch.load(work / 'GroupFisher_outputs_even.pt', weights_only=False)  # written by that function
+    pruner = repair_imagenet_sample.rows(sample, 'even', SHARES, 'outputs', 'GroupFisher', work)
     return dict(dense=sample.model.eval(), pruned=pruner.model.eval())
 
 

@@ -31,8 +31,8 @@ BATCH = 5
 SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 
 
-def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> None:
-    """Print a row for each share; the images of a half are what criterion and repairs see."""
+def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> Pruner:
+    """Print a row for each share; the images of a half are what criterion and repairs see. Return the last Pruner."""
     split = HALVES.index(half)
     calibration, test = sample.calibration(split, 500), sample.test(split)
     scored_by = [part for images, labels in calibration for part in zip(images.split(BATCH), labels.split(BATCH))]
@@ -62,6 +62,7 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
         pruner._calibration = None  # the images would be kept with it
         done.append(share)
         torch.save((pruner, done), kept)
+    return pruner
 
 
 def main() -> None:
