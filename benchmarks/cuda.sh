@@ -23,7 +23,7 @@ section() {
   echo "## $1"
   echo "\`$2\`"
   echo '```'
-  if ! bash -c "${2/#python/$python}" 2> "$results/errors"; then
+  if ! bash -c "${2/#python/$python}" 2> "$results/errors" | grep -v '^  round '; then
     tail -5 "$results/errors"
     echo "$1" >> "$results/failed"
   fi

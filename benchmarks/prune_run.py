@@ -20,6 +20,7 @@ import computing
 import torch
 from computing import Computing
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import EVALUATOR, MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument('--json', help='file for the results, - for stdout')
     args = parser.parse_args()
     compute = Computing.of(args)
+    MMLogger.get_current_instance().setLevel('WARNING')  # how each weight was initialised
     let_forks_die_with_this()
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)

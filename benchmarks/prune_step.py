@@ -23,6 +23,7 @@ import mmrazor_peer
 import torch
 from computing import Computing
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument('--json', help='file for the numbers, - for stdout')
     args = parser.parse_args()
     compute = Computing.of(args)
+    MMLogger.get_current_instance().setLevel('WARNING')  # how each weight was initialised
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
     batch = batches(cfg, args.batch, compute)

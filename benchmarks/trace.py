@@ -35,10 +35,10 @@ from mmengine.registry import init_default_scope
 from mmprune.command_line import device, emit_json, run
 from mmprune.graph.demo_input import DemoInput
 from mmprune.graph.grouping import build_graph
-from mmprune.models.from_config import INPUT_SHAPE, dense_config, read_config
+from mmprune.models.from_config import dense_config, read_config
 from mmprune.registry import MODELS
+from mmprune.units.breaking import breaking_units
 from mmprune.units.mutator import ChannelMutator
-from mmprune.units.trial import breaking_units
 
 T = TypeVar('T')
 INSTALL = 'torch-pruning is not installed: python -m pip install --no-deps -r requirements/benchmarks.txt'
@@ -59,6 +59,7 @@ SUBJECTS = {
     'resnet101': Subject('resnet/resnet101_8xb32_in1k.py'),
     'resnet152': Subject('resnet/resnet152_8xb32_in1k.py'),
 }
+INPUT_SHAPE = (1, 3, 224, 224)
 #: One architecture in three depths.
 LINEARITY = ('resnet50', 'resnet101', 'resnet152')
 
