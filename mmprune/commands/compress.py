@@ -35,7 +35,7 @@ from ..engine.training_config import data_named
 from ..graph.input_shape import shape_or_test_input
 from ..models.checkpoint import check_exists
 from ..models.from_config import check_model, merge, read_config
-from ..report.stage_record import write_plan
+from ..report.stage_record import StageRecord, write_plan
 
 #: When linear layers are pruned; by itself, where they do more than this part of the multiply-adds.
 LINEAR, LINEAR_PART = ('auto', 'always', 'never'), 0.25
@@ -166,15 +166,16 @@ def walk(road: Road, options: CompressOptions, known: Survey, cfg: Config, args:
     plan = plan_of(options, args.cfg_options)
     remembered(plan, road.folder)
     stages = Stages(options, RoadConfigs(cfg, options, known)).all()
-    summary, records = Summary(), []
-    for number_of, stage in enumerate(stages, 1):
-        record = road.run(stage, summary, f'{number_of}/{len(stages)}')
-        records.append(record)
-        if stage.name == 'dense':
+    summary = Summary()
+
+    def words(record: StageRecord) -> str:
+        if record.stage == 'dense':  # says by what all are compared
             plan.metric = headline(record.result['metrics'], cfg, options.metric)
             write_plan(plan, road.folder)
             summary.take(plan.metric, record.result['metrics'])
-            print(f'      {summary(record)}')
+        return summary(record)
+
+    records = [road.run(stage, words, f'{number_of}/{len(stages)}') for number_of, stage in enumerate(stages, 1)]
     road.command(['report', str(road.folder)], 'report')
     print(format_end(records, plan.metric))
     print(f'{road.folder / "report.html"}: the report')

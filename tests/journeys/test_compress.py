@@ -1,4 +1,5 @@
 """`mmprune compress` on digits, from a checkpoint to an INT8 file and a report; a second call does nothing again."""
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,7 @@ def test_every_stage_is_done(road):
         onnxruntime.InferenceSession(str(folder / records[stage].result['file']))
     assert {'dense', 'pruned', 'dense_int8', 'pruned_int8'} <= set(records['int8'].result['times'])
     assert 'times as fast' in text
+    assert re.search(r'^\[1/7\] dense: \d+ s\. accuracy/top1 \d', text, re.MULTILINE)
 
 
 def test_configs_are_written_out_and_can_be_read(road, monkeypatch):
