@@ -79,10 +79,10 @@ def read_weights(path: str, role: str = 'checkpoint') -> Dict[str, Any]:
     Raises:
         CheckpointError: The file does not exist or is not a PyTorch checkpoint.
     """
-    return _plain(read_state_dict(path, role))
+    return plain_weights(read_state_dict(path, role))
 
 
-def _plain(state: Mapping[str, Any]) -> Dict[str, Any]:
+def plain_weights(state: Mapping[str, Any]) -> Dict[str, Any]:
     """Return the entries of a prune run's architecture as those of a plain model; any other state dict as it is."""
     if not any(key.startswith(KEPT) for key in state):
         return dict(state)
@@ -99,7 +99,7 @@ def load_state(module: nn.Module, state: Mapping[str, Any], source: str) -> None
     """
     own = module.state_dict()
     if not any(key.startswith(ARCHITECTURE) for key in own):
-        state = _plain(state)
+        state = plain_weights(state)
     check_fit(module, state, source)
     unexpected = [key for key in state if key not in own]
     if unexpected:

@@ -1,6 +1,6 @@
 """A pruned model built from its structure, to load a finetuned checkpoint, be padded and be exported."""
 import types
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from ..units.choice import Patterns
 from ..units.mutator import ChannelMutator
 from ..units.structure import blamed_on, read_structure
 from .architecture import build_architecture, prepare
-from .checkpoint import check_fit
+from .checkpoint import check_fit, plain_weights
 from .divisor import pad
 from .prune_sub_model import FIX_SUBNET, make_static
 
@@ -54,14 +54,21 @@ def GroupFisherDeploySubModel(architecture: Union[dict, nn.Module], fix_subnet: 
     for name, value in (('_mutator', mutator), ('_divisor', divisor), ('_own_switch_to_deploy', own)):
         object.__setattr__(model, name, value)  # not as a child: the state dict stays that of the architecture
     model.switch_to_deploy = types.MethodType(_switch_to_deploy, model)
-    model._register_load_state_dict_pre_hook(_refuse_what_does_not_fit, with_module=True)
+    model._register_load_state_dict_pre_hook(_take_what_fits, with_module=True)
     return model
 
 
-def _refuse_what_does_not_fit(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-    """Raise CheckpointError before anything is loaded: mmengine's loader would only log what does not fit."""
+def _take_what_fits(module: nn.Module, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+    """Let the state of a prune run be that of its architecture.
+
+    Raises CheckpointError before anything is loaded: mmengine's loader would only log what does not fit.
+    """
     own = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-    check_fit(module, own, 'the checkpoint (is fix_subnet its structure?)')
+    plain = plain_weights(own)
+    check_fit(module, plain, 'the checkpoint (is fix_subnet its structure?)')
+    for key in own:
+        del state_dict[prefix + key]
+    state_dict.update({prefix + key: value for key, value in plain.items()})
 
 
 def _switch_to_deploy(model: nn.Module) -> None:

@@ -1,15 +1,18 @@
 """A pruned checkpoint that does not fit leaves the model as it was; no kept vector is taken for another one."""
 import copy
 
+import numpy as np
 import pytest
 import torch
 import toy_nets
+from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from toy_nets import ToyClassifier, algorithm_of
 
 from mmprune.arguments import UserError
 from mmprune.models.checkpoint_file import CheckpointError
+from mmprune.models.prune_deploy_sub_model import GroupFisherDeploySubModel
 from mmprune.units.structure import StructureError
 
 KEPT = 'mutator.kept.'
@@ -108,6 +111,19 @@ def test_checkpoint_without_a_block_is_loaded_and_checked():
     model.mutator.taps.record(True)
     F.cross_entropy(model(torch.randn(2, 3, 6, 6)), torch.tensor([0, 1])).backward()
     assert [layer for layer, _ in model.mutator.taps.take()] == ['net.fc']
+
+
+def test_a_model_for_deployment_takes_the_checkpoint_of_a_prune_run(tmp_path):
+    """What is exported without a finetuning; mmdeploy loads it by mmengine's loader."""
+    run = algorithm()
+    masks = {unit.name: np.arange(len(unit.kept)) != 1 for unit in run.mutator.units}
+    run.mutator.cut(masks)
+    torch.save(dict(state_dict=run.state_dict()), tmp_path / 'pruned.pth')
+    model = GroupFisherDeploySubModel(ToyClassifier(toy_nets.Residual()), run.mutator.portable_structure,
+                                      demo_input=dict(type='DemoInput', input_shape=(1, 3, 6, 6)), mutate_linear=True)
+    load_checkpoint(model, str(tmp_path / 'pruned.pth'), map_location='cpu', strict=True)
+    x = torch.randn(2, 3, 6, 6)
+    assert torch.equal(model.eval().net(x), run.architecture.eval().net(x))
 
 
 def test_structure_names_its_file(tmp_path):
