@@ -53,9 +53,8 @@ class Computing(NamedTuple):
     @property
     def name(self) -> str:
         """What the device is called."""
-        if self.device.startswith('cuda'):
-            return f'{torch.cuda.get_device_name(self.device)}{", bfloat16" if self.amp else ""}'
-        return f'{cpu_name()}{", bfloat16" if self.amp else ""}'
+        name = torch.cuda.get_device_name(self.device) if self.device.startswith('cuda') else cpu_name()
+        return f'{name}, bfloat16' if self.amp else name
 
     def placed(self, one: Placed) -> Placed:
         """Return a module, a tensor, or a list or tuple of these on the device, maps and layers in the format."""

@@ -118,8 +118,8 @@ def _fallen(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
         return [Paragraph('No node of the pruned file that could run in the fast layout fell out of it.')]
     spent = text.milliseconds(sum(node.milliseconds for node in fell))
     count = '1 node' if len(fell) == 1 else f'{len(fell)} nodes'
-    return [Paragraph(f'{count} of the pruned file, {spent}, fell out of the fast layout. '
-                      f'Whole blocks of channels (a divisor of {OF_CONVOLUTION} or {VECTOR}) keep them in it.'),
+    return [Paragraph(f'{count} of the pruned file, {spent}, fell out of the fast layout. Whole blocks of channels (a '
+                      f'divisor of {OF_CONVOLUTION} or {VECTOR}) keep them in it.'),
             Table(['ms', 'operator', 'node', 'why'],
                   [[text.plain_ms(node.milliseconds), node.op, _name(node), node.reason] for node in fell],
                   left=(1, 2, 3), shown=10)]
