@@ -133,5 +133,5 @@ def test_page_names_what_failed_and_what_did_not_run(tmp_path):
 
 
 def test_a_model_has_so_much_time_only():
-    result = sweep_torchvision.in_process('resnet18', limit=16, timeout=0.0)
+    result = sweep_torchvision.in_process('resnet18', 'cpu', limit=16, timeout=0.0)
     assert result == dict(name='resnet18', error='not finished within 0 s')
