@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmprune.deploy.onnx_export import export_onnx
 from mmprune.units.attention.place_products import FactorisedProduct, LinearProduct, PlaceProduct, size_after
 from mmprune.units.attention.product import AttentionProduct
 from mmprune.units.attention.products import (
@@ -183,3 +184,21 @@ def test_rotary(neighbours):
             turn = torch.complex(x, y) * torch.polar(torch.ones_like(angle), angle)[:, place]
             assert_close(out[..., head * DIMS + a], turn.real)
             assert_close(out[..., head * DIMS + b], turn.imag)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_a_file_leaves_the_scale_to_the_product(masked, tmp_path):
+    onnx, runtime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+    product = AttentionProduct(HEADS, DIMS, VALUES).eval()
+    if masked:
+        product.query.weight[DIMS] = 0
+    packed = torch.cat([Q, K, V], -1).float()
+    export_onnx(product, packed, tmp_path / 'x.onnx')
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / 'optimised.onnx')
+    session = runtime.InferenceSession(str(tmp_path / 'x.onnx'), options, providers=['CPUExecutionProvider'])
+    found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: packed.numpy()})[0])
+    assert torch.allclose(found, product(packed), atol=1e-6)
+    operators = [node.op_type for node in onnx.load(str(tmp_path / 'optimised.onnx')).graph.node]
+    assert ('Mul' in operators) == masked
+    assert ('FusedMatMul' in operators) != masked
