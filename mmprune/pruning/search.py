@@ -1,6 +1,6 @@
 """From scores, a target and floors to masks: how many sets of each unit are removed, and which."""
 import math
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -111,6 +111,8 @@ class Search:
             self._take_share(unit, low)
             if not self.is_enough():
                 self.masks[unit.name] = before
+        if self.align > 1:
+            self._give_back(lambda name, sets: float((~self.masks[name]).mean()))
         return kept
 
     def _by_score(self) -> Dict[str, int]:
@@ -127,19 +129,22 @@ class Search:
             low, high = (low, count) if self.is_enough() else (count + 1, high)
         self._take_least(high)
         if self.target.ratio is None and self.align > 1:
-            self._give_back()
+            self._give_back(lambda name, sets: float(self.pools[name].scores[sets].mean()))
         return _kept_by_floors(self.rest, self.pools, self.masks)
 
-    def _give_back(self) -> None:
-        """Keep again what the target is met without, highest scores first: the last block may have been a costly one.
+    def _give_back(self, urgency: Callable[[str, np.ndarray], float]) -> None:
+        """Keep again the blocks that the target is met without: the last one may have been costly.
 
         Of a unit the block that went last comes first; where that has to go, all others of the unit do. Single channels
-        stay as the scores say: what they leave of a budget is too little to part from the order.
+        stay as they are: what they leave of a budget is too little to part from the order.
+
+        Args:
+            urgency (callable): Unit name and the sets of its next block -> the highest is given back first.
         """
         gone = {unit.name: [sets for sets in self.pools[unit.name].blocks(unit.num_sets)
                             if not self.masks[unit.name][sets].any()] for unit in self.rest}
         while gone := {name: blocks for name, blocks in gone.items() if blocks}:
-            name = max(gone, key=lambda one: float(self.pools[one].scores[gone[one][-1]].mean()))
+            name = max(gone, key=lambda one: urgency(one, gone[one][-1]))
             sets = gone[name].pop()
             self.masks[name][sets] = True
             if not self.is_enough():

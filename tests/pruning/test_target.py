@@ -255,12 +255,13 @@ def test_what_is_pruned_is_aligned(target, align):
         assert share_of(mutator, chosen.masks, 'macs') <= 0.6
 
 
+@pytest.mark.parametrize('scope', ['global', 'layer'])
 @pytest.mark.parametrize('wanted', [0.8, 0.6, 0.4])
 @pytest.mark.parametrize('name', KEYS)
-def test_no_block_goes_that_the_target_is_met_without(name, wanted):
+def test_no_block_goes_that_the_target_is_met_without(name, wanted, scope):
     mutator = everything()
     scores = scores_of(mutator)
-    chosen = choose(mutator, scores, align=4, **{name: wanted})
+    chosen = choose(mutator, scores, align=4, scope=scope, **{name: wanted})
     assert share_of(mutator, chosen.masks, KEYS[name]) <= wanted
     for unit in mutator.units:
         gone = np.flatnonzero(~chosen.masks[unit.name])
@@ -280,6 +281,13 @@ def test_what_a_costly_last_block_leaves_of_a_budget_is_given_back():
     # without blocks the least scores go, whatever is left of the budget
     chosen = choose(mutator, scores, flops=62 / 104)
     assert widths(mutator, chosen.masks)[1] == 4
+
+
+def test_layers_that_lost_most_get_blocks_back():
+    mutator = chain(16, 24, 16)  # 48 + 384 + 384 + 32 multiply-adds a position: 848
+    # half of each, in blocks of 8: 8, 8 and 8 leave 168; 8, 16 and 8, the one of 24 having lost two thirds, 296
+    assert widths(mutator, choose(mutator, flops=300 / 848, align=8, scope='layer').masks) == [8, 16, 8]
+    assert widths(mutator, choose(mutator, flops=290 / 848, align=8, scope='layer').masks) == [16, 8, 8]
 
 
 def test_alignment_holds_what_does_not_fill_a_block():
