@@ -36,6 +36,7 @@ from mmprune.criteria.criterion import build_criterion
 from mmprune.files import write_text
 from mmprune.pruning.target import PruningTarget
 from mmprune.report import proof as check
+from mmprune.units.counted_macs import counted_macs
 from mmprune.units.equivalence import outputs, randomise, relative_difference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +148,7 @@ def compare(pruner: Pruner, images: torch.Tensor, dense: List[torch.Tensor]) -> 
                 moved=relative_difference(dense, masked[0]), macs=cost['macs'], params=cost['params'],
                 same_shapes=[x.shape for x in dense] == [x.shape for x in cut[0]],
                 finite=all(bool(x.isfinite().all()) for mode in (*masked, *cut) for x in mode),
-                counted=[check.counted_macs(model, lambda net: net(images[:1].float())),
+                counted=[counted_macs(model, lambda net: net(images[:1].float())),
                          sum(parameter.numel() for parameter in model.parameters())])
 
 

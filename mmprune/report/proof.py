@@ -1,19 +1,16 @@
 """Proof that a cut is right: the cut model computes what the masked dense model computes, at the stated cost."""
-import math
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from ..graph.capture import ERRORS
 from ..graph.idle import CONV_OR_LINEAR
 from ..graph.nested import output_tensors
-from ..graph.watching import watched
-from ..units.copies import double_copy, float_copy
+from ..units.copies import double_copy
+from ..units.counted_macs import counted_macs
 from ..units.equivalence import (
     Deterministic,
     Masks,
@@ -25,7 +22,6 @@ from ..units.equivalence import (
     randomise,
     relative_difference,
 )
-from ..units.layer import is_deformable
 from ..units.mutator import ChannelMutator
 
 
@@ -141,100 +137,6 @@ def prunable_share(mutator: ChannelMutator) -> float:
     """Return the share of the multiply-adds that is removed if every unit of a dense model is cut to one set."""
     masks = {unit.name: np.arange(len(unit.kept)) == 0 for unit in mutator.units}
     return 1 - _macs(mutator, masks) / mutator.cost['macs']
-
-
-def counted_macs(model: nn.Module, forward: Callable[[nn.Module], Any]) -> int:
-    """Run a copy of a model in float32 and eval mode and count its multiply-adds.
-
-    Counted are conv and linear functions, whichever module calls them, deformable convolutions, as modules and as
-    functions, and the projections of fused attention.
-    """
-    counter = _Counter()
-    copied = float_copy(model).eval()
-    compiled = [item for item in copied.named_modules() if is_deformable(item[1])]  # a function mode cannot see them
-    with watched(compiled, counter.enter_module, counter.count_module), counter.functions(), torch.no_grad(), counter:
-        forward(copied)
-    return counter.macs
-
-
-#: Function of mmcv -> where its weight is among the arguments of its forward.
-WEIGHT_OF = {'DeformConv2dFunction': 3, 'ModulatedDeformConv2dFunction': 4}
-
-
-class _Counter(TorchFunctionMode):
-    """Count multiply-adds of function calls.
-
-    mmengine's FlopAnalyzer, even by its conv and linear operators only, is equal on 12 small nets but misses deformable
-    convolutions (209,088 of 245,952) and fails on a checkpointed net; torch 2.0 has no FlopCounterMode.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.macs = 0
-        self._inside = False  # a deformable module, which counts for the function that it calls
-
-    def enter_module(self, name: str, module: Any, args: Any, kwargs: Any) -> None:
-        self._inside = True
-
-    def count_module(self, name: str, module: Any, args: Any, kwargs: Any, out: torch.Tensor) -> None:
-        self._inside = False
-        self.macs += out.numel() * module.weight[0].numel()
-
-    @contextmanager
-    def functions(self) -> Iterator[None]:
-        """Count the functions of mmcv that deformable convolutions are, for heads that call them without a module."""
-        found = [(cls, WEIGHT_OF[cls.__name__]) for cls in torch.autograd.Function.__subclasses__()
-                 if cls.__name__ in WEIGHT_OF]
-        plain = {cls: cls.__dict__['forward'] for cls, _ in found}
-
-        def counting(forward: Any, place: int) -> Any:
-            def count(*args: Any) -> Any:
-                out = forward(*args)
-                self.macs += 0 if self._inside else out.numel() * args[place][0].numel()
-                return out
-            return staticmethod(count)
-
-        for cls, place in found:
-            cls.forward = counting(plain[cls].__func__, place)
-        try:
-            yield
-        finally:
-            for cls, forward in plain.items():
-                cls.forward = forward
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        name = getattr(func, '__name__', '')
-        if name.startswith('conv') or name == 'linear':
-            weight = args[1] if len(args) > 1 else kwargs['weight']
-            self.macs += (args[0] if 'transpose' in name else out).numel() * weight.flatten(1).size(1)
-        elif name == 'multi_head_attention_forward':
-            self.macs += _macs_of_projections(args, kwargs)
-        elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'bmm', 'addmm', 'einsum'):
-            self.macs += _macs_of_product(name, args)
-        return out
-
-
-def _macs_of_product(name: str, args: Any) -> int:
-    """Return the multiply-adds of a matrix product with a parameter; 0 for one of two activations."""
-    tensors = output_tensors(list(args[1:] if name in ('addmm', 'einsum') else args))
-    if sum(isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter) for tensor in tensors) != 1:
-        return 0
-    if name != 'einsum':
-        left, right = reversed(tensors) if name == '__rmatmul__' else tensors
-        return int(left.numel() * right.size(-1))
-    sizes = {letter: size for text, tensor in zip(args[0].partition('->')[0].split(','), tensors)
-             for letter, size in zip(text.strip(), tensor.shape)}
-    return math.prod(sizes.values())
-
-
-def _macs_of_projections(args: Any, kwargs: Any) -> int:
-    """Return the multiply-adds of the projections of query, key, value and result in a multi-head attention."""
-    rows = [x.numel() // x.size(-1) for x in (*args[:3], args[0])]
-    packed = args[5]
-    weights = [kwargs[f'{name}_proj_weight'] for name in 'qkv'] if packed is None else packed.chunk(3)
-    return sum(count * weight.numel() for count, weight in zip(rows, (*weights, args[11])))
 
 
 def runs_backward(model: nn.Module, forward: Callable[[nn.Module], Any], training: bool = True) -> bool:

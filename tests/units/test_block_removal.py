@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812
 from toy_nets import Residual, ToyClassifier, algorithm_of, randomise
 
 import mmprune
-from mmprune.report.proof import counted_macs
 from mmprune.units.block_removal import Shortcut
+from mmprune.units.counted_macs import counted_macs
 from mmprune.units.mutator import ChannelMutator
 from mmprune.units.structure import StructureError
 

@@ -4,12 +4,11 @@ import statistics
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Type
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from ...arguments import UserError
 from ...files import read_json, write_json
@@ -17,6 +16,7 @@ from ...graph.demo_input import build_demo_input
 from ...graph.detector_inputs import demo_input_of
 from ...models.architecture import build_architecture
 from ...models.from_config import dense_config
+from ...units.counted_macs import macs_by_kind
 
 #: In the folder of the road: what is known of the dense model.
 SURVEY = 'survey.json'
@@ -33,7 +33,7 @@ class Survey(NamedTuple):
         channels (int): Outputs of all layers with a weight.
         forward_s (float): Seconds of a forward pass of one image, on the CPU with torch's threads.
         image (str, optional): File of the first test image, where there is one.
-        linear_share (float): Of the multiply-adds of convolutions and linear layers, what linear layers do.
+        linear_share (float): Of the multiply-adds of a forward pass, those of linear layers and products with weights.
     """
 
     train_images: int
@@ -84,7 +84,7 @@ def survey(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Survey:
     model.eval()
     demo = build_demo_input(demo_input_of(architecture, input_shape))
     seconds = []
-    linear_share = _linear_share(model, demo)
+    macs = macs_by_kind(model, demo)
     with torch.no_grad():
         for _ in range(RUNS):
             began = time.perf_counter()
@@ -92,25 +92,7 @@ def survey(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Survey:
             seconds.append(time.perf_counter() - began)
     channels = sum(parameter.shape[0] for parameter in model.parameters() if parameter.dim() > 1)
     return Survey(images['train'], images['test'], images['train batches'], channels, statistics.median(seconds),
-                  image, linear_share)
-
-
-def _linear_share(model: nn.Module, demo: Callable[[nn.Module], Any]) -> float:
-    """Return the multiply-adds of linear layers over those of these and of convolutions, in a forward pass."""
-    macs = {nn.Linear: 0, nn.Conv2d: 0}
-
-    def count(kind: Type[nn.Module]) -> Callable[[Any, Any, Tensor], None]:
-        def hook(layer: Any, _: Any, output: Tensor) -> None:
-            macs[kind] += output.numel() * layer.weight[0].numel()
-        return hook
-
-    handles = [module.register_forward_hook(count(kind)) for module in model.modules() for kind in macs
-               if isinstance(module, kind)]
-    with torch.no_grad():
-        demo(model)
-    for handle in handles:
-        handle.remove()
-    return macs[nn.Linear] / max(1, sum(macs.values()))
+                  image, macs.matrices / max(1, sum(macs)))
 
 
 def _file_of(dataset: Any) -> Optional[str]:
