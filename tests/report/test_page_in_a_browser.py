@@ -11,15 +11,20 @@ from mmprune.report.page.road import read_road
 
 BROWSER = next(filter(None, map(shutil.which, (
     'chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
-#: Writes into the page how wide it is, and what is wider than the window without a box of its own to scroll in.
+#: Tells the page around it how wide it is, and what is wider than the window without a box of its own to scroll in.
 PROBE = '''<script>
 const wide = [...document.querySelectorAll('main *')].filter(one => !one.closest('.scroll, pre, svg') &&
   one.getBoundingClientRect().right > window.innerWidth + 0.5).map(one => one.tagName + '.' + one.className);
 const small = [...document.querySelectorAll('.name, .note, td, p')].filter(one => one.textContent.length > 3 &&
   one.getBoundingClientRect().width > 0 && one.getBoundingClientRect().width < 16).map(one => one.textContent);
-document.body.setAttribute('data-found', [window.innerWidth, document.documentElement.scrollWidth,
-  wide.join(' ') || 'none', small.join(' ') || 'none'].join(';'));
+parent.postMessage([window.innerWidth, document.documentElement.scrollWidth, wide.join(' ') || 'none',
+  small.join(' ') || 'none'].join(';'), '*');
 </script></body>'''
+#: A window of a browser has a least width, a frame has none.
+FRAME = '''<body><script>
+addEventListener('message', event => document.body.setAttribute('data-found', event.data));
+</script>
+<iframe src="{page}" style="width: {width}px; height: 900px; border: 0"></iframe></body>'''
 
 
 @pytest.fixture(scope='module')
@@ -37,8 +42,10 @@ def page(tmp_path_factory):
 @pytest.mark.skipif(BROWSER is None, reason='needs a headless Chromium')
 @pytest.mark.parametrize('width', [390, 1280])
 def test_nothing_is_wider_than_the_window(page, width, tmp_path):
+    frame = tmp_path / 'frame.html'
+    frame.write_text(FRAME.format(page=page.as_uri(), width=width))
     done = subprocess.run([BROWSER, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path}',
-                           f'--window-size={width},900', '--dump-dom', page.as_uri()],
+                           '--window-size=1600,1000', '--virtual-time-budget=5000', '--dump-dom', frame.as_uri()],
                           capture_output=True, text=True, timeout=120)
     found = re.search('data-found="([^"]*)"', done.stdout)
     assert found, done.stderr
