@@ -74,6 +74,10 @@ class Deployed(NamedTuple):
     network: Any  # what is timed beside the dense model: the file, or a model whose network alone is exported for it
     x: Tensor  # the input
 
+    def network_file(self, folder: Path) -> Path:
+        """Return the file of what is timed beside the dense model, once it has been in a folder."""
+        return self.path if self.network == self.path else folder / 'pruned.onnx'
+
 
 def export(deploy_cfg: Config, model_cfg: Config, args: argparse.Namespace) -> Path:
     """Let mmdeploy write the ONNX file; return its path."""
@@ -225,8 +229,7 @@ def write_int8(deploy_cfg: Config, model_cfg: Config, deployed: Deployed, compar
     print('\n'.join(int8.describe_search(done)), flush=True)
     files = {'pruned' if is_pruned(model_cfg) else 'dense': deployed.path}
     if compared:
-        network = deployed.path if deployed.network == deployed.path else folder / 'pruned.onnx'
-        files = dict(dense=folder / 'dense.onnx', pruned=network)
+        files = dict(dense=folder / 'dense.onnx', pruned=deployed.network_file(folder))
     with tempfile.TemporaryDirectory() as temporary:
         times = int8.time(files, done.left_in_float, deployed.x, Path(temporary))
     print('\n'.join(int8.finish(times, done.left_in_float)))
@@ -234,13 +237,15 @@ def write_int8(deploy_cfg: Config, model_cfg: Config, deployed: Deployed, compar
 
 
 def timed_beside_dense(model_cfg: Config, deployed: Deployed, args: argparse.Namespace) -> Dict[str, Any]:
-    """Time a pruned network beside the dense one; return ``dense_file`` and ``times`` of the record."""
+    """Time a pruned network beside the dense one; return the record of their files and times."""
     folder = Path(args.work_dir) if args.json or args.int8 else None
     found = beside_dense(model_cfg, deployed.network, deployed.x, OnnxRuntime(args.threads), args.rounds, folder=folder)
     print(found)
     if args.require_faster:
         require_faster(found.speedup)
-    return dict(times=found.timing.as_json(), **({} if folder is None else dict(dense_file=str(folder / 'dense.onnx'))))
+    files = {} if folder is None else dict(dense_file=str(folder / 'dense.onnx'),
+                                           pruned_file=str(deployed.network_file(folder)))
+    return dict(times=found.timing.as_json(), **files)
 
 
 def _check_dynamo(parser: argparse.ArgumentParser, args: argparse.Namespace, task: str) -> None:

@@ -16,6 +16,10 @@ FAST_DOMAIN = 'com.microsoft.nchwc'
 FAST, REORDER, PLAIN = 'fast', 'reorder', 'plain'
 #: Operators with a kernel of the fast layout that wants whole vectors of channels.
 VECTOR_OPS = ('Concat', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool', 'Add', 'Sum')
+CONVOLUTIONS = ('Conv', 'FusedConv')
+#: What they write is no map any more, or another one.
+RESHAPING = ('Reshape', 'Transpose', 'Flatten', 'Squeeze', 'Unsqueeze', 'Shape', 'Gather', 'GatherND', 'TopK',
+             'NonMaxSuppression', 'Gemm', 'MatMul', 'FusedMatMul')
 #: Channels of a vector of the fast layout with AVX-512, and what the channels of a convolution must be a multiple of.
 VECTOR, OF_CONVOLUTION = 16, 4
 RUNS = 30
@@ -56,9 +60,9 @@ def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int 
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     runtime = OnnxRuntime(threads)
-    fast = _fast_nodes(path)
+    fast, maps = _nodes_of_maps(path)
     nodes = runtime.profiled(path, torch.rand(_input_shape(path, shape)), runs)
-    return [_described(node, node.name in fast) for node in nodes]
+    return [_described(node, node.name in fast, node.name in maps) for node in nodes]
 
 
 def _input_shape(path: Union[str, 'os.PathLike[str]'], shape: Sequence[int]) -> Tuple[int, ...]:
@@ -72,11 +76,12 @@ def _input_shape(path: Union[str, 'os.PathLike[str]'], shape: Sequence[int]) -> 
     return (batch if isinstance(batch, int) else 1, *rest)
 
 
-def _fast_nodes(path: Union[str, 'os.PathLike[str]']) -> Set[str]:
-    """Return the nodes that compute in the fast layout, in the network as onnxruntime optimises it.
+def _nodes_of_maps(path: Union[str, 'os.PathLike[str]']) -> Tuple[Set[str], Set[str]]:
+    """Return the nodes that compute in the fast layout, and all that compute on feature maps, those included.
 
-    They are of a domain of their own, but for operators that do not mind the layout, such as a concat of whole vectors:
-    those read what a node of the fast layout writes.
+    They are so in the network as onnxruntime optimises it. The fast layout has operators of a domain of its own, and
+    those that do not mind the layout, such as a concat of whole vectors: they read what a node of it writes. Maps are
+    what convolutions write, until a node changes their shape: boxes that are decoded from them are none.
     """
     onnx, onnxruntime = optional_package('onnx'), onnxruntime_package()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,22 +90,27 @@ def _fast_nodes(path: Union[str, 'os.PathLike[str]']) -> Set[str]:
         options.optimized_model_filepath = str(Path(folder) / 'optimized.onnx')
         onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
         graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    found: Set[str] = set()
-    written: Set[str] = set()  # tensors in the fast layout
+    fast: Set[str] = set()
+    maps: Set[str] = set()
+    of_fast: Set[str] = set()  # tensors in the fast layout
+    of_maps: Set[str] = {each.name for each in graph.input}
     for node in graph.node:
-        is_fast = node.domain == FAST_DOMAIN or bool(written & {*node.input})
-        if is_fast and not node.op_type.startswith('ReorderOutput'):
-            found.add(node.name)
-            written.update(node.output)
-    return found
+        reads = {*node.input}
+        if (node.domain == FAST_DOMAIN or of_fast & reads) and not node.op_type.startswith('ReorderOutput'):
+            fast.add(node.name)
+            of_fast.update(node.output)
+        if node.op_type in CONVOLUTIONS or (of_maps & reads and node.op_type not in RESHAPING):
+            maps.add(node.name)
+            of_maps.update(node.output)
+    return fast, maps
 
 
-def _described(node: NodeTime, is_fast: bool) -> FastPathNode:
+def _described(node: NodeTime, is_fast: bool, reads_maps: bool) -> FastPathNode:
     if node.op.startswith('Reorder'):
         return FastPathNode(node.name, node.op, node.milliseconds, REORDER)
     if is_fast:
         return FastPathNode(node.name, node.op, node.milliseconds, FAST)
-    return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node))
+    return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node) if reads_maps else '')
 
 
 def reason_of(node: NodeTime) -> str:

@@ -40,6 +40,23 @@ def test_whole_blocks_stay_in_the_fast_layout(tmp_path):
     assert 'fell out' not in format_fast_path(whole)
 
 
+class Decoding(Mixed):
+    """With boxes decoded from what it writes, a part of them at a time."""
+
+    def forward(self, x):
+        boxes = super().forward(x).permute(0, 2, 3, 1).reshape(1, -1, 4, 8)[:, :251]
+        return torch.cat([boxes + boxes.flip(-1), boxes], 3)
+
+
+def test_boxes_are_no_channels(tmp_path):
+    export_onnx(Decoding(22).eval(), torch.randn(1, 3, 16, 16), tmp_path / 'x.onnx')
+    nodes = fast_path(tmp_path / 'x.onnx', runs=3)
+    assert {node.op for node in nodes} > {'Add', 'Concat', 'Conv'}
+    assert not any('251' in node.reason for node in nodes)
+    assert [node.reason for node in nodes if node.op == 'Concat' and node.reason] == [
+        '22, 54 channels: no multiple of 16']
+
+
 @pytest.mark.parametrize(('node', 'reason'), [
     (NodeTime('c', 'Conv', 1.0, ((1, 48, 8, 8), (48, 24, 3, 3)), ((1, 48, 8, 8), )),
      'its 2 groups have 24 channels, no multiples of 16'),

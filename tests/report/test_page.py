@@ -145,6 +145,20 @@ def test_a_file_that_is_exported_again_is_measured_again(folder, monkeypatch):
     assert before['pruned']['sha256'] != after['pruned']['sha256'] == before['dense']['sha256']
 
 
+def test_networks_are_profiled_without_what_follows_them(folder):
+    assert 'Dense and pruned are the networks alone' not in report_of(folder)[0]
+    path = folder / 'stages' / 'deploy.json'
+    record = json.loads(path.read_text())
+    record['result'].update(file='end2end.onnx', pruned_file='pruned.onnx')
+    path.write_text(json.dumps(record))
+    shutil.copy(folder / 'dense.onnx', folder / 'end2end.onnx')
+    before = json.loads((folder / profile.KEPT).read_text())
+    page, _ = report_of(folder)
+    assert json.loads((folder / profile.KEPT).read_text())['pruned'] == before['pruned']
+    assert 'Dense and pruned are the networks alone' in page
+    assert 'INT8 is the deployed file' in page
+
+
 def test_what_was_measured_is_kept_though_a_file_is_gone(folder):
     (folder / profile.KEPT).write_text('{"INT8": 3}')
     (folder / 'dense.onnx').unlink()

@@ -14,7 +14,7 @@ from .options import CompressOptions
 Command = List[str]
 ONNX = 'end2end.onnx'
 #: Values of a record that are paths.
-PATHS = ('file', 'dense_file', 'config')
+PATHS = ('file', 'dense_file', 'pruned_file', 'config')
 #: What the stages write besides checkpoints, in their folders.
 METRICS, COST, DENSE_COST, DEPLOYED, QUANTIZED = 'metrics.json', 'cost.json', 'dense_cost.json', 'deploy.json', \
     'int8.json'

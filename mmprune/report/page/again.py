@@ -10,8 +10,8 @@ from .road import WHAT, Road
 
 #: Keys of results that other sections show.
 SHOWN = {'metrics', 'structure', 'reached', 'cost', 'log', 'epochs', 'difference', 'times', 'format',
-         'left_in_float', 'float_metrics', 'checkpoint', 'config', 'file', 'dense_file'}
-FILES = ('checkpoint', 'structure', 'config', 'file', 'dense_file', 'log')
+         'left_in_float', 'float_metrics', 'checkpoint', 'config', 'file', 'dense_file', 'pruned_file'}
+FILES = ('checkpoint', 'structure', 'config', 'file', 'dense_file', 'pruned_file', 'log')
 #: Largest relative difference to PyTorch that float arithmetic explains.
 TOLERANCE = 1e-4
 

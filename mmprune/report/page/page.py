@@ -55,5 +55,5 @@ def page_of(road: Road, profiles: Mapping[str, Any], unmeasured: Sequence[str], 
     return Page(title, below, lead(road), [
         summary_section(road), target_section(road), *choice_sections(road), networks_section(road),
         channels_section(road),
-        profile_section(profiles, unmeasured, 'deploy' in road.records), stays_section(units, untraced),
+        profile_section(road, profiles, unmeasured), stays_section(units, untraced),
         progress_section(road), check_section(road), again_section(road)])

@@ -16,8 +16,8 @@ from .road import Road
 
 #: File in the folder.
 KEPT = 'report_profile.json'
-#: Name of a profile -> stage and key that name its file.
-PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'file'), 'INT8': ('int8', 'file')}
+#: Name of a profile -> stage and keys that name its file, the first that is there.
+PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'pruned_file', 'file'), 'INT8': ('int8', 'file')}
 #: What a profile holds.
 PARTS = ('sha256', 'threads', 'runtime', 'machine', 'warnings', 'nodes')
 #: Module that :class:`~mmprune.deploy.onnx_export.DeployOutput` puts around the network.
@@ -40,8 +40,8 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
     """
     kept, problems = road.kept(KEPT), []
     found: Dict[str, Any] = {}
-    for name, (stage, key) in PROFILED.items():
-        file = road.path(stage, key)
+    for name, (stage, *keys) in PROFILED.items():
+        file = next(filter(None, (road.path(stage, key) for key in keys)), None)
         if file is None:
             continue
         try:
@@ -70,21 +70,22 @@ def _profile(file: Path, kept: Any, threads: int, shape: Sequence[int]) -> Mappi
                 warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
 
 
-def profile_section(found: Mapping[str, Any], problems: Sequence[str], exported: bool) -> Section:
+def profile_section(road: Road, found: Mapping[str, Any], problems: Sequence[str]) -> Section:
     """Return which layers the time goes to, and which nodes fell out of the fast layout.
 
     Args:
+        road (Road): Of the folder.
         found (dict): Of :func:`profiles_of`.
         problems (list[str]): What went wrong.
-        exported (bool): There are files at all.
     """
     section = Section('profile', 'Where the time goes')
     section.blocks += [Paragraph(problem, missing=True) for problem in problems]
-    if not exported:
+    if 'deploy' not in road.records:
         section.blocks.append(Paragraph('Nothing has been exported yet, so nothing could be profiled.', missing=True))
     nodes = {name: [FastPathNode(*node) for node in one['nodes']] for name, one in found.items()}
     if nodes:
-        section.blocks += [*_about(found), *_layouts(nodes), *_fallen(nodes), *_nodes(nodes), *_operators(nodes)]
+        section.blocks += [*_about(found), *_followed(road, found), *_layouts(nodes), *_fallen(nodes), *_nodes(nodes),
+                           *_operators(nodes)]
     return section
 
 
@@ -96,6 +97,15 @@ def _about(found: Mapping[str, Any]) -> List[Block]:
                        f'{one["machine"]}. Measured for this report and kept in ', Code(KEPT), '.']),
             *([Paragraph(f'Times of {", ".join(disturbed)} are doubtful: {next(iter(disturbed.values()))}',
                          missing=True)] if disturbed else [])]
+
+
+def _followed(road: Road, found: Mapping[str, Any]) -> List[Block]:
+    """Return what the files hold, where a deployed file has more than the network."""
+    if road.get('deploy', 'pruned_file') in (None, road.get('deploy', 'file')):
+        return []
+    return [Paragraph('Dense and pruned are the networks alone, as they were timed, without what follows them in a '
+                      'deployed file, such as the decoding of boxes and their NMS.'
+                      + (' INT8 is the deployed file, with all of it.' if 'INT8' in found else ''))]
 
 
 def _layouts(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
