@@ -11,7 +11,7 @@ import copy
 import tempfile
 import time
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Union
 
 import computing
 import torch
@@ -31,6 +31,12 @@ BATCH = 5
 SHARES = (0.92, 0.85, 0.77, 0.7, 0.63, 0.56, 0.5)
 
 
+def named(criterion: str) -> Union[str, Dict[str, str]]:
+    """Return the criterion that a name, or two, stand for."""
+    widths, _, order = criterion.partition(':')
+    return dict(type='OrderedBy', widths=widths, order=order) if order else widths
+
+
 def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> Pruner:
     """Print a row for each share; the images of a half are what criterion and repairs see. Return the last Pruner."""
     split = HALVES.index(half)
@@ -42,7 +48,7 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
     if kept.exists():
         pruner, done = torch.load(kept, weights_only=False)  # written by this script
     else:
-        pruner = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), criterion, target=dict(flops=0.9),
+        pruner = Pruner(copy.deepcopy(dense), torch.zeros(sample.shape), named(criterion), target=dict(flops=0.9),
                         mutate_linear=sample.mutate_linear)
         done: List[float] = []
         print(f'calibrated on {half} images: dense {accuracy(dense, test):.1f}', flush=True)
@@ -71,7 +77,8 @@ def main() -> None:
     parser.add_argument('--halves', nargs='+', choices=HALVES, default=list(HALVES), help='what is calibrated on')
     parser.add_argument('--shares', nargs='+', type=float, default=list(SHARES), help='of the multiply-adds')
     parser.add_argument('--loss', default='outputs', choices=('outputs', 'cross_entropy'))
-    parser.add_argument('--criterion', default='GroupFisher')
+    parser.add_argument('--criterion', default='GroupFisher', help='NAME, or WIDTHS:ORDER for one that orders the '
+                        'channels of each unit by a criterion of its own, such as GroupFisher:LeastSquaresError')
     computing.add_options(parser, amp=False)
     parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir()) / 'repair_imagenet_sample',
                         help='folder of what is kept')
