@@ -37,14 +37,14 @@ def named(criterion: str) -> Union[str, Dict[str, str]]:
     return dict(type='OrderedBy', widths=widths, order=order) if order else widths
 
 
-def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, mirror: bool,
-         work: Path) -> Pruner:
+def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, criterion: str, work: Path) -> Pruner:
     """Print a row for each share; the images of a half are what criterion and repairs see. Return the last Pruner."""
     split = HALVES.index(half)
     calibration, test = sample.calibration(split, 500), sample.test(split)
+    scored_by = [part for images, labels in calibration for part in zip(images.split(BATCH), labels.split(BATCH))]
     dense = sample.computing.placed(sample.model.eval())
     classifier = 'pruned' if sample.mutate_linear else 'whole'
-    kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier{"_mirror" if mirror else ""}.pt'
+    kept = work / f'{criterion}_{loss}_{half}_{classifier}_classifier.pt'
     if kept.exists():
         pruner, done = torch.load(kept, weights_only=False)  # written by this script
     else:
@@ -52,18 +52,16 @@ def rows(sample: ImageNetSample, half: str, shares: List[float], loss: str, crit
                         mutate_linear=sample.mutate_linear)
         done: List[float] = []
         print(f'calibrated on {half} images: dense {accuracy(dense, test):.1f}', flush=True)
-    for number, share in enumerate(shares):
+    for share in shares:
         if share in done:
             continue
         began = time.monotonic()
-        seen = [(images.flip(-1), labels) for images, labels in calibration] if mirror and number % 2 else calibration
-        scored_by = [part for images, labels in seen for part in zip(images.split(BATCH), labels.split(BATCH))]
         if pruner.criterion.needs_data:
             pruner.calibrate(scored_by, functional.cross_entropy if loss == 'cross_entropy' else loss)
         pruner.target = PruningTarget.of(dict(flops=share), pruner.criterion.scope)
         pruner.cut()
         scored = time.monotonic() - began
-        repaired = pruner.repair(seen, dense)
+        repaired = pruner.repair(calibration, dense)
         found = accuracy(pruner.model, test)
         print(f'{half}: {share:g} of the multiply-adds, top-1 {found:.1f}; scores {scored:.0f} s, repair '
               f'{repaired.seconds:.0f} s', flush=True)
@@ -81,15 +79,13 @@ def main() -> None:
     parser.add_argument('--loss', default='outputs', choices=('outputs', 'cross_entropy'))
     parser.add_argument('--criterion', default='GroupFisher', help='NAME, or WIDTHS:ORDER for one that orders the '
                         'channels of each unit by a criterion of its own, such as GroupFisher:LeastSquaresError')
-    parser.add_argument('--mirror', action='store_true', help='every second round sees the images mirrored')
     computing.add_options(parser, amp=False)
     parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir()) / 'repair_imagenet_sample',
                         help='folder of what is kept')
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     for half in args.halves:
-        rows(ImageNetSample(Computing.of(args)), half, args.shares, args.loss, args.criterion, args.mirror,
-             args.work)
+        rows(ImageNetSample(Computing.of(args)), half, args.shares, args.loss, args.criterion, args.work)
 
 
 if __name__ == '__main__':
