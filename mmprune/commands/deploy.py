@@ -75,7 +75,7 @@ class Deployed(NamedTuple):
     x: Tensor  # the input
 
     def network_file(self, folder: Path) -> Path:
-        """Return the file of what is timed beside the dense model, once it has been in a folder."""
+        """Return the file of what is timed beside the dense model, which a timing leaves in a folder."""
         return self.path if self.network == self.path else folder / 'pruned.onnx'
 
 
@@ -243,9 +243,9 @@ def timed_beside_dense(model_cfg: Config, deployed: Deployed, args: argparse.Nam
     print(found)
     if args.require_faster:
         require_faster(found.speedup)
-    files = {} if folder is None else dict(dense_file=str(folder / 'dense.onnx'),
-                                           pruned_file=str(deployed.network_file(folder)))
-    return dict(times=found.timing.as_json(), **files)
+    files = {} if folder is None else dict(dense_file=folder / 'dense.onnx', pruned_file=deployed.network_file(folder))
+    return dict(times=found.timing.as_json(),
+                **{key: str(file) for key, file in files.items() if file != deployed.path})
 
 
 def _check_dynamo(parser: argparse.ArgumentParser, args: argparse.Namespace, task: str) -> None:

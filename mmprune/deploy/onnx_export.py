@@ -70,7 +70,8 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         path (str): The file; it appears whole or not at all.
         dynamic (bool | list[int]): The batch size stays free, or these dimensions of the input do.
         exporter (str): ``torchscript``, on every supported torch and ten times as fast, or ``dynamo``, which needs
-            torch 2.5 or newer and onnxscript. Both files run equally fast.
+            torch 2.5 or newer and onnxscript. Both files run equally fast, but for attentions, whose scale only the
+            first leaves to the product.
 
     Returns:
         DeployOutput: The PyTorch module with the outputs of the file, to compare with.

@@ -2,7 +2,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 
@@ -17,9 +17,10 @@ FAST, REORDER, PLAIN = 'fast', 'reorder', 'plain'
 #: Operators with a kernel of the fast layout that wants whole vectors of channels.
 VECTOR_OPS = ('Concat', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool', 'Add', 'Sum')
 CONVOLUTIONS = ('Conv', 'FusedConv')
-#: What they write is no map any more, or another one.
-RESHAPING = ('Reshape', 'Transpose', 'Flatten', 'Squeeze', 'Unsqueeze', 'Shape', 'Gather', 'GatherND', 'TopK',
-             'NonMaxSuppression', 'Gemm', 'MatMul', 'FusedMatMul')
+#: What reads feature maps.
+READERS = (*CONVOLUTIONS, 'ConvTranspose', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool')
+#: What chooses boxes: what is in front of them is no feature map.
+CHOOSERS = ('NonMaxSuppression', 'TopK')
 #: Channels of a vector of the fast layout with AVX-512, and what the channels of a convolution must be a multiple of.
 VECTOR, OF_CONVOLUTION = 16, 4
 RUNS = 30
@@ -60,7 +61,8 @@ def fast_path(path: Union[str, 'os.PathLike[str]'], threads: int = 1, runs: int 
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     runtime = OnnxRuntime(threads)
-    fast, maps = _nodes_of_maps(path)
+    graph = _optimised(path)
+    fast, maps = _fast_nodes(graph), _nodes_of_maps(graph)
     nodes = runtime.profiled(path, torch.rand(_input_shape(path, shape)), runs)
     return [_described(node, node.name in fast, node.name in maps) for node in nodes]
 
@@ -76,46 +78,63 @@ def _input_shape(path: Union[str, 'os.PathLike[str]'], shape: Sequence[int]) -> 
     return (batch if isinstance(batch, int) else 1, *rest)
 
 
-def _nodes_of_maps(path: Union[str, 'os.PathLike[str]']) -> Tuple[Set[str], Set[str]]:
-    """Return the nodes that compute in the fast layout, and all that compute on feature maps, those included.
-
-    They are so in the network as onnxruntime optimises it. The fast layout has operators of a domain of its own, and
-    those that do not mind the layout, such as a concat of whole vectors: they read what a node of it writes. Maps are
-    what convolutions write, until a node changes their shape: boxes that are decoded from them are none.
-    """
+def _optimised(path: Union[str, 'os.PathLike[str]']) -> Any:
+    """Return the graph that onnxruntime makes of a file."""
     onnx, onnxruntime = optional_package('onnx'), onnxruntime_package()
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         options.optimized_model_filepath = str(Path(folder) / 'optimized.onnx')
         onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
-        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    fast: Set[str] = set()
-    maps: Set[str] = set()
-    of_fast: Set[str] = set()  # tensors in the fast layout
-    of_maps: Set[str] = {each.name for each in graph.input}
+        return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+
+
+def _fast_nodes(graph: Any) -> Set[str]:
+    """Return the nodes that compute in the fast layout.
+
+    They are of a domain of their own, but for operators that do not mind the layout, such as a concat of whole vectors:
+    those read what a node of the fast layout writes.
+    """
+    found: Set[str] = set()
+    written: Set[str] = set()  # tensors in the fast layout
     for node in graph.node:
-        reads = {*node.input}
-        if (node.domain == FAST_DOMAIN or of_fast & reads) and not node.op_type.startswith('ReorderOutput'):
-            fast.add(node.name)
-            of_fast.update(node.output)
-        if node.op_type in CONVOLUTIONS or (of_maps & reads and node.op_type not in RESHAPING):
-            maps.add(node.name)
-            of_maps.update(node.output)
-    return fast, maps
+        is_fast = node.domain == FAST_DOMAIN or bool(written & {*node.input})
+        if is_fast and not node.op_type.startswith('ReorderOutput'):
+            found.add(node.name)
+            written.update(node.output)
+    return found
 
 
-def _described(node: NodeTime, is_fast: bool, reads_maps: bool) -> FastPathNode:
+def _nodes_of_maps(graph: Any) -> Set[str]:
+    """Return the nodes that compute feature maps: convolutions and pools, and what these read in the end.
+
+    What comes after the last of them is none, such as the decoding of boxes; nor are boxes by which regions are cut out
+    of maps.
+    """
+    writer = {output: node for node in graph.node for output in node.output}
+    waiting = [node for node in graph.node if node.op_type in READERS]
+    found = {node.name for node in waiting}
+    while waiting:
+        node = waiting.pop()
+        for tensor in node.input[:1] if node.op_type == 'RoiAlign' else node.input:
+            before = writer.get(tensor)
+            if before is not None and before.name not in found and before.op_type not in CHOOSERS:
+                found.add(before.name)
+                waiting.append(before)
+    return found
+
+
+def _described(node: NodeTime, is_fast: bool, is_of_maps: bool) -> FastPathNode:
     if node.op.startswith('Reorder'):
         return FastPathNode(node.name, node.op, node.milliseconds, REORDER)
     if is_fast:
         return FastPathNode(node.name, node.op, node.milliseconds, FAST)
-    return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node) if reads_maps else '')
+    return FastPathNode(node.name, node.op, node.milliseconds, PLAIN, reason_of(node) if is_of_maps else '')
 
 
 def reason_of(node: NodeTime) -> str:
     """Return why a node that could run in the fast layout does not; empty if its operator never does."""
-    if node.op in ('Conv', 'FusedConv') and len(node.inputs) > 1 and len(node.inputs[0]) == 4:
+    if node.op in CONVOLUTIONS and len(node.inputs) > 1 and len(node.inputs[0]) == 4:
         reads, (writes, per_group) = node.inputs[0][1], node.inputs[1][:2]
         groups = reads // max(per_group, 1)
         if groups > 1 and per_group > 1:

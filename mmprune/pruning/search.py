@@ -1,6 +1,6 @@
 """From scores, a target and floors to masks: how many sets of each unit are removed, and which."""
 import math
-from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
 from torch import Tensor
@@ -93,7 +93,7 @@ class Search:
         return {unit.name: self._take_share(unit, removed) for unit in self.rest}
 
     def _by_layer(self) -> Dict[str, int]:
-        """Drop the same share of every unit; return unit name -> sets that only floors keep."""
+        """Drop the same share of every unit, about so in blocks; return unit name -> sets that only floors keep."""
         if self.target.ratio is not None:
             return self._take_share_of_all(self.target.ratio * self.progress)
         if not self.budgets.all:
@@ -112,7 +112,8 @@ class Search:
             if not self.is_enough():
                 self.masks[unit.name] = before
         if self.align > 1:
-            self._give_back(lambda name, sets: float((~self.masks[name]).mean()))
+            given = self._give_back(lambda name, sets: float((~self.masks[name]).mean()))
+            kept = {name: count for name, count in kept.items() if name not in given}
         return kept
 
     def _by_score(self) -> Dict[str, int]:
@@ -132,7 +133,7 @@ class Search:
             self._give_back(lambda name, sets: float(self.pools[name].scores[sets].mean()))
         return _kept_by_floors(self.rest, self.pools, self.masks)
 
-    def _give_back(self, urgency: Callable[[str, np.ndarray], float]) -> None:
+    def _give_back(self, urgency: Callable[[str, np.ndarray], float]) -> Set[str]:
         """Keep again the blocks that the target is met without: the last one may have been costly.
 
         Of a unit the block that went last comes first; where that has to go, all others of the unit do. Single channels
@@ -140,16 +141,23 @@ class Search:
 
         Args:
             urgency (callable): Unit name and the sets of its next block -> the highest is given back first.
+
+        Returns:
+            set[str]: The names of the units that got any.
         """
+        given = set()
         gone = {unit.name: [sets for sets in self.pools[unit.name].blocks(unit.num_sets)
                             if not self.masks[unit.name][sets].any()] for unit in self.rest}
         while gone := {name: blocks for name, blocks in gone.items() if blocks}:
             name = max(gone, key=lambda one: urgency(one, gone[one][-1]))
             sets = gone[name].pop()
             self.masks[name][sets] = True
-            if not self.is_enough():
+            if self.is_enough():
+                given.add(name)
+            else:
                 self.masks[name][sets] = False
                 gone[name] = []
+        return given
 
     def _take_least(self, count: int) -> None:
         for unit in self.rest:

@@ -41,7 +41,8 @@ class PruningTarget:
         max_pruned_ratio (float, optional): Share of a unit that is removed at most. By default a tenth of each unit and
             two channels stay in the global scope, else ``min_channels`` of :class:`~mmprune.units.choice.Choice`.
         align (int or str): A unit that loses channels keeps a multiple of this; it loses more where its share is
-            between two. ``auto`` is the block that the runtime was measured to compute together.
+            between two, and gets blocks back that a target of costs is met without. ``auto`` is the block that the
+            runtime was measured to compute together.
 
     Raises:
         TargetError: Targets that exclude each other, or none; a share that is not between 0 and 1; another invalid

@@ -9,9 +9,10 @@ FOLDER. The stages, in their order, and what ``result`` of each holds (what was 
   ``params``), ``log`` (folder of the run with its scalars), ``metrics`` (right after the cut and its repair)
 - ``finetune``: ``checkpoint``, ``config``, ``epochs``, ``log``
 - ``test``: ``metrics``
-- ``deploy``: ``file``, ``dense_file`` and ``pruned_file`` (the networks that were timed, without what follows them),
-  ``config``, ``difference`` (largest relative one to PyTorch), ``times`` (file -> ``median``, ``first_quartile``,
-  ``third_quartile`` in milliseconds and ``threads``; files ``dense``, ``pruned``)
+- ``deploy``: ``file``, ``dense_file`` (the dense network that was timed), ``pruned_file`` (the pruned one, where
+  ``file`` holds more than it, such as decoding and NMS), ``config``, ``difference`` (largest relative one to PyTorch),
+  ``times`` (file -> ``median``, ``first_quartile``, ``third_quartile`` in milliseconds and ``threads``; files
+  ``dense``, ``pruned``)
 - ``int8``: ``file``, ``format`` (``QDQ`` or ``QOperator``), ``left_in_float`` (names of layers), ``times`` (files
   ``dense``, ``pruned``, ``dense_int8``, ``pruned_int8``), ``metrics`` and ``float_metrics`` (of the deployed files)
 - ``test-deployed``: ``metrics`` of the deployed float file

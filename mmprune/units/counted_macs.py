@@ -1,7 +1,7 @@
 """Multiply-adds counted while a model runs, apart from the arithmetic of :mod:`~mmprune.units.complexity`."""
 import math
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Sequence
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def macs_by_kind(model: nn.Module, forward: Callable[[nn.Module], Any]) -> MacsB
     """Run a copy of a model in float32 and eval mode and count its multiply-adds.
 
     Counted are conv and linear functions, whichever module calls them, deformable convolutions, as modules and as
-    functions, and the projections of fused attention.
+    functions, the projections of fused attention, and products of matrices one of which is a parameter.
     """
     counter = _Counter()
     copied = float_copy(model).eval()
@@ -95,26 +95,38 @@ class _Counter(TorchFunctionMode):
         name = getattr(func, '__name__', '')
         if name.startswith('conv') or name == 'linear':
             weight = args[1] if len(args) > 1 else kwargs['weight']
-            macs = (args[0] if 'transpose' in name else out).numel() * weight.flatten(1).size(1)
+            reads = args[0] if args else kwargs['input']
+            macs = (reads if 'transpose' in name else out).numel() * weight.flatten(1).size(1)
             self.matrices += macs if name == 'linear' else 0
             self.convolutions += 0 if name == 'linear' else macs
         elif name == 'multi_head_attention_forward':
             self.matrices += _macs_of_projections(args, kwargs)
-        elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'bmm', 'addmm', 'einsum'):
-            self.matrices += _macs_of_product(name, args)
+        elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'mv', 'bmm', 'addmm', 'baddbmm', 'einsum'):
+            self.matrices += _macs_of_product(name, (*args, *kwargs.values()))
         return out
 
 
 def _macs_of_product(name: str, args: Any) -> int:
     """Return the multiply-adds of a matrix product with a parameter; 0 for one of two activations."""
-    tensors = output_tensors(list(args[1:] if name in ('addmm', 'einsum') else args))
+    tensors = output_tensors(list(args[1:] if name in ('addmm', 'baddbmm', 'einsum') else args))
     if sum(isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter) for tensor in tensors) != 1:
         return 0
-    if name != 'einsum':
-        left, right = reversed(tensors) if name == '__rmatmul__' else tensors
-        return int(left.numel() * right.size(-1))
-    sizes = {letter: size for text, tensor in zip(args[0].partition('->')[0].split(','), tensors)
-             for letter, size in zip(text.strip(), tensor.shape)}
+    if name == 'einsum':
+        return _macs_of_sum(args[0].replace(' ', '').partition('->')[0].split(','), tensors)
+    left, right = reversed(tensors) if name == '__rmatmul__' else tensors
+    return int(left.numel() * (right.size(-1) if right.dim() > 1 else 1))
+
+
+def _macs_of_sum(terms: Sequence[str], tensors: Sequence[torch.Tensor]) -> int:
+    """Return the multiply-adds of an einsum: the sizes of its letters, and of what dots stand for, multiplied."""
+    sizes: Dict[str, int] = {}
+    for term, tensor in zip(terms, tensors):
+        front, dots, back = term.partition('...')
+        sizes.update(zip(front, tensor.shape))
+        sizes.update(zip(back, tensor.shape[tensor.dim() - len(back):]))
+        if dots:
+            between = math.prod(tensor.shape[len(front):tensor.dim() - len(back)])
+            sizes[dots] = max(sizes.get(dots, 1), between)
     return math.prod(sizes.values())
 
 

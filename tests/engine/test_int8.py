@@ -151,6 +151,7 @@ def test_a_pruned_detector(tmp_path, capsys):
           '--int8-format', 'QDQ'])
     deployed, record = (json.loads((tmp_path / name).read_text()) for name in ('deploy.json', 'int8.json'))
     assert deployed['dense_file'] == str(tmp_path / 'dense.onnx')
+    assert deployed['pruned_file'] == str(tmp_path / 'pruned.onnx')
     assert {name: {*times} for name, times in deployed['times'].items()} == {'dense': TIMES, 'pruned': TIMES}
     assert [*record['times']] == ['dense', 'pruned', 'dense_int8', 'pruned_int8']
     assert record['float_metrics']['coco/bbox_mAP'] > 0.5

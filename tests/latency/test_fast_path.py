@@ -57,6 +57,26 @@ def test_boxes_are_no_channels(tmp_path):
         '22, 54 channels: no multiple of 16']
 
 
+
+class Normed(nn.Module):
+    """Group norms, which are written with reshapes, in front of a pool and of a residual sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 24, 3, padding=1), nn.Conv2d(24, 24, 3, padding=1)
+        self.norms, self.last = nn.ModuleList(nn.GroupNorm(4, 24) for _ in range(2)), nn.Conv2d(24, 32, 1)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.norms[0](self.first(x))), 2)
+        return self.last(x + self.norms[1](self.second(x)))
+
+
+def test_maps_behind_reshapes_are_maps(tmp_path):
+    export_onnx(Normed().eval(), torch.randn(1, 3, 16, 16), tmp_path / 'x.onnx')
+    reasons = {node.op: node.reason for node in fast_path(tmp_path / 'x.onnx', runs=3) if node.layout == PLAIN}
+    assert reasons['MaxPool'] == reasons['Add'] == '24 channels: no multiple of 16'
+
+
 @pytest.mark.parametrize(('node', 'reason'), [
     (NodeTime('c', 'Conv', 1.0, ((1, 48, 8, 8), (48, 24, 3, 3)), ((1, 48, 8, 8), )),
      'its 2 groups have 24 channels, no multiples of 16'),

@@ -290,6 +290,12 @@ def test_layers_that_lost_most_get_blocks_back():
     assert widths(mutator, choose(mutator, flops=290 / 848, align=8, scope='layer').masks) == [16, 8, 8]
 
 
+def test_a_unit_that_is_whole_again_is_kept_by_no_floor():
+    chosen = choose(mutator := chain(20, 12, 30), flops=0.34, align=8, scope='layer')
+    assert widths(mutator, chosen.masks) == [8, 12, 8]
+    assert mutator.units[1].name not in chosen.kept_by_floor
+
+
 def test_alignment_holds_what_does_not_fill_a_block():
     mutator = chain(16, 8)
     a, b = (unit.name for unit in mutator.units)

@@ -17,7 +17,8 @@ class LayerByLayerPruningHook(PruningSchedule):
 
     Args:
         target (dict): See :class:`~mmprune.pruning.target.PruningTarget`: ``ratio`` or ``levels`` for shares of each
-            unit; a cost, such as ``flops``, is reached by the same share for all units.
+            unit; a cost, such as ``flops``, is reached by the same share for all units, in whole blocks (``align``)
+            about the same.
         by_epoch (bool): Count the interval in epochs, else in iterations.
         interval (int): Training between two units.
         criterion, batches, runtime, repair: As in :class:`~mmprune.engine.schedules.schedule.PruningSchedule`.

@@ -16,10 +16,12 @@ from .road import Road
 
 #: File in the folder.
 KEPT = 'report_profile.json'
-#: Name of a profile -> stage and keys that name its file, the first that is there.
+#: Name of a profile -> stage and keys that name its file, the first that is recorded.
 PROFILED = {'dense': ('deploy', 'dense_file'), 'pruned': ('deploy', 'pruned_file', 'file'), 'INT8': ('int8', 'file')}
+#: Changes with what is said of nodes: a profile that was kept by another version is measured again.
+FORMAT = 2
 #: What a profile holds.
-PARTS = ('sha256', 'threads', 'runtime', 'machine', 'warnings', 'nodes')
+PARTS = ('format', 'sha256', 'threads', 'runtime', 'machine', 'warnings', 'nodes')
 #: Module that :class:`~mmprune.deploy.onnx_export.DeployOutput` puts around the network.
 WRAPPER = '/model'
 #: Rows of the table of nodes.
@@ -31,8 +33,8 @@ def profiles_of(road: Road, runtime_threads: int = 1) -> Tuple[Dict[str, Any], L
     """Return name -> profile of the exported files, and what went wrong, each in a line.
 
     A profile that is kept in the folder is taken as long as its file has not changed; others are measured and kept. It
-    holds ``sha256`` of the file, ``threads``, ``runtime``, ``machine``, ``warnings`` and ``nodes`` (lists of what
-    :class:`~mmprune.latency.fast_path.FastPathNode` has).
+    holds ``format``, ``sha256`` of the file, ``threads``, ``runtime``, ``machine``, ``warnings`` and ``nodes`` (lists
+    of what :class:`~mmprune.latency.fast_path.FastPathNode` has).
 
     Args:
         road (Road): Of the folder.
@@ -62,12 +64,13 @@ def _profile(file: Path, kept: Any, threads: int, shape: Sequence[int]) -> Mappi
     if not file.is_file():
         raise UserError(f'there is no file {str(file)!r}')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if isinstance(kept, dict) and {*kept} == {*PARTS} and (kept['sha256'], kept['threads']) == (digest, threads):
+    if isinstance(kept, dict) and {*kept} == {*PARTS} and (kept['format'], kept['sha256'], kept['threads']) == (
+            FORMAT, digest, threads):
         return kept
     other_work = OtherWork(threads)
     nodes = fast_path(file, threads, shape=shape)
-    return dict(sha256=digest, threads=threads, runtime=f'onnxruntime {OnnxRuntime().version()}', machine=cpu_name(),
-                warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
+    return dict(format=FORMAT, sha256=digest, threads=threads, runtime=f'onnxruntime {OnnxRuntime().version()}',
+                machine=cpu_name(), warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
 
 
 def profile_section(road: Road, found: Mapping[str, Any], problems: Sequence[str]) -> Section:
@@ -101,7 +104,7 @@ def _about(found: Mapping[str, Any]) -> List[Block]:
 
 def _followed(road: Road, found: Mapping[str, Any]) -> List[Block]:
     """Return what the files hold, where a deployed file has more than the network."""
-    if road.get('deploy', 'pruned_file') in (None, road.get('deploy', 'file')):
+    if 'pruned' not in found or not isinstance(road.get('deploy', 'pruned_file'), str):
         return []
     return [Paragraph('Dense and pruned are the networks alone, as they were timed, without what follows them in a '
                       'deployed file, such as the decoding of boxes and their NMS.'

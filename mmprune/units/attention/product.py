@@ -37,7 +37,7 @@ class QueryScale(nn.Module):
 
     @property
     def is_left_to_runtimes(self) -> bool:
-        """Whether a file is being written, and no channel is masked: one number for all channels is left.
+        """Whether the TorchScript exporter writes a file, and no channel is masked: one number for all is left.
 
         Where it stands right before the product of queries and keys, runtimes compute it there: onnxruntime takes the
         scale into the product, which saves it an operator for each attention.
