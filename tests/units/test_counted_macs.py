@@ -31,15 +31,23 @@ def test_projections_of_fused_attention():
     assert macs_by_kind(net, lambda model: model(x, x, x)) == (0, 3 * 4 * 8 * 8)
 
 
-@pytest.mark.parametrize(('shape', 'call', 'macs'), [
-    ((8, 4), lambda w, x: x @ w, 16 * 8 * 4), ((8, 4), lambda w, x: torch.matmul(x, other=w), 16 * 8 * 4),
-    ((8,), lambda w, x: x @ w, 16 * 8), ((8,), lambda w, x: torch.mv(x[0], w), 8 * 8),
-    ((8, 4), lambda w, x: torch.mm(x[0], mat2=w), 8 * 8 * 4),
-    ((2, 8, 4), lambda w, x: torch.baddbmm(torch.zeros(2, 8, 4), x, w), 16 * 8 * 4),
-    ((8, 4), lambda w, x: torch.einsum('b i k, k j -> b i j', x, w), 16 * 8 * 4),
-    ((8, 4), lambda w, x: torch.einsum('...k,kj->...j', x, w), 16 * 8 * 4),
-    ((8, 4, 3), lambda w, x: functional.conv_transpose1d(input=x, weight=w), 16 * 8 * 4 * 3),
-    ((8, 4), lambda w, x: x @ x, 0)], ids=str)
-def test_products_with_a_parameter(shape, call, macs):
+#: Product -> shape of the parameter, what is done with it, multiply-adds.
+PRODUCTS = {
+    '@': ((8, 4), lambda w, x: x @ w, 16 * 8 * 4),
+    'matmul by keyword': ((8, 4), lambda w, x: torch.matmul(x, other=w), 16 * 8 * 4),
+    '@ vector': ((8,), lambda w, x: x @ w, 16 * 8),
+    'mv': ((8,), lambda w, x: torch.mv(x[0], w), 8 * 8),
+    'mm by keyword': ((8, 4), lambda w, x: torch.mm(x[0], mat2=w), 8 * 8 * 4),
+    'baddbmm': ((2, 8, 4), lambda w, x: torch.baddbmm(torch.zeros(2, 8, 4), x, w), 16 * 8 * 4),
+    'einsum': ((8, 4), lambda w, x: torch.einsum('b i k, k j -> b i j', x, w), 16 * 8 * 4),
+    'einsum with dots': ((8, 4), lambda w, x: torch.einsum('...k,kj->...j', x, w), 16 * 8 * 4),
+    'transposed convolution by keyword': (
+        (8, 4, 3), lambda w, x: functional.conv_transpose1d(input=x, weight=w), 16 * 8 * 4 * 3),
+    'activations': ((8, 4), lambda w, x: x @ x, 0)}
+
+
+@pytest.mark.parametrize('name', PRODUCTS)
+def test_products_with_a_parameter(name):
+    shape, call, macs = PRODUCTS[name]
     x = torch.randn(2, 8, 8)
     assert counted_macs(Calls(shape, call), lambda model: model(x)) == macs
