@@ -5,6 +5,7 @@ from typing import Dict, Mapping
 import numpy as np
 from torch import nn
 
+from ..units.attention.product import QueryScale
 from ..units.copies import float_copy
 from ..units.mutator import ChannelMutator
 from ..units.surgery import Surgery
@@ -38,6 +39,9 @@ class PrunedCopy:
         """Give the copy its first ``counts[unit]`` sets of each unit, all of a unit that is not named; return it."""
         self._surgery.cut({name: np.arange(len(unit.kept)) < counts.get(name, len(unit.kept))
                            for name, unit in self._units.items()})
+        for module in self.model.modules():
+            if isinstance(module, QueryScale):  # with zeros it is masked, which takes an operator more
+                module.weight.fill_(1)
         return self.model
 
     def dense(self) -> Dict[str, int]:
