@@ -11,14 +11,15 @@ from ..deploy.onnx_runtime import OnnxModel, onnxruntime_package
 from ..deploy.runtimes.onnx_runtime import OnnxRuntime
 from ..deploy.runtimes.runtime import NodeTime
 from .node_law import end_of
+from .profiled import CONVOLUTIONS
 
 FAST_DOMAIN = 'com.microsoft.nchwc'
 FAST, REORDER, PLAIN = 'fast', 'reorder', 'plain'
+POOLS = ('MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool')
 #: Operators with a kernel of the fast layout that wants whole vectors of channels.
-VECTOR_OPS = ('Concat', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool', 'Add', 'Sum')
-CONVOLUTIONS = ('Conv', 'FusedConv')
+VECTOR_OPS = ('Concat', *POOLS, 'Add', 'Sum')
 #: What reads feature maps.
-READERS = (*CONVOLUTIONS, 'ConvTranspose', 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'GlobalMaxPool')
+READERS = (*CONVOLUTIONS, 'ConvTranspose', *POOLS)
 #: What chooses boxes: what is in front of them is no feature map.
 CHOOSERS = ('NonMaxSuppression', 'TopK')
 #: Channels of a vector of the fast layout with AVX-512, and what the channels of a convolution must be a multiple of.

@@ -93,17 +93,21 @@ class _Counter(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = getattr(func, '__name__', '')
-        if name.startswith('conv') or name == 'linear':
-            weight = args[1] if len(args) > 1 else kwargs['weight']
+        if name == 'linear':
+            self.matrices += out.numel() * _weight_of(args, kwargs).size(-1)
+        elif name.startswith('conv'):
             reads = args[0] if args else kwargs['input']
-            macs = (reads if 'transpose' in name else out).numel() * weight.flatten(1).size(1)
-            self.matrices += macs if name == 'linear' else 0
-            self.convolutions += 0 if name == 'linear' else macs
+            self.convolutions += (reads if 'transpose' in name else out).numel() * _weight_of(args, kwargs)[0].numel()
         elif name == 'multi_head_attention_forward':
             self.matrices += _macs_of_projections(args, kwargs)
         elif name in ('matmul', '__matmul__', '__rmatmul__', 'mm', 'mv', 'bmm', 'addmm', 'baddbmm', 'einsum'):
             self.matrices += _macs_of_product(name, (*args, *kwargs.values()))
         return out
+
+
+def _weight_of(args: Any, kwargs: Any) -> torch.Tensor:
+    """Return the weight of a call of a conv or linear function."""
+    return args[1] if len(args) > 1 else kwargs['weight']  # type: ignore[no-any-return]
 
 
 def _macs_of_product(name: str, args: Any) -> int:

@@ -57,7 +57,6 @@ def test_boxes_are_no_channels(tmp_path):
         '22, 54 channels: no multiple of 16']
 
 
-
 class Normed(nn.Module):
     """Group norms, which are written with reshapes, in front of a pool and of a residual sum."""
 

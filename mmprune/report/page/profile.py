@@ -64,13 +64,13 @@ def _profile(file: Path, kept: Any, threads: int, shape: Sequence[int]) -> Mappi
     if not file.is_file():
         raise UserError(f'there is no file {str(file)!r}')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if isinstance(kept, dict) and {*kept} == {*PARTS} and (kept['format'], kept['sha256'], kept['threads']) == (
-            FORMAT, digest, threads):
+    of = dict(format=FORMAT, sha256=digest, threads=threads)
+    if isinstance(kept, dict) and {*kept} == {*PARTS} and of.items() <= kept.items():
         return kept
     other_work = OtherWork(threads)
     nodes = fast_path(file, threads, shape=shape)
-    return dict(format=FORMAT, sha256=digest, threads=threads, runtime=f'onnxruntime {OnnxRuntime().version()}',
-                machine=cpu_name(), warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
+    return dict(of, runtime=f'onnxruntime {OnnxRuntime().version()}', machine=cpu_name(),
+                warnings=other_work.warnings(), nodes=[list(node) for node in nodes])
 
 
 def profile_section(road: Road, found: Mapping[str, Any], problems: Sequence[str]) -> Section:
