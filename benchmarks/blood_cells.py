@@ -12,9 +12,7 @@ the same multiply-adds, and is finetuned by the same schedule, data and seed in 
 import argparse
 import copy
 import datetime
-import math
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 from criteria_table import PEER, bisected, cost
+from mean_and_error import mean_and_error
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
@@ -134,13 +133,6 @@ def pruned_by_peer(model: Any, target: int) -> nn.Module:
     return bisected(pruner_of, target, SHAPE)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Return the mean, with its standard error where there are several values."""
-    if len(values) < 2:
-        return f'{values[0]:.1f}'
-    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}'
-
-
 def page(folder: Path) -> str:
     """Return the page."""
     rows: Dict[str, List[Dict[str, Any]]] = {way: [read_json(path, 'a result') for path in sorted(folder.glob(
@@ -151,13 +143,13 @@ def page(folder: Path) -> str:
     first = ours[0]
 
     def points(several: Sequence[Dict[str, Any]], key: str) -> str:
-        return spread([100 * row[key] for row in several])
+        return mean_and_error([100 * row[key] for row in several], 1)
 
     def share(several: Sequence[Dict[str, Any]]) -> str:
-        return spread([100 * row['macs'] / first['dense_macs'] for row in several])
+        return mean_and_error([100 * row['macs'] / first['dense_macs'] for row in several], 1)
 
     def time(several: Sequence[Dict[str, Any]], key: str, base: str) -> str:
-        return spread([100 * row['ms'][key] / row['ms'][base] for row in several])
+        return mean_and_error([100 * row['ms'][key] / row['ms'][base] for row in several], 1)
 
     lines = [
         '# A detector to half of its time', '',

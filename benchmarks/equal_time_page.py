@@ -1,9 +1,9 @@
 """The page of equal_time.py: what each way leaves at the same milliseconds, and which is better by how much."""
-import math
 import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
+from mean_and_error import error_of, mean_and_error
 from remarks import with_remarks
 
 from mmprune.files import read_json
@@ -20,17 +20,6 @@ def results_of(folder: Path) -> Dict[str, Tuple[Row, List[Row]]]:
         rows = [read_json(path, 'result') for path in sorted(dense.parent.glob('*_*_*.json'))]
         found[dense.parent.name] = (read_json(dense, 'result'), [row for row in rows if 'ms' in row])
     return found
-
-
-def error_of(values: Sequence[float]) -> float:
-    """Return the standard error of a mean; infinity for one value."""
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-
-
-def mean_and_error(values: Sequence[float], digits: int, sign: str = '') -> str:
-    """Return the mean, and its standard error where there are two values."""
-    mean = f'{statistics.fmean(values):{sign}.{digits}f}'
-    return mean if len(values) < 2 else f'{mean} ± {error_of(values):.{digits}f}'
 
 
 def verdict(differences: Sequence[float], larger_is_better: bool) -> str:

@@ -14,7 +14,6 @@ import copy
 import datetime
 import fnmatch
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -23,6 +22,7 @@ import computing
 import torch
 from computing import Computing
 from criteria_table import Images, augmented
+from mean_and_error import mean_and_error
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -235,8 +235,7 @@ def difference(found: List[Dict[str, Any]], one: str, other: str, key: str) -> s
     """Return the mean of one way less another over the seeds that both have, and its standard error."""
     values = [{row['seed']: row[key] for row in found if row['name'] == name} for name in (one, other)]
     pairs = [values[0][seed] - values[1][seed] for seed in values[0] if seed in values[1]]
-    error = statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else math.nan
-    return f'{statistics.mean(pairs):+.2f} ± {error:.2f}'
+    return mean_and_error(pairs, 2, '+')
 
 
 def main() -> None:
