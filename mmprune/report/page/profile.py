@@ -108,7 +108,8 @@ def _followed(road: Road, found: Mapping[str, Any]) -> List[Block]:
         return []
     return [Paragraph('Dense and pruned are the networks alone, as they were timed, without what follows them in a '
                       'deployed file, such as the decoding of boxes and their NMS.'
-                      + (' INT8 is the deployed file, with all of it.' if 'INT8' in found else ''))]
+                      + (' INT8 is the deployed file, with all of it; integer operators have the plain layout alone.'
+                         if 'INT8' in found else ''))]
 
 
 def _layouts(nodes: Mapping[str, Sequence[FastPathNode]]) -> List[Block]:
