@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
 from mmprune.command_line import run
+from mmprune.report.page import profile, stays
 from mmprune.report.stage_record import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,8 @@ def main() -> None:
             folder.mkdir(parents=True)
         one = seconds_of([['mmprune', 'compress', args.config, args.checkpoint, '--work-dir', str(whole), *options]],
                          whole.with_suffix('.log'))
+        for kept in (stays.KEPT, profile.KEPT):
+            (whole / kept).unlink(missing_ok=True)  # the report traces and measures as that of compress did
         report = ['mmprune', 'report', str(whole)]  # of a folder with records
         other = seconds_of([*by_hand(whole, hand), report], hand.with_suffix('.log'))
         ratios.append(Seconds(one.wall / other.wall, one.processor / other.processor))
