@@ -11,13 +11,12 @@ from ..graph.watching import Enough, watched
 from ..units.attention.taking_over import PrunableAttention, forward_for, give_back, take_over
 from .chain import Chain, first_input, replaced
 from .layer import Layer
+from .output_error import OutputErrors
 
 #: Largest value that is stored in half precision.
 LARGEST_HALF = 6e4
 #: Bytes of the dense outputs that are kept to judge by; those of a detector are many, and are computed again.
 WANTED = 5e8
-#: An output whose spread is a smaller share of its squares is a constant.
-CONSTANT = 1e-9
 
 
 class Stage(NamedTuple):
@@ -170,40 +169,12 @@ class Judge:
             self._wanted.append([tensor.clone() for tensor in wanted] if room > 0 else None)
 
     def error(self, model: nn.Module) -> float:
-        """Return the squared difference of each output over its spread about the means of its channels.
-
-        It is the mean over the outputs by their sizes: a detector's boxes count in their own units beside its scores,
-        and the levels of a pyramid by their positions.
-        """
-        found: Dict[Any, OutputError] = {}
+        """Return how far the outputs are from the dense ones; see :class:`~.output_error.OutputErrors`."""
+        found = OutputErrors()
         for batch, kept in zip(self.batches, self._wanted):
             wanted = output_tensors(ExampleInputs(batch)(self.dense)) if kept is None else kept
-            for place, (ours, theirs) in enumerate(zip(output_tensors(ExampleInputs(batch)(model)), wanted)):
-                if theirs.is_floating_point() and ours.shape == theirs.shape and theirs.numel():
-                    found.setdefault((place, theirs.shape[1:2]), OutputError()).add(ours, theirs)
-        return sum(one.relative() * one.size for one in found.values()) / max(1, sum(
-            one.size for one in found.values()))
-
-
-class OutputError:
-    """The squared error of an output ``Tensor[N, C, *]`` over its spread, added up batch by batch."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._gap, self._squares, self._sums = 0.0, 0.0, torch.zeros(())
-
-    def add(self, ours: Tensor, theirs: Tensor) -> None:
-        """Add what a model returns for a batch, and what it shall return."""
-        channels = theirs.double().reshape(*(theirs.shape[:2] if theirs.dim() > 1 else (1, 1)), -1)
-        self.size += theirs.numel()
-        self._gap += float((ours - theirs).double().square().sum())
-        self._squares += float(channels.square().sum())
-        self._sums = self._sums.to(channels.device) + channels.sum((0, 2))
-
-    def relative(self) -> float:
-        """Return the error over the spread; what hardly varies counts by its squares."""
-        spread = self._squares - float(self._sums.square().sum()) * len(self._sums) / self.size
-        return self._gap / max(spread, CONSTANT * self._squares, 1e-30)
+            found.add(output_tensors(ExampleInputs(batch)(model)), wanted)
+        return found.relative()
 
 
 @contextmanager
