@@ -1,26 +1,22 @@
 """What removing a channel costs after the layers that read it are solved again; Hassibi and Stork, NeurIPS 1992."""
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import List, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arguments import whole_number
 from ..graph.channels import Member
 from ..registry import CRITERIA
 from ..repair.batches import rows_of
 from ..repair.moments import Inverse, Sums
-from ..repair.sampling import enough_positions, share_of_places
-from ..repair.windows import channels_first, columns, count_places
 from ..units.unit import ChannelUnit
 from .backward_elimination import Reader, backward_elimination
 from .calibration import Calibration
-from .contributions import WINDOWED, running_class
 from .criterion import ADVICE, Criterion, CriterionError
 from .inputs import reading, reads_seen
+from .read_moments import ReadMoments
 
-#: Inputs of a group of a layer at most, a 3 x 3 window of 512 channels: their covariance takes 170 MB.
-MOST_INPUTS = 4608
 #: Added to the variance of each input, as a share of it: the weakest ridge that a repair takes.
 RIDGE = 1e-4
 
@@ -58,40 +54,15 @@ class LeastSquaresError(Criterion):
 
     def observe(self, calibration: Calibration) -> None:
         """Take the covariances of what all layers read that read units, and invert them."""
-        self._images = max(1, sum(map(rows_of, calibration.batches)))
-        self._sums: Dict[str, Sums] = {}
-        self._refused: Dict[str, str] = {}
-        self._calls = 0
-        self._traced: Dict[str, Tuple[int, int]] = {}  # calls, and positions of an image in all of them
-        calls = self.mutator.complexity.graph.calls
-        images = min(call.samples for call in calls)
-        for call in calls:
-            several, positions = self._traced.get(call.layer, (0, 0))
-            self._traced[call.layer] = several + 1, positions + call.out_positions // images
-        with reads_seen(self.mutator, self._see):
+        images = max(1, sum(map(rows_of, calibration.batches)))
+        read = ReadMoments(self.mutator, images, self.positions, self.seed)
+        with reads_seen(self.mutator, read.see):
             for batch in calibration.batches:
                 calibration.loss(batch)
+        self._refused = read.refused
         members = {member.axis.layer: member for unit in self.mutator.units for member in reading(unit)}
-        self.covariances = {layer: self._covariance(layer, self._sums.pop(layer), self._weight(members[layer]))
-                            for layer in list(self._sums) if layer not in self._refused}
-
-    def _see(self, layer: str, module: nn.Module, x: Tensor, *rest: Any) -> None:
-        weight: Any = module.weight
-        if running_class(module) not in WINDOWED:
-            self._refused[layer] = f'is {type(module).__name__}, no plain convolution or linear layer'
-        elif weight[0].numel() > MOST_INPUTS:
-            self._refused[layer] = f'reads {weight[0].numel()} values for each output, and {MOST_INPUTS} is the limit'
-        if layer in self._refused:
-            return
-        x = channels_first(module, x if x.dtype == torch.float64 else x.float())
-        count = count_places(module, x)
-        most = enough_positions(weight[0].numel(), self._images, self.positions)
-        calls, positions = self._traced.get(layer, (1, count))
-        share = min(1.0, most / max(1, positions))
-        places = share_of_places(share, count, calls > 1, self.seed, self._calls, layer)
-        self._calls += 1
-        if len(places):
-            self._sums.setdefault(layer, Sums()).add(columns(module, x, places.to(x.device)))
+        self.covariances = {layer: self._covariance(layer, read.sums.pop(layer), self._weight(members[layer]))
+                            for layer in list(read.sums) if layer not in self._refused}
 
     def _weight(self, member: Member) -> Tensor:
         """Return the weight ``Tensor[G, O, K]`` of a layer, float64."""

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 import toy_nets
+from read_samples import ALL, NETS, Pair, batches_of, prepared, samples_of
 from torch import nn
 
-from mmprune.criteria import least_squares_error
+from mmprune.criteria import least_squares_error, read_moments
 from mmprune.criteria.backward_elimination import Reader, backward_elimination
 from mmprune.criteria.calibration import Calibration
 from mmprune.criteria.criterion import CriterionError, UnscorableError, build_criterion
@@ -17,10 +18,6 @@ from mmprune.pruning.plan import make_plan
 from mmprune.pruning.target import PruningTarget
 from mmprune.repair import sampling
 from mmprune.units.equivalence import random_masks
-from mmprune.units.mutator import ChannelMutator
-
-#: More than any layer here has, so that every output is a sample.
-ALL = 10**6
 
 
 @pytest.fixture(autouse=True)
@@ -30,77 +27,10 @@ def every_position_and_no_ridge(monkeypatch):
     monkeypatch.setattr(least_squares_error, 'RIDGE', 1e-9)
 
 
-class Pair(nn.Module):
-    """``layer`` reads ``tanh(stem(x))``."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.stem, self.layer = nn.Conv2d(3, layer.in_channels, 3, padding=1), layer
-
-    def forward(self, x):
-        return self.layer(torch.tanh(self.stem(x)))
-
-
-LAYERS = {
-    '1x1': lambda: nn.Conv2d(5, 3, 1), '3x3 padded': lambda: nn.Conv2d(5, 3, 3, padding=1),
-    'strided': lambda: nn.Conv2d(4, 3, 3, stride=2, padding=1),
-    'dilated': lambda: nn.Conv2d(4, 3, 3, padding=2, dilation=2, padding_mode='reflect'),
-    'same': lambda: nn.Conv2d(4, 3, (3, 2), padding='same', dilation=(1, 2)),
-    'grouped': lambda: nn.Conv2d(8, 6, 3, padding=1, groups=2)}
-NETS = {**{name: (lambda layer=layer: Pair(layer())) for name, layer in LAYERS.items()},
-        **{name: getattr(toy_nets, name) for name in ('Residual', 'Concat', 'Depthwise', 'Grouped', 'Shared',
-                                                      'SharedHead', 'Tokens', 'Flatten')}}
-
-
-def prepared(net, size=6):
-    torch.manual_seed(0)
-    model = toy_nets.randomise(net()).eval()
-    mutator = ChannelMutator(dict(type='ChannelUnit', mutate_linear=True),
-                             dict(type='DemoInput', input_shape=(1, 3, size, size)))
-    mutator.prepare(model)
-    return model.double(), mutator
-
-
-def batches_of(images=50, size=6):
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(images, 3, size, size, generator=generator, dtype=torch.float64) for _ in range(2)]
-
-
 def calibrated(mutator, batches, cfg='LeastSquaresError'):
     criterion = build_criterion(cfg if cfg != 'LeastSquaresError' else LeastSquaresError(ALL), mutator)
     criterion.calibrate(Calibration(batches, lambda batch: (mutator.model(batch), torch.zeros(()))[1]))
     return criterion
-
-
-def read_by(module, x):
-    """Return ``[groups, K, samples]``: the outputs that one-hot weights give."""
-    plain = type(module)(**{key: getattr(module, key) for key in ('in_features', 'out_features')}) if isinstance(
-        module, nn.Linear) else type(module)(
-            module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding, module.dilation,
-            module.groups, padding_mode=module.padding_mode)
-    plain, weight, found = plain.double(), module.weight, []
-    groups, axis = getattr(module, 'groups', 1), -1 if isinstance(module, nn.Linear) else 1
-    nn.init.zeros_(plain.bias)
-    for place in range(weight[0].numel()):
-        plain.weight.data = torch.zeros_like(weight)
-        plain.weight.data.flatten(1)[:, place] = 1
-        out = plain(x).movedim(axis, 0)
-        found.append(out[::len(out) // groups].reshape(groups, -1))
-    return torch.stack(found, 1).detach().numpy()
-
-
-def samples_of(mutator, batches):
-    """Return layer -> all that it reads, over all calls and batches."""
-    layers = {member.axis.layer for unit in mutator.units for member in reading(unit)}
-    seen = {layer: [] for layer in layers}
-    handles = [mutator.model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, args, layer=layer: seen[layer].append(args[0].detach())) for layer in layers]
-    for batch in batches:
-        mutator.model(batch)
-    for handle in handles:
-        handle.remove()
-    return {layer: np.concatenate([read_by(mutator.model.get_submodule(layer), x) for x in inputs], 2)
-            for layer, inputs in seen.items()}
 
 
 def error_without(mutator, unit, sets, samples):
@@ -215,11 +145,11 @@ def test_layers_that_cannot_be_solved_leave_their_unit_unscored(monkeypatch):
         calibrated(mutator, batches_of()).score(mutator.units[0])
     by_norm = calibrated(mutator, batches_of(), dict(type='OrderedBy', widths='L2'))
     assert torch.equal(by_norm.score(mutator.units[0]), build_criterion('L2', mutator).score(mutator.units[0]))
-    monkeypatch.setattr(least_squares_error, 'MOST_INPUTS', 40)
+    monkeypatch.setattr(read_moments, 'MOST_INPUTS', 40)
     _, mutator = prepared(lambda: Pair(nn.Conv2d(5, 3, 3)))
     with pytest.raises(UnscorableError, match='reads 45 values for each output, and 40 is the limit'):
         calibrated(mutator, batches_of()).score(mutator.units[0])
-    monkeypatch.setattr(least_squares_error, 'MOST_INPUTS', 45)
+    monkeypatch.setattr(read_moments, 'MOST_INPUTS', 45)
     with pytest.raises(CriterionError, match="layer 'layer': its inputs or weights are not finite"):
         calibrated(mutator, [batch * float('nan') for batch in batches_of()])
 
