@@ -1,7 +1,7 @@
 """MobileNetV2 pruned in rounds with a repair after each, both halves of the sample of 1,000 images; no training.
 
 MMPRUNE_DATA=... python benchmarks/repair_imagenet_sample.py
-MMPRUNE_DATA=... python benchmarks/repair_imagenet_sample.py --halves even --shares 0.92 0.85 --loss cross_entropy
+MMPRUNE_DATA=... python benchmarks/repair_imagenet_sample.py --criterion GroupFisher --halves even --loss cross_entropy
 
 One half is what the criterion and the repairs see, the other is the test. A round takes a minute or two. After each the
 state is kept in the work folder, so that a run which was stopped goes on from there.
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument('--halves', nargs='+', choices=HALVES, default=list(HALVES), help='what is calibrated on')
     parser.add_argument('--shares', nargs='+', type=float, default=list(SHARES), help='of the multiply-adds')
     parser.add_argument('--loss', default='outputs', choices=('outputs', 'cross_entropy'))
-    parser.add_argument('--criterion', default='GroupFisher', help='NAME, or WIDTHS:ORDER for one that orders the '
+    parser.add_argument('--criterion', default='MeasuredError', help='NAME, or WIDTHS:ORDER for one that orders the '
                         'channels of each unit by a criterion of its own, such as GroupFisher:LeastSquaresError')
     computing.add_options(parser, amp=False)
     parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir()) / 'repair_imagenet_sample',

@@ -17,6 +17,12 @@ WAYS = {'cut': 'cut', 'norms': 'norms measured again', 'refit': '1 x 1 layers re
         'repaired': 'repaired, one round',
         'rounds': 'repaired, in rounds'}
 TITLES = {'once': 'one round', 'rounds': 'in rounds', 'refit': '1 x 1 layers refitted'}
+MEASURED = 'MeasuredError'
+#: Criterion, key of a result, name and colour of each curve of the picture.
+CURVES = (('GroupFisher', 'cut', WAYS['cut'], '#c4ccd4'), ('GroupFisher', 'norms', WAYS['norms'], '#e0a458'),
+          ('GroupFisher', 'refit', WAYS['refit'], '#b07aa1'), ('GroupFisher', 'repaired', WAYS['repaired'], '#4c9f70'),
+          ('GroupFisher', 'rounds', WAYS['rounds'], '#1d5c8f'),
+          (MEASURED, 'rounds', f'{WAYS["rounds"]}, widths by {MEASURED}', '#c0392b'))
 Results = Sequence[Dict[str, Any]]
 
 
@@ -111,17 +117,16 @@ def picture(results: Results, path: Path) -> None:
     """Draw accuracy by multiply-adds: cut, norms, repaired and in rounds, a panel for each network."""
     networks = list(dict.fromkeys(row['network'] for row in results))
     figure = new_figure(5.2 * len(networks), 3.6)
-    colours = {'cut': '#c4ccd4', 'norms': '#e0a458', 'refit': '#b07aa1', 'repaired': '#4c9f70', 'rounds': '#1d5c8f'}
     for place, network in enumerate(networks, 1):
-        own = [row for row in results if row['network'] == network and row['criterion'] == 'GroupFisher']
+        own = [row for row in results if row['network'] == network and row['criterion'] in ('GroupFisher', MEASURED)]
         own = [row for row in own if row['images'] == max(one['images'] for one in own)]
         dense = statistics.mean(row['dense'] for row in own if 'dense' in row)
         axes = figure.add_subplot(1, len(networks), place)
-        for way, title in WAYS.items():
+        for criterion, way, title, colour in CURVES:
             points = [(share, statistics.mean(found)) for share in sorted({row['share'] for row in own}, reverse=True)
-                      if (found := values(own, 'GroupFisher', way, share))]
+                      if (found := values(own, criterion, way, share))]
             if points:
-                axes.plot(*zip((1.0, dense), *points), marker='o', markersize=4, color=colours[way], label=title)
+                axes.plot(*zip((1.0, dense), *points), marker='o', markersize=4, color=colour, label=title)
         axes.set_xlim(1.02, SHARES[-1] - 0.02)
         axes.set_ylim(0, 100)
         axes.set_title(network, color=INK, fontsize=11)

@@ -43,7 +43,8 @@ from mmprune.repair.norms import recalibrate
 ROOT = Path(__file__).resolve().parents[1]
 CRITERIA: Dict[str, Any] = {**{name: name for name in (
     'GroupFisher', 'Taylor', 'L1', 'L2', 'FPGM', 'BNScale', 'APoZ', 'MeanActivation', 'ThiNet', 'NISP', 'Random',
-    'LeastSquaresError')}, 'GroupFisher, LeastSquaresError': dict(type='OrderedBy', widths='GroupFisher')}
+    'LeastSquaresError', 'MeasuredError')},
+    'GroupFisher, LeastSquaresError': dict(type='OrderedBy', widths='GroupFisher')}
 #: Share of the network that is not pruned.
 DENSE = 1.0
 PEERS = {f'{PEER} L2': 'GroupMagnitudeImportance', f'{PEER} Taylor': 'GroupTaylorImportance'}

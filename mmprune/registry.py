@@ -67,7 +67,8 @@ TASK_UTILS = OwnRegistry('task util', parent=MMENGINE_TASK_UTILS, scope=SCOPE,
 #: How important channels are, one a paper.
 CRITERIA = OwnRegistry('criterion', scope=SCOPE, locations=_modules(
     'criteria', 'filter_norm', 'fpgm', 'bn_scale', 'apoz', 'thinet', 'taylor', 'oracle', 'mean_activation', 'nisp',
-    'dcp', 'random_score', 'group_fisher', 'whole_group', 'least_squares_error', 'ordered_by'))
+    'dcp', 'random_score', 'group_fisher', 'whole_group', 'least_squares_error', 'ordered_by',
+    'measured_error'))
 #: What models run in once they are deployed.
 RUNTIMES = OwnRegistry('runtime', scope=SCOPE, locations=_modules(
     'deploy.runtimes', 'onnx_runtime', 'open_vino', 'pytorch', 'device'))

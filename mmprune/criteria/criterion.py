@@ -96,10 +96,14 @@ class Criterion:
             CriterionError: The criterion has seen no data since the last cut.
             UnscorableError: No layer of the unit has what the criterion looks at.
         """
+        self.check_calibrated()
+        return rank(unit, self.element_scores(by_element(unit)))
+
+    def check_calibrated(self) -> None:
+        """Raise CriterionError unless the criterion has seen what it needs of the model as it is."""
         if not self.is_calibrated:
             what = 'has seen no data' if self._structure is None else 'has seen no data since the model was cut'
             raise CriterionError(f'{type(self).__name__} scores channels by data, and {what}: call calibrate first')
-        return rank(unit, self.element_scores(by_element(unit)))
 
     def element_scores(self, unit: ChannelUnit) -> Tensor:
         """Return the scores of a unit whose sets may all go alone."""

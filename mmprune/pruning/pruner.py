@@ -37,8 +37,9 @@ class Pruner:
             branches that one call does not take, a list of calls, such as ``[(x,), dict(x=x, aux=True)]``. Costs are
             counted for one call.
         criterion (str, dict or Criterion): ``L1 L2 FPGM BNScale APoZ ThiNet Taylor Oracle MeanActivation NISP DCP
-            Random GroupFisher WholeGroup LeastSquaresError``, or a dict with its arguments: ``dict(type='FPGM',
-            distance='cosine')``, ``dict(type='OrderedBy', widths='GroupFisher', order='LeastSquaresError')``.
+            Random GroupFisher WholeGroup LeastSquaresError MeasuredError``, or a dict with its arguments:
+            ``dict(type='FPGM', distance='cosine')``, ``dict(type='OrderedBy', widths='GroupFisher',
+            order='LeastSquaresError')``.
         ratio (float, optional): Share of each unit's channels that is removed; short for ``target=dict(ratio=...,
             scope='layer')``.
         target (dict, optional): :class:`~mmprune.pruning.target.PruningTarget` or its arguments: ``dict(flops=0.5)``,

@@ -22,6 +22,8 @@ SCHEDULES = {
     'one_shot': dict(type='mmprune.OneShotPruningHook', criterion='FPGM', target=dict(flops=0.6), stop=False),
     'one_shot_thinet': dict(type='mmprune.OneShotPruningHook', criterion='ThiNet', target=dict(ratio=0.3), batches=2,
                             stop=False),
+    'one_shot_measured': dict(type='mmprune.OneShotPruningHook', criterion='MeasuredError', target=dict(flops=0.6),
+                              batches=6, stop=False),
     'iterative': dict(type='mmprune.IterativePruningHook', criterion='Taylor', target=dict(flops=0.5), rounds=2,
                       epochs=2, start=1, batches=2),
     'repaired': dict(type='mmprune.IterativePruningHook', criterion='L2', target=dict(flops=0.6), rounds=2, epochs=2,

@@ -116,7 +116,7 @@ def test_every_head_loses_its_own_worst_dimensions():
 
 @pytest.mark.parametrize('criterion', [
     'L1', 'FPGM', 'Taylor', 'GroupFisher', 'ThiNet', 'APoZ', 'MeanActivation', 'NISP', 'WholeGroup', 'Random', 'Oracle',
-    'DCP', 'LeastSquaresError'])
+    'DCP', 'LeastSquaresError', 'MeasuredError'])
 def test_every_criterion_prunes_a_transformer(criterion):
     """The cut model is the masked one, and within the target."""
     model, x = TinyViT(depth=1).eval(), images(8, torch.float32)
