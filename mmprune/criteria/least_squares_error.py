@@ -8,14 +8,13 @@ from torch import Tensor
 from ..arguments import whole_number
 from ..graph.channels import Member
 from ..registry import CRITERIA
-from ..repair.batches import rows_of
 from ..repair.moments import Inverse, Sums
 from ..units.unit import ChannelUnit
 from .backward_elimination import Reader, backward_elimination
 from .calibration import Calibration
 from .criterion import ADVICE, Criterion, CriterionError
-from .inputs import reading, reads_seen
-from .read_moments import ReadMoments
+from .inputs import reading
+from .read_moments import read_moments
 
 #: Added to the variance of each input, as a share of it: the weakest ridge that a repair takes.
 RIDGE = 1e-4
@@ -54,11 +53,7 @@ class LeastSquaresError(Criterion):
 
     def observe(self, calibration: Calibration) -> None:
         """Take the covariances of what all layers read that read units, and invert them."""
-        images = max(1, sum(map(rows_of, calibration.batches)))
-        read = ReadMoments(self.mutator, images, self.positions, self.seed)
-        with reads_seen(self.mutator, read.see):
-            for batch in calibration.batches:
-                calibration.loss(batch)
+        read = read_moments(self.mutator, calibration, self.positions, self.seed)
         self._refused = read.refused
         members = {member.axis.layer: member for unit in self.mutator.units for member in reading(unit)}
         self.covariances = {layer: self._covariance(layer, read.sums.pop(layer), self._weight(members[layer]))

@@ -17,10 +17,9 @@ from ..units.mutator import ChannelMutator
 from ..units.unit import ChannelUnit
 from .calibration import Calibration
 from .criterion import Criterion, CriterionError, UnscorableError, make_criterion
-from .inputs import reads_seen
 from .output_change import OutputChange
 from .prices import prices
-from .read_moments import ReadMoments
+from .read_moments import read_moments
 from .solved_without import solved_without
 
 #: Shares of a unit's present sets without which it is tried.
@@ -107,10 +106,7 @@ class MeasuredError(Criterion):
         return self.order.score(unit).argsort(stable=True).cpu().numpy()
 
     def _moments(self, calibration: Calibration) -> Dict[str, Moments]:
-        read = ReadMoments(self.mutator, sum(map(rows_of, calibration.batches)), self.positions, self.seed)
-        with reads_seen(self.mutator, read.see):
-            for batch in calibration.batches:
-                calibration.loss(batch)
+        read = read_moments(self.mutator, calibration, self.positions, self.seed)
         found = {layer: sums.moments() for layer, sums in read.sums.items() if layer not in read.refused}
         for layer, moments in found.items():
             if not bool(moments.xx.isfinite().all()):

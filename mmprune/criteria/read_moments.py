@@ -4,14 +4,26 @@ from typing import Any, Dict, Tuple
 import torch
 from torch import Tensor, nn
 
+from ..repair.batches import rows_of
 from ..repair.moments import Sums
 from ..repair.sampling import enough_positions, share_of_places
 from ..repair.windows import channels_first, columns, count_places
 from ..units.mutator import ChannelMutator
+from .calibration import Calibration
 from .contributions import WINDOWED, running_class
+from .inputs import reads_seen
 
 #: Inputs of a group of a layer at most, a 3 x 3 window of 512 channels: their covariance takes 170 MB.
 MOST_INPUTS = 4608
+
+
+def read_moments(mutator: ChannelMutator, calibration: Calibration, positions: int, seed: int) -> 'ReadMoments':
+    """Run the model on all batches, and return the sums of what its layers read; see :class:`ReadMoments`."""
+    found = ReadMoments(mutator, max(1, sum(map(rows_of, calibration.batches))), positions, seed)
+    with reads_seen(mutator, found.see):
+        for batch in calibration.batches:
+            calibration.loss(batch)
+    return found
 
 
 class ReadMoments:
