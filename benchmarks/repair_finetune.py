@@ -31,8 +31,10 @@ from mmprune.pruning.pruner import Pruner
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = (0.5, 0.3)
-#: Epochs of the whole schedule, and those that are tried after a repair.
-WHOLE, FEWER = 6, (1, 2, 3)
+#: Epochs of the whole schedule.
+WHOLE = 6
+#: Share -> epochs that are tried after a repair, until they reach what the whole schedule does without one.
+FEWER = {0.5: (1, 2, 3), 0.3: (1, 2, 3, 4, 5)}
 
 
 class Piece(NamedTuple):
@@ -45,7 +47,7 @@ class Piece(NamedTuple):
 
 
 PIECES = [Piece(share, seed, repaired, epochs) for share in SHARES for seed in SEEDS
-          for repaired, epochs in [(False, WHOLE), (True, WHOLE), *((True, few) for few in FEWER)]]
+          for repaired, epochs in [(False, WHOLE), (True, WHOLE), *((True, few) for few in FEWER[share])]]
 
 
 class Runs:
@@ -109,7 +111,7 @@ def page(results: Sequence[Dict[str, Any]]) -> str:
              '| multiply-adds left | network | before | epochs | after | seeds |',
              '| ---: | --- | ---: | ---: | ---: | ---: |']
     for share in SHARES:
-        for repaired, epochs in [(False, WHOLE), *((True, few) for few in FEWER), (True, WHOLE)]:
+        for repaired, epochs in [(False, WHOLE), *((True, few) for few in FEWER[share]), (True, WHOLE)]:
             rows = [row for row in results if piece_of(row)._replace(seed=0) == (share, 0, repaired, epochs)]
             if rows:
                 name = 'repaired in rounds' if repaired else 'cut'

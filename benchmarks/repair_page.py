@@ -106,9 +106,11 @@ def page(results: Results) -> str:
         'most. *Norms measured again*: the statistics of batch norms '
         f'only. *In rounds*: {STEP:.0%} of the multiply-adds in each, scored again. {PEER} chooses and cuts by its '
         'own pruner; its way to bring accuracy back is that of the norms.')
+    measured = (f'`MMPRUNE_DATA=... python benchmarks/repair_table.py`, {date}; {cpu}, 2 cores shared with others, '
+                f'torch {version}, threads: {threads}.')
     head = ['# Accuracy without training, by criterion', '',
-            f'`MMPRUNE_DATA=... python benchmarks/repair_table.py`, {date}; {cpu}, 2 cores shared with others, torch',
-            f'{version}, threads: {threads}.', '', *textwrap.wrap(text, 120, break_on_hyphens=False), '',
+            *textwrap.wrap(measured, 120, break_on_hyphens=False), '',
+            *textwrap.wrap(text, 120, break_on_hyphens=False), '',
             '![Accuracy by multiply-adds, with and without repair](images/repair.png)', '']
     return '\n'.join([*head, *(line for network in networks for line in section(results, network))])
 
