@@ -202,7 +202,8 @@ LEGAL = {
     'ratio': {'zero': 'nothing goes but what levels name'},
     'positions': {'huge': 'all that a layer has'}, 'ThiNet.outputs': {'huge': 'all that a layer has'},
     'seed': {'zero': 'a seed', 'huge': 'a seed'}, 'alpha': {'zero': 'independence alone counts'},
-    'samples': {'huge': 'all that there are'}, 'group': {'huge': 'all in one round'},
+    'samples': {'huge': 'all that there are'}, 'MeasuredError.images': {'huge': 'all that are held back'},
+    'group': {'huge': 'all in one round'},
     'discrimination': {'zero': 'without the classes'}, 'steps': {'zero': 'without training'},
     'lr': {'zero': 'without training'}, 'indices': {'huge': 'all that there are'},
     'device_ids': {'list': "devices come from mmengine's Runner"}}
