@@ -38,7 +38,7 @@ from mmprune.units.complexity import amount
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/mmcls/cifar10/resnet18-narrow_cifar10.py'
 SHAPE, TARGET, STEPS, BATCH, CALIBRATION = (1, 3, 32, 32), 0.5, 5, 128, 1024
-DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 50000, 14, 24000, 2
+DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 50000, 26, 24000, 2
 PEER = 'torch-pruning'
 #: What goes -> choice of the units.
 CHOICES: Dict[str, Dict[str, Any]] = {'all kinds': {}, 'MLPs alone': dict(exclude='*.attn', stream='whole')}
