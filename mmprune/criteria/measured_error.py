@@ -23,9 +23,9 @@ from .read_moments import read_moments
 from .solved_without import solved_without
 
 #: Shares of a unit's present sets without which it is tried.
-LEVELS = (1 / 8, 1 / 4, 1 / 2)
+LEVELS = (1 / 8, 3 / 8)
 #: By how many images layers are solved at most.
-SOLVED_BY = 256
+SOLVED_BY = 160
 
 
 @CRITERIA.register_module()
@@ -49,7 +49,7 @@ class MeasuredError(Criterion):
     Args:
         order (str, dict or Criterion): Which channels of a unit go first; see :func:`~.criterion.build_criterion`.
         images (int): By how many images a trial is judged at most; by fewer where their outputs take more than 0.5 GB.
-            A fifth of the batches is held back for them; the layers are solved by 256 images of the others at most.
+            A fifth of the batches is held back for them; the layers are solved by 160 images of the others at most.
         levels (sequence[float]): Shares of a unit's present sets without which it is tried, ascending.
         weight (float, optional): Share of the measured price in the geometric mean; 1 takes it alone, which is the
             default where the order compares the channels of a layer only (its ``scope``), else 0.5.
@@ -61,7 +61,7 @@ class MeasuredError(Criterion):
     scope = 'global'
     needs_data = True
 
-    def __init__(self, order: Union[str, Mapping[str, Any], Criterion] = 'GroupFisher', images: int = 64,
+    def __init__(self, order: Union[str, Mapping[str, Any], Criterion] = 'GroupFisher', images: int = 40,
                  levels: Sequence[float] = LEVELS, weight: Optional[float] = None, normalization_type: str = 'flops',
                  positions: int = 200, seed: int = 0) -> None:
         super().__init__()

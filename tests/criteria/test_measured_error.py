@@ -260,7 +260,7 @@ def test_what_is_solved_and_what_is_judged_are_not_the_same_images():
     assert len(judging) == 2
     assert len(solving) == 16
     many = [torch.full((40, 1), number) for number in range(20)]
-    assert [len(part) for part in parted(many, 80)] == [7, 2]  # of 256 images, in whole batches
+    assert [len(part) for part in parted(many, 80)] == [4, 2]  # of 160 images, in whole batches
     assert {int(batch[0]) % 5 for batch in judging} == {4}
     assert 4 not in {int(batch[0]) % 5 for batch in solving}
     assert [len(part) for part in parted(batches[:2], 64)] == [1, 1]
