@@ -34,8 +34,10 @@ class GroupFisher(TappedCriterion):
         return recorded.square().sum(0)
 
     def member_scores(self, unit: ChannelUnit) -> List[Tensor]:
-        """Return the information, divided by the cost of a set."""
-        if self.unseen(unit):
-            return []
-        cost = channel_cost(unit.channels, self.normalization_type, self.mutator.complexity, self.mutator.widths)
-        return [self.of_unit(unit) / cost]
+        """Return the information of each set."""
+        return [] if self.unseen(unit) else [self.of_unit(unit)]
+
+    def score(self, unit: ChannelUnit) -> Tensor:
+        """Return the information, divided by the cost of a set: dimensions of all heads go together, and so count."""
+        return super().score(unit) / channel_cost(unit.channels, self.normalization_type, self.mutator.complexity,
+                                                  self.mutator.widths)

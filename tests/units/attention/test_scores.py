@@ -9,6 +9,7 @@ from torch import nn
 
 from mmprune import Pruner
 from mmprune.registry import MODELS, build
+from mmprune.units.complexity import amount
 from mmprune.units.ranks import by_element
 
 LABELS = torch.arange(3)
@@ -112,6 +113,25 @@ def test_every_head_loses_its_own_worst_dimensions():
     assert (kept.sum(1) == 2).all()
     for head in range(3):
         assert {*np.flatnonzero(kept[head])} == {*rows[head].argsort()[2:].tolist()}
+
+
+@pytest.mark.parametrize('part', ['qk', 'v'])
+@pytest.mark.parametrize('gone', [0, 1])
+def test_fisher_of_a_dimension_is_divided_by_what_all_heads_save(part, gone):
+    """What one set saves, counted before and after it goes; heads that are gone save nothing."""
+    model, x = TinyViT(dim=16, heads=4, depth=1).double().eval(), images(3)
+    pruner = Pruner(model, x, dict(type='GroupFisher', normalization_type='flops'), ratio=0.5)
+    mutator = pruner.mutator
+    unit = next(unit for unit in mutator.units if unit.name.endswith(f'#{part}'))
+    heads = next(unit for unit in mutator.units if unit.name.endswith('#heads'))
+    mutator.cut({**{one.name: one.kept for one in mutator.units}, heads.name: np.arange(4) >= gone})
+    pruner.calibrate([(x, LABELS)], nn.functional.cross_entropy)
+    scores = pruner.criterion.score(unit)
+    information = pruner.criterion.of_unit(by_element(unit)).reshape(4, -1).sort(dim=1, descending=True).values.sum(0)
+    before = amount(mutator.cost, 'flops')
+    mutator.cut({**{one.name: one.kept for one in mutator.units}, unit.name: np.arange(len(unit.kept)) > 0})
+    saved = before - amount(mutator.cost, 'flops')
+    torch.testing.assert_close(scores, information / saved * 1e9)
 
 
 @pytest.mark.parametrize('criterion', [
