@@ -142,8 +142,7 @@ def ours(dense: nn.Module, criterion: Any, choice: Dict[str, Any],
         flops=TARGET, scope='global', max_pruned_ratio=0.9))
     pruner.calibrate(batches, functional.cross_entropy)
     for step in range(1, STEPS + 1):
-        pruner.choose(step / STEPS)
-        pruner.cut()
+        pruner.cut(progress=step / STEPS)
     return model, amount(pruner.mutator.cost, 'flops') / whole
 
 

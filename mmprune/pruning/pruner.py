@@ -125,7 +125,7 @@ class Pruner:
         self.criterion.calibrate(self._calibration)
 
     def choose(self, progress: float = 1.0) -> Plan:
-        """Score the channels and choose which stay; the model is not changed.
+        """Score the channels and choose which stay; the model is not changed, and :meth:`cut` chooses anew.
 
         Args:
             progress (float): Share of the way from the dense model to the target.
