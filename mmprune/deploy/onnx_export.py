@@ -14,6 +14,7 @@ from ..arguments import UserError, one_of
 from ..files import whole_file
 from ..graph.nested import output_tensors
 from ..graph.raw_outputs import raw_outputs
+from .folded_norms import fold_norms
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: Whether ``torch.onnx.export`` has both exporters; older versions have the first only.
@@ -61,7 +62,8 @@ def to_scores(logits: Union[Tensor, Sequence[Tensor]], function: str) -> Tensor:
 
 
 def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'],
-                dynamic: Union[bool, Collection[int]] = False, exporter: str = 'torchscript') -> DeployOutput:
+                dynamic: Union[bool, Collection[int]] = False, exporter: str = 'torchscript',
+                folds_norms: bool = True) -> DeployOutput:
     """Write a model as a single ONNX file with the input ``input`` and the output ``output``.
 
     Args:
@@ -72,9 +74,11 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         exporter (str): ``torchscript``, on every supported torch and ten times as fast, or ``dynamo``, which needs
             torch 2.5 or newer and onnxscript. Both files run equally fast, but for attentions, whose scale only the
             first leaves to the product.
+        folds_norms (bool): Norms over a stream that was cut cost what plain ones do, where weights can take over their
+            means: :func:`~.folded_norms.fold_norms`. Not where other dimensions than the batch size stay free.
 
     Returns:
-        DeployOutput: The PyTorch module with the outputs of the file, to compare with.
+        DeployOutput: The PyTorch module with the outputs of the file, to compare with; its norms are as they were.
 
     Raises:
         UserError: The exporter is unknown, not part of this torch, or needs a package that is not installed.
@@ -86,11 +90,12 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
         raise UserError("exporter 'dynamo' needs onnxscript: pip install onnxscript, or use 'torchscript'")
     wrapped = DeployOutput(model).eval()
     free = {dim: DIMENSIONS[dim] for dim in ((0, ) if dynamic is True else dynamic or ())}
+    written = fold_norms(wrapped, x) if folds_norms and not {*free} - {0} else wrapped
     # the exporters print about tracing and deprecation; whether the result is right is for the parity check
     with whole_file(path) as temporary, torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(
             io.StringIO()):
         warnings.simplefilter('ignore')
-        torch.onnx.export(wrapped, **_version_arguments(wrapped, x, free, exporter), f=str(temporary),
+        torch.onnx.export(written, **_version_arguments(wrapped, x, free, exporter), f=str(temporary),
                           input_names=['input'])
     return wrapped
 

@@ -49,7 +49,7 @@ def write_pack(mutator: ChannelMutator, folder: Union[str, 'os.PathLike[str]'], 
     entries = []
     for number, counts in enumerate(structures):
         name = f'{number:03d}.onnx'
-        export_onnx(copy.cut_to(counts), x, target / name)
+        export_onnx(copy.cut_to(counts), x, target / name, folds_norms=False)
         entries.append(dict(file=name, counts=counts))
         if progress is not None:
             progress(number + 1, len(structures))
