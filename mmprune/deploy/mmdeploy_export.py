@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 from mmdeploy.core import FUNCTION_REWRITER
+from torch import Tensor, nn
 from torch.onnx import symbolic_opset9
 
+from .folded_norms import fold_norms
 from .onnx_export import HAS_DYNAMO
 
 
@@ -31,12 +33,16 @@ def _dropped_helpers() -> Iterator[None]:
             del symbolic_opset9._cast_Long
 
 
-def export__torchscript(*args: Any, **kwargs: Any) -> Any:
-    """Call ``torch.onnx.export`` with the exporter that mmdeploy was written for; arguments and result are its own."""
+@FUNCTION_REWRITER.register_rewriter('torch.onnx.export')
+def export__torchscript(model: nn.Module, args: Any, *others: Any, **kwargs: Any) -> Any:
+    """Call ``torch.onnx.export`` with the exporter that mmdeploy was written for; arguments and result are its own.
+
+    Exact norms of a stream are folded as :func:`~.onnx_export.export_onnx` does it, where the input has one size.
+    """
     context = FUNCTION_REWRITER.get_context()
+    free = {axis for axes in (kwargs.get('dynamic_axes') or {}).values() for axis in axes}
+    inputs = args if isinstance(args, tuple) else (args, )
+    if len(inputs) == 1 and isinstance(inputs[0], Tensor) and not free - {0}:
+        model = fold_norms(model, inputs[0])
     with _dropped_helpers():
-        return context.origin_func(*args, **{'dynamo': False, **kwargs})
-
-
-if HAS_DYNAMO:
-    FUNCTION_REWRITER.register_rewriter('torch.onnx.export')(export__torchscript)
+        return context.origin_func(model, args, *others, **{**({'dynamo': False} if HAS_DYNAMO else {}), **kwargs})
