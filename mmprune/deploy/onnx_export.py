@@ -14,7 +14,7 @@ from ..arguments import UserError, one_of
 from ..files import whole_file
 from ..graph.nested import output_tensors
 from ..graph.raw_outputs import raw_outputs
-from .folded_norms import fold_norms
+from .folding.norms import fold_norms
 
 EXPORTERS = ('torchscript', 'dynamo')
 #: Whether ``torch.onnx.export`` has both exporters; older versions have the first only.
@@ -75,7 +75,7 @@ def export_onnx(model: nn.Module, x: Tensor, path: Union[str, 'os.PathLike[str]'
             torch 2.5 or newer and onnxscript. Both files run equally fast, but for attentions, whose scale only the
             first leaves to the product.
         folds_norms (bool): Norms over a stream that was cut cost what plain ones do, where weights can take over their
-            means: :func:`~.folded_norms.fold_norms`. Not where other dimensions than the batch size stay free.
+            means: :func:`~.folding.norms.fold_norms`. Not where other dimensions than the batch size stay free.
 
     Returns:
         DeployOutput: The PyTorch module with the outputs of the file, to compare with; its norms are as they were.

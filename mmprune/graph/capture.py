@@ -185,12 +185,13 @@ def _subclasses(cls: type) -> List[type]:
     return [other for child in cls.__subclasses__() for other in (child, *_subclasses(child))]
 
 
-def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
+def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any], tells: bool = True) -> Trace:
     """Trace one forward pass in eval mode.
 
     Args:
         model (nn.Module): The model; its parameters, buffers and training flags are unchanged afterwards.
         forward (Callable): Called with the model; runs it and returns its outputs.
+        tells (bool): Warn of layers that never run.
 
     Returns:
         Trace: Axes, ties, frozen ids and layer calls.
@@ -200,7 +201,8 @@ def trace_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> Trace:
         lambda: _trace(model, forward, follow_sizes=True, forget=False),  # a forward may compute gradients
         lambda: _trace(model, forward, follow_sizes=False, forget=False))  # or look at the very type of its integers
     traced = tracer.result()
-    _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
+    if tells:
+        _tell_never_run(model, [layer.layer for layer in traced.idle if layer.reason == NEVER_RUN])
     return traced
 
 

@@ -1,6 +1,8 @@
 """Norms of a cut stream whose means weights take over: what is computed stays, and what cannot be folded too."""
 import copy
+import importlib
 import math
+import threading
 
 import pytest
 import torch
@@ -9,8 +11,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmprune import Pruner
-from mmprune.deploy.folded_norms import AddedSum, RootMeanSquareNorm, counts_removed, fold_norms, layout_of
-from mmprune.deploy.onnx_export import export_onnx
+from mmprune.deploy.folding.modules import AddedSum, Layout, RootMeanSquareNorm
+from mmprune.deploy.folding.norms import counts_removed, fold_norms
+from mmprune.deploy.folding.stream import Changes
+from mmprune.deploy.onnx_export import HAS_DYNAMO, export_onnx
 from mmprune.units.attention.norm import StreamNorm
 
 
@@ -26,9 +30,11 @@ class Scale(nn.Module):
 class Mixer(nn.Module):
     """A stream of tokens through MLPs, of which parts are written in several ways."""
 
-    def __init__(self, dim=12, pooled=False, scaled=False, begins=False, merged='', after=False, direct=False):
+    def __init__(self, dim=12, pooled=False, scaled=False, begins=False, merged='', after=False, direct=False,
+                 greatest=False):
         super().__init__()
         self.patches, self.pooled, self.merged, self.after = nn.Conv2d(3, dim, 2, 2), pooled, merged, after
+        self.greatest = greatest
         self.first = nn.LayerNorm(dim) if begins else nn.Identity()
         self.norm1, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, 20, bias=False), nn.Linear(20, dim)
         self.scale = Scale(dim) if scaled else nn.Identity()
@@ -43,10 +49,11 @@ class Mixer(nn.Module):
         else:
             x = x + self.scale(self.fc2(F.gelu(self.fc1(self.norm1(x)))))
         if self.merged:
-            x = x.unflatten(1, (4, 4))
+            x = x.reshape(len(x), 4, 4, -1)
             x = (x if self.merged == 'blocks' else x.transpose(2, 3)).flatten(2)
-        out = self.head(self.norm(x).mean(1) if self.pooled else self.norm(x)[:, 0])
-        return out if self.skip is None else out + self.skip(x).mean(1)
+        x, stream = self.norm(x), x
+        out = self.head(x.amax(1) if self.greatest else x.mean(1) if self.pooled else x[:, 0])
+        return out if self.skip is None else out + self.skip(stream).mean(1)
 
 
 def pruned(model, seed=0, ratio=0.4):
@@ -160,15 +167,58 @@ def test_nothing_is_folded_without_exact_norms():
 
 
 def test_a_fold_that_would_change_the_outputs_is_not_made(monkeypatch):
-    monkeypatch.setattr('mmprune.deploy.folded_norms.TOLERANCE', 0.0)
+    right = Changes.add_sums
+    monkeypatch.setattr(Changes, 'add_sums', lambda self, member, factor: right(self, member, 1.001 * factor))
     model = pruned(TinyViT())
     assert fold_norms(model, images(1, torch.float32)) is model
 
 
+def test_images_that_are_alike_everywhere_tell_nothing():
+    """Of zeros the greatest token is any token, and the head would seem to read what the norm returns."""
+    model = pruned(Mixer(greatest=True))
+    found = fold_norms(model, torch.zeros(1, 3, 8, 8))
+    assert count(found) == (1, 1)
+    assert difference(model, found) < 1e-6
+
+
+class Wide(nn.Module):
+    """A model that computes in float64 by a buffer, and has what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.lock = TinyViT(), threading.Lock()
+        self.register_buffer('mix', torch.eye(5, dtype=torch.float64))
+
+    def forward(self, x):
+        return (self.net(x).double() @ self.mix).to(x.dtype)
+
+
+def test_what_is_no_float32_stays_what_it_is():
+    model, x = pruned(Wide()), images(3, torch.float32)
+    found = fold_norms(model, x)
+    assert count(found) == (5, 0)
+    assert found.mix.dtype == torch.float64
+    torch.testing.assert_close(found(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_error_leaves_the_model_as_it_is(monkeypatch):
+    model = pruned(TinyViT())
+    monkeypatch.setattr(Changes, 'put', lambda self, name, new: next(iter(())))  # StopIteration
+    assert fold_norms(model, images(1, torch.float32)) is model
+
+
+def test_the_model_is_not_changed():
+    model = pruned(Mixer(scaled=True, direct=True))
+    before = copy.deepcopy(model.state_dict())
+    fold_norms(model, images(1, torch.float32))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert count(model) == (0, 2)
+
+
 def test_layouts():
-    assert layout_of(torch.arange(6).view(2, 3).numpy()) == ((2, 3), 0)
-    assert layout_of(torch.arange(6).view(3, 2).T.numpy()) == ((3, 2), 1)
-    assert layout_of(torch.tensor([[1], [0]]).numpy()) is None
+    assert Layout.of(torch.arange(6).view(2, 3).numpy()) == ((2, 3), 0)
+    assert Layout.of(torch.arange(6).view(3, 2).T.numpy()) == ((3, 2), 1)
+    assert Layout.of(torch.tensor([[1], [0]]).numpy()) is None
 
 
 @pytest.mark.parametrize('channels', [0, 1])
@@ -176,7 +226,8 @@ def test_sums_are_over_the_channels(channels):
     x = torch.arange(12.0).view(1, 6, 2)
     parts = x.view(1, 2, 3, 2)
     wanted = parts + 0.5 * parts.sum(1 + channels, keepdim=True)
-    torch.testing.assert_close(AddedSum(0.5, 1, (2, 3), channels)(x), wanted.view(1, 6, 2))
+    torch.testing.assert_close(AddedSum(0.5, 1, Layout((2, 3), channels))(x), wanted.view(1, 6, 2))
+    torch.testing.assert_close(AddedSum(0.5, 1, Layout((1, 6), 1))(x), x + 0.5 * x.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize(('dynamic', 'pads'), [(False, 0), (True, 0), ([0, 2, 3], 7)])
@@ -219,3 +270,38 @@ def test_what_random_values_tell_apart_is_not_folded():
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     assert fold_norms(model, images(1, torch.float32)) is model
+
+
+class Called(TinyViT):
+    """With an argument that an export gives it."""
+
+    def forward(self, x, factor=1.0):
+        return factor * super().forward(x)
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('free', 'pads'), [({}, 0), ({0: 'batch'}, 0), ({2: 'height', 3: 'width'}, 7)])
+def test_the_file_of_mmdeploy_has_none_either(tmp_path, free, pads):
+    export = pytest.importorskip('mmdeploy.apis.onnx').export
+    onnx, runtime = (pytest.importorskip(name) for name in ('onnx', 'mmprune.deploy.onnx_runtime'))
+    importlib.import_module('mmprune.deploy.mmdeploy_export')
+    model, x = pruned(Called(dim=16, heads=4, depth=3)), images(1, torch.float32)
+    wanted = 3 * model(x)
+    export(model, x, str(tmp_path / 'model'), input_metas=dict(factor=3.0), input_names=['input'],
+           output_names=['output'], dynamic_axes={'input': free}, opset_version=11)
+    assert sum(node.op_type == 'Pad' for node in onnx.load(str(tmp_path / 'model.onnx')).graph.node) == pads
+    found = runtime.OnnxModel(tmp_path / 'model.onnx', 1)(x)[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert count(model) == (0, 7)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('merged', ['blocks', 'turns'])
+def test_sums_over_copies_are_exported_to_an_old_opset(tmp_path, merged):
+    runtime = pytest.importorskip('mmprune.deploy.onnx_runtime')
+    model, x = pruned(Mixer(merged=merged)), images(1, torch.float32)
+    found = fold_norms(model, x)
+    torch.onnx.export(found, (x, ), str(tmp_path / 'model.onnx'), opset_version=11, input_names=['input'],
+                      **(dict(dynamo=False) if HAS_DYNAMO else {}))
+    torch.testing.assert_close(runtime.OnnxModel(tmp_path / 'model.onnx', 1)(x)[0], model(x), rtol=1e-4, atol=1e-5)

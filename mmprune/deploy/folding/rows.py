@@ -4,8 +4,8 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional
 import torch
 from torch import Tensor, nn
 
-from ..graph.nested import output_tensors
-from ..graph.watching import watched
+from ...graph.nested import output_tensors
+from ...graph.watching import watched
 
 #: Layers with the channels of what they read on axis 1.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
