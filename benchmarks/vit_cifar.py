@@ -40,6 +40,8 @@ CONFIG = ROOT / 'configs/mmcls/cifar10/resnet18-narrow_cifar10.py'
 SHAPE, TARGET, STEPS, BATCH, CALIBRATION = (1, 3, 32, 32), 0.5, 5, 128, 1024
 DENSE, DENSE_EPOCHS, FINETUNE, FINETUNE_EPOCHS = 50000, 26, 24000, 2
 PEER = 'torch-pruning'
+#: Of the dense network, whose training says what it is called.
+CHECKPOINT = f'dense_{DENSE_EPOCHS}.pth'
 #: What goes -> choice of the units.
 CHOICES: Dict[str, Dict[str, Any]] = {'all kinds': {}, 'MLPs alone': dict(exclude='*.attn', stream='whole')}
 FISHER, FISHER_NAME = dict(type='GroupFisher', normalization_type='flops'), 'Fisher per FLOP'
@@ -113,7 +115,7 @@ class Bench:
 
     def dense(self) -> nn.Module:
         """Return the dense network, which is trained once."""
-        path, model = self.folder / 'dense.pth', network()
+        path, model = self.folder / CHECKPOINT, network()
         if not path.exists():
             torch.manual_seed(0)
             model = self.computing.placed(network())
@@ -246,7 +248,7 @@ def main() -> None:
     parser.add_argument('--markdown', metavar='FILE', help='write the page, run nothing')
     args = parser.parse_args()
     if args.markdown:
-        write_text(page(read(args.work_dir / 'vit_cifar.jsonl'), torch.load(args.work_dir / 'dense.pth')['accuracy']),
+        write_text(page(read(args.work_dir / 'vit_cifar.jsonl'), torch.load(args.work_dir / CHECKPOINT)['accuracy']),
                    args.markdown)
         return
     bench = Bench(args.work_dir, Computing.of(args)._replace(amp=True))
