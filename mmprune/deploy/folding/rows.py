@@ -26,7 +26,6 @@ class MatchedRows:
         self.order: List[str] = []
         self._read: Dict[str, List[Tensor]] = {}
         self._returned: Dict[str, List[Tensor]] = {}
-        self._several: Dict[str, bool] = {}
 
         def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
             self.order.append(name)
