@@ -226,6 +226,7 @@ def page(found: List[Dict[str, Any]], dense: float) -> str:
             lines.append(f'| {name} | {rows[0]["share"]:.3f} | {statistics.mean(row["pruned"] for row in rows):.1f} | '
                          f'{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f}) | {len(rows)} |')
     pairs = [(f'all kinds, {FISHER_NAME}', other) for other in (f'MLPs alone, {FISHER_NAME}', *THEIRS)]
+    pairs.append(tuple(CHOICES))
     lines += ['', 'Differences of the same seeds, with their standard error:', '']
     lines += [f'- *{one}* less *{other}*: {difference(found, one, other, "pruned")} points before training, '
               f'{difference(found, one, other, "finetuned")} finetuned.' for one, other in pairs]
